@@ -1,0 +1,1 @@
+"""Speed measurements. Each module runs on its own and takes `--json FILE`."""
