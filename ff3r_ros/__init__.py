@@ -1,0 +1,1 @@
+"""FF3R as ROS 2 nodes: messages in, messages out."""
