@@ -1,0 +1,164 @@
+"""Which frames make a window: keyframes are kept, thinned and grouped so that windows always share views."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.images import prepare
+from ff3r_model.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
+
+
+class FrameRejected(ValueError):
+    """A frame that cannot become a keyframe. `reason` is a short fixed phrase, fit for counting."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How frames become windows. The paper takes windows as given: every default here is ours."""
+
+    views: int = 8
+    """Views per window, 2 to 64."""
+    overlap: int = 4
+    """Keyframes that a window shares with the one processed before."""
+    long_side: int = 112
+    """Long side of the network's images, pixels (112 for nano, 448 for full)."""
+    patch: int = 14
+    """Sides become multiples of this."""
+    min_difference: float = 0.008
+    """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
+    min_contrast: float = 0.01
+    """Standard deviation of a prepared image below which it shows nothing (black, lens cap, white wall)."""
+    max_pending: int = 256
+    """Keyframes that may wait; the oldest go first."""
+
+    def __post_init__(self) -> None:
+        if not MIN_VIEWS <= self.views <= MAX_VIEWS:
+            raise ValueError(f"views must be {MIN_VIEWS} to {MAX_VIEWS}, not {self.views}")
+        if not 1 <= self.overlap < self.views:
+            raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
+        if self.max_pending < self.views:
+            raise ValueError(f"max_pending must be at least views = {self.views}, not {self.max_pending}")
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """A frame as the network will see it."""
+
+    id: int
+    stamp: int
+    image: Float[Tensor, "3 height width"]
+    intrinsics: Float[Tensor, "3 3"] | None
+
+
+class WindowBuilder:
+    """Collects keyframes and cuts windows out of them."""
+
+    def __init__(self, config: WindowConfig) -> None:
+        self.config = config
+        self.dropped: Counter[str] = Counter()
+        """Frames that never reached a window, by reason."""
+        self._pending: deque[Keyframe] = deque()
+        self._shared: list[Keyframe] = []
+        self._last: Keyframe | None = None
+        self._next_id = 0
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame for a window to come. Raises FrameRejected (and counts it) for one that cannot be used."""
+        try:
+            keyframe = self._keyframe(frame)
+        except FrameRejected as rejection:
+            self.dropped[rejection.reason] += 1
+            raise
+        self._next_id += 1
+        self._last = keyframe
+        self._pending.append(keyframe)
+        if len(self._pending) > self.config.max_pending:
+            self._pending.popleft()
+            self.dropped["backlog"] += 1
+
+    @property
+    def pending(self) -> int:
+        """Keyframes that wait for a window."""
+        return len(self._pending)
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough new keyframes wait for a full window."""
+        return len(self._pending) >= self.config.views - len(self._shared)
+
+    def take(self, flush: bool = False) -> Window | None:
+        """The next window, or None before enough keyframes came.
+
+        It holds the shared keyframes of the window taken before, then new ones spread evenly over all that
+        wait (the rest are counted as "backlog"). With `flush` fewer new ones than usual are enough.
+        """
+        if not (self.ready or (flush and self._pending and len(self._pending) + len(self._shared) >= MIN_VIEWS)):
+            return None
+        wanted = min(self.config.views - len(self._shared), len(self._pending))
+        waiting = list(self._pending)
+        chosen = [waiting[i] for i in np.linspace(0, len(waiting) - 1, wanted + 1).round().astype(int)[1:]]
+        if wanted == len(waiting):
+            chosen = waiting
+        self.dropped["backlog"] += len(waiting) - wanted
+        self._pending.clear()
+        views = self._shared + chosen
+        self._shared = views[-self.config.overlap :]
+        return _window(views)
+
+    def restart_clock(self) -> None:
+        """Accept any time from now on (a bag that loops). What waits is dropped, what is shared is kept."""
+        self.dropped["clock restarted"] += len(self._pending)
+        self._pending.clear()
+        self._last = None
+
+    def reset(self) -> None:
+        """Forget all frames, shared ones too, so that the next window starts a new map."""
+        self._pending.clear()
+        self._shared = []
+        self._last = None
+
+    def _keyframe(self, frame: Frame) -> Keyframe:
+        if frame.image.numel() == 0:
+            raise FrameRejected("empty image", f"shape {tuple(frame.image.shape)}")
+        if self._last is not None and frame.stamp <= self._last.stamp:
+            raise FrameRejected("time went backwards", f"{frame.stamp} ns after {self._last.stamp} ns")
+        try:
+            image, intrinsics, _ = prepare(frame.image, frame.intrinsics, self.config.long_side, self.config.patch)
+        except ValueError as error:
+            raise FrameRejected("unusable size", str(error)) from error
+        self._check_content(image)
+        return Keyframe(self._next_id, frame.stamp, image, intrinsics)
+
+    def _check_content(self, image: Float[Tensor, "3 height width"]) -> None:
+        contrast = float(image.std())
+        if contrast < self.config.min_contrast:
+            raise FrameRejected("featureless image", f"contrast {contrast:.4f} < {self.config.min_contrast}")
+        other = self._last or (self._shared[-1] if self._shared else None)
+        if other is None:
+            return
+        if image.shape != other.image.shape:
+            detail = f"{tuple(image.shape[1:])} after {tuple(other.image.shape[1:])}; reset to start over with it"
+            raise FrameRejected("aspect ratio changed", detail)
+        difference = float((image - other.image).abs().mean())
+        if difference < self.config.min_difference:
+            raise FrameRejected("identical image", f"difference {difference:.4f} < {self.config.min_difference}")
+
+
+def _window(views: list[Keyframe]) -> Window:
+    known = [view.intrinsics for view in views if view.intrinsics is not None]
+    return Window(
+        images=torch.stack([view.image for view in views]),
+        keyframes=tuple(view.id for view in views),
+        stamps=tuple(view.stamp for view in views),
+        intrinsics=torch.stack(known) if len(known) == len(views) else None,
+    )
