@@ -1,0 +1,54 @@
+"""Evaluation figures against hand-computed cases and published libraries."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from ff3r_model.evaluation.metrics import auc, confusion, depth_inliers, depth_rel, mean_iou, pair_errors
+from ff3r_model.geometry import quaternion_to_matrix, rigid
+
+
+def test_depth_figures_ignore_scale_and_invalid_pixels() -> None:
+    truth = torch.tensor([[[1.0, 2.0, 0.0, 4.0, 2.0]]])
+    depth = torch.tensor([[[0.5, 1.0, 9.0, 2.0, 1.5]]])
+    assert depth_rel(depth, truth) == pytest.approx(0.5 / 4)
+    assert depth_inliers(depth, truth) == pytest.approx(3 / 4)
+
+
+def turned(degrees: float, translation: tuple[float, float, float]) -> torch.Tensor:
+    half = math.radians(degrees) / 2
+    rotation = quaternion_to_matrix(torch.tensor([math.cos(half), 0.0, math.sin(half), 0.0]))
+    return rigid(rotation, torch.tensor(translation))
+
+
+def test_pair_error_is_the_larger_of_rotation_and_direction() -> None:
+    truth = torch.stack([torch.eye(4), turned(0, (1, 0, 0))])
+    assert pair_errors(torch.stack([torch.eye(4), turned(10, (3, 0, 0))]), truth)[0] == pytest.approx(10, abs=0.05)
+    diagonal = torch.stack([torch.eye(4), turned(0, (1, 1, 0))])
+    assert pair_errors(diagonal, truth)[0] == pytest.approx(45, abs=0.05)
+    assert pair_errors(truth, truth)[0] == pytest.approx(0, abs=0.05)
+
+
+def test_auc_counts_recall_in_one_degree_bins() -> None:
+    assert auc(torch.tensor([0.5, 0.2]), 30) == 1
+    assert auc(torch.tensor([100.0]), 30) == 0
+    assert auc(torch.tensor([0.5, 100.0]), 30) == pytest.approx(0.5)
+    assert auc(torch.tensor([14.5]), 30) == pytest.approx(16 / 30)
+
+
+def test_mean_iou_agrees_with_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels, truth = (torch.randint(0, 5, (400,), generator=generator) for _ in range(2))
+    published = MulticlassJaccardIndex(num_classes=5, average="macro")(labels, truth)
+    value, present = mean_iou(confusion(labels, truth, 5))
+    assert value == pytest.approx(float(published), abs=1e-6) and present == 5
+
+
+def test_absent_classes_do_not_count_and_unknown_truth_is_left_out() -> None:
+    truth = torch.tensor([0, 0, 1, -1])
+    labels = torch.tensor([0, 2, 1, 1])
+    assert mean_iou(confusion(labels, truth, 3)) == (pytest.approx((0.5 + 1) / 2), 2)
