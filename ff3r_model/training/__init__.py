@@ -1,0 +1,1 @@
+"""Everything that makes weights. Nothing in the running pipeline imports it."""

@@ -1,0 +1,160 @@
+"""Losses against known geometry and classes: how `nano` is taught by the synthetic world.
+
+The paper trains from images alone; these supervised terms are ours, for rooms whose truth is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ff3r_model.geometry import invert_rigid, project, quaternion_to_matrix, transform_points, unproject
+from ff3r_model.training.views import Views
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How the terms add up. All ours."""
+
+    rotation: float = 1.0
+    translation: float = 1.0
+    field_of_view: float = 1.0
+    depth: float = 1.0
+    depth_gradient: float = 0.5
+    confidence: float = 0.1
+    """α of VGGT's confidence-weighted depth: c·|error| − α·log c."""
+    matching: float = 0.2
+    flow: float = 0.2
+    semantics: float = 0.5
+    feature: float = 0.5
+    color: float = 0.5
+    gaussian: float = 0.1
+    gamma: float = 0.6
+    """Discount of the camera head's earlier iterations."""
+    temperature: float = 0.07
+    """Of the cosine classification over phrases."""
+
+
+def camera_losses(encodings: Float[Tensor, "iterations batch views 9"], truth: Views, gamma: float) -> dict[str, Tensor]:
+    """Chordal rotation error, Huber on translation and field of view, over all iterations of the camera head.
+
+    Rotations are compared as matrices: quaternions jump in sign and a Huber on them teaches small networks nothing.
+    """
+    iterations = encodings.shape[0]
+    weights = gamma ** torch.arange(iterations - 1, -1, -1, dtype=torch.float32, device=encodings.device)
+    weights = (weights / weights.sum())[:, None, None]
+    encodings = encodings.float()
+    rotation = quaternion_to_matrix(encodings[..., [6, 3, 4, 5]])
+    target = truth.camera_from_world
+    chordal = (rotation - target[..., :3, :3]).square().sum((-1, -2)).add(1e-8).sqrt()
+    translation = F.smooth_l1_loss(
+        encodings[..., :3], target[..., :3, 3].expand_as(encodings[..., :3]), beta=0.05, reduction="none"
+    ).sum(-1)
+    fov = field_of_view(truth.intrinsics, truth.depth.shape[-2], truth.depth.shape[-1])
+    fov_error = (encodings[..., 7:] - fov).abs().sum(-1)
+    return {
+        "rotation": (weights * chordal).sum(0).mean(),
+        "translation": (weights * translation).sum(0).mean(),
+        "field_of_view": (weights * fov_error).sum(0).mean(),
+    }
+
+
+def field_of_view(intrinsics: Float[Tensor, "*batch 3 3"], height: int, width: int) -> Float[Tensor, "*batch 2"]:
+    """(vertical, horizontal) field of view in radians."""
+    return torch.stack(
+        [2 * torch.atan(height / 2 / intrinsics[..., 1, 1]), 2 * torch.atan(width / 2 / intrinsics[..., 0, 0])], dim=-1
+    )
+
+
+def depth_losses(depth: Tensor, confidence: Tensor, truth: Tensor, alpha: float) -> dict[str, Tensor]:
+    """L1 of log depth weighted by the predicted confidence, and of its gradients (all [batch views h w])."""
+    valid = truth > 0
+    error = depth.clamp(min=1e-4).log() - truth.clamp(min=1e-4).log()
+    error = torch.where(valid, error, torch.zeros_like(error))
+    weighted = confidence * error.abs() - alpha * confidence.log()
+    across = (error[..., 1:] - error[..., :-1]).abs() * (valid[..., 1:] & valid[..., :-1])
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs() * (valid[..., 1:, :] & valid[..., :-1, :])
+    return {"depth": (weighted * valid).mean(), "depth_gradient": across.mean() + down.mean()}
+
+
+def phrase_loss(
+    features: Float[Tensor, "n channels"],
+    labels: Int[Tensor, " n"],
+    targets: Float[Tensor, "phrases channels"],
+    temperature: float,
+) -> Tensor:
+    """Classification over phrases by cosine; labels below 0 are ignored."""
+    logits = F.normalize(features.float(), dim=-1) @ targets.T / temperature
+    return F.cross_entropy(logits, labels, ignore_index=-1)
+
+
+def patch_matches(truth: Views, patch: int) -> tuple[Float[Tensor, "batch views target n 2"], Bool[Tensor, "batch views target n"]]:
+    """Where the centre of each patch of each view lies in every view, in patch units, and whether it is seen there."""
+    depth = truth.depth
+    batch, views, height, width = depth.shape
+    world_from_camera = invert_rigid(truth.camera_from_world)
+    points = unproject(depth, truth.intrinsics)[:, :, patch // 2 :: patch, patch // 2 :: patch]
+    centre_depth = depth[:, :, patch // 2 :: patch, patch // 2 :: patch].flatten(2)
+    world = transform_points(world_from_camera, points.flatten(2, 3))
+    n = world.shape[2]
+    expanded = world[:, :, None].expand(batch, views, views, n, 3)
+    target_from_world = truth.camera_from_world[:, None].expand(batch, views, views, 4, 4)
+    pixels, z = project(transform_points(target_from_world, expanded), truth.intrinsics[:, None].expand(-1, views, -1, 3, 3))
+    grid = pixels / torch.tensor([width, height], dtype=pixels.dtype) * 2 - 1
+    seen = torch.nn.functional.grid_sample(
+        depth[:, None].expand(-1, views, -1, -1, -1).reshape(-1, 1, height, width),
+        grid.reshape(-1, n, 1, 2),
+        mode="nearest",
+        align_corners=False,
+    ).view(batch, views, views, n)
+    inside = (grid.abs() < 1).all(-1) & (z > 0.02) & (centre_depth > 0)[:, :, None]
+    return pixels / patch, inside & ((seen - z).abs() < 0.05 * z)
+
+
+def matching_loss(
+    log_attention: Float[Tensor, "batch views n target m"],
+    matches: Float[Tensor, "batch views target n 2"],
+    visible: Bool[Tensor, "batch views target n"],
+    grid: tuple[int, int],
+) -> Tensor:
+    """Cross-entropy of attention over other views' patches against the known match, shared by its four neighbours.
+
+    Patches that no other view sees, and each view's matches with itself, do not count.
+    """
+    likelihood = _bilinear_log_likelihood(log_attention.permute(0, 1, 3, 2, 4), matches, grid)
+    _, views, targets, _ = visible.shape
+    others = torch.arange(views)[:, None] != torch.arange(targets)
+    mask = visible & others.to(visible.device)[None, :, :, None]
+    return -(likelihood * mask).sum() / mask.sum().clamp(min=1)
+
+
+def flow_loss(
+    predicted: Float[Tensor, "batch views n 2"],
+    matches: Float[Tensor, "batch views target n 2"],
+    visible: Bool[Tensor, "batch views target n"],
+) -> Tensor:
+    """L1 of each patch's predicted position in the first view, in patches, where the first view sees it."""
+    mask = visible[:, 1:, 0]
+    error = (predicted[:, 1:].float() - matches[:, 1:, 0]).abs().sum(-1)
+    return (torch.where(mask, error, torch.zeros_like(error))).sum() / mask.sum().clamp(min=1)
+
+
+def _bilinear_log_likelihood(log_attention: Tensor, matches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Σ over the four neighbouring patches of weight · log attention."""
+    rows, columns = grid
+    position = matches - 0.5
+    corner = position.floor()
+    fraction = position - corner
+    total = torch.zeros_like(matches[..., 0])
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column = (corner[..., 0] + dx).clamp(0, columns - 1)
+            row = (corner[..., 1] + dy).clamp(0, rows - 1)
+            weight = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (fraction[..., 1] if dy else 1 - fraction[..., 1])
+            index = (row * columns + column).long()
+            total = total + weight * log_attention.gather(-1, index[..., None]).squeeze(-1)
+    return total
