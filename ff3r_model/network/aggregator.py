@@ -1,0 +1,90 @@
+"""Alternating frame and global attention over the tokens of all views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ff3r_model.network.config import FF3RConfig
+from ff3r_model.network.encoder import VisionTransformer
+from ff3r_model.network.layers import Block, Rotary, patch_positions, rotary
+from ff3r_model.network.matcher import Matcher
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """What the heads read: the kept layers, frame and global halves side by side."""
+
+    layers: tuple[Float[Tensor, "batch views tokens width"], ...]
+    special: int
+    """Tokens before the patches: the camera token first, then the registers."""
+    matches: Float[Tensor, "batch views patches views patches"] | None
+    """Log-probabilities from the matcher, where there is one."""
+
+    @property
+    def camera(self) -> Float[Tensor, "batch views width"]:
+        """The last layer's camera tokens."""
+        return self.layers[-1][:, :, 0]
+
+
+class Aggregator(nn.Module):
+    """Images → tokens that have seen every view. Names follow VGGT's checkpoint."""
+
+    def __init__(self, config: FF3RConfig) -> None:
+        super().__init__()
+        sizes, width = config.aggregator, config.width
+        assert sizes.layers[-1] == sizes.depth - 1, "the decoders read the last layer"
+        self.config = sizes
+        self.patch = config.encoder.patch
+        self.special = 1 + sizes.registers
+        self.patch_embed = VisionTransformer(config.encoder)
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, width))
+        self.register_token = nn.Parameter(torch.zeros(1, 2, sizes.registers, width))
+        self.frame_blocks = self._blocks(width)
+        self.global_blocks = self._blocks(width)
+        self.matcher = None if config.matcher is None else Matcher(config.matcher, width, sizes.heads)
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
+
+    def _blocks(self, width: int) -> nn.ModuleList:
+        sizes = self.config
+        return nn.ModuleList(
+            Block(width, sizes.heads, layer_scale=sizes.layer_scale, qk_norm=True) for _ in range(sizes.depth)
+        )
+
+    def embed(self, images: Float[Tensor, "batch views 3 h w"]) -> Float[Tensor, "batch views tokens width"]:
+        """Special tokens, of which the first view has its own version, and encoded patches."""
+        batch, views = images.shape[:2]
+        patches = self.patch_embed(((images - self.mean) / self.std).flatten(0, 1)).unflatten(0, (batch, views))
+        special = torch.cat([self.camera_token, self.register_token], dim=2)
+        special = torch.cat([special[:, :1], special[:, 1:].expand(-1, views - 1, -1, -1)], dim=1)
+        return torch.cat([special.expand(batch, -1, -1, -1).to(patches.dtype), patches], dim=2)
+
+    def rope(self, height: int, width: int, device: torch.device) -> Rotary:
+        """Rotary angles of one view's tokens for an image of `height` × `width` pixels."""
+        positions = patch_positions(height // self.patch, width // self.patch, self.special, device)
+        head = self.camera_token.shape[-1] // self.config.heads
+        return rotary(positions, head, self.config.rope_base)
+
+    def forward(self, images: Float[Tensor, "batch views 3 h w"]) -> Aggregated:
+        tokens = self.embed(images)
+        batch, views, count, _ = tokens.shape
+        rope = self.rope(images.shape[-2], images.shape[-1], images.device)
+        rope_all = rope.repeat(views)
+        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        kept, matches = [], None
+        for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
+            within = frame_block(tokens.reshape(batch * views, count, -1), rope).view(batch, views, count, -1)
+            joint = within
+            if self.matcher is not None and index == self.matcher.config.layer:
+                joint, matches = self.matcher(within, global_block, rope, grid)
+            tokens = global_block(joint.reshape(batch, views * count, -1), rope_all).view(batch, views, count, -1)
+            if index in self.config.layers:
+                kept.append(torch.cat([within, tokens], dim=-1))
+        return Aggregated(tuple(kept), self.special, matches)
