@@ -70,7 +70,7 @@ class FF3R(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             poses = self.camera_head(aggregated.camera.float())
         batch = images.shape[:2]
-        dense = [self._dense(*chunk, semantics) for chunk in self._chunks(images, aggregated)]
+        dense = [self.decode(*chunk, semantics) for chunk in self._chunks(images, aggregated)]
         depth, raw, features, lifted = (_join(parts, batch) for parts in zip(*dense, strict=True))
         return NetworkOutput(
             pose_encodings=poses,
@@ -100,7 +100,7 @@ class FF3R(nn.Module):
         layers = [x[:, :, aggregated.special :].flatten(0, 1).split(self.config.head_chunk) for x in aggregated.layers]
         return [(part, list(tokens)) for part, *tokens in zip(flat, *layers, strict=True)]
 
-    def _dense(self, images: Tensor, layers: list[Tensor], semantics: bool) -> tuple[Tensor | None, ...]:
+    def decode(self, images: Tensor, layers: list[Tensor], semantics: bool = True) -> tuple[Tensor | None, ...]:
         """Depth and its confidence, raw Gaussians, LSeg features, lifted features of some views."""
         patch = self.config.encoder.patch
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
