@@ -1,0 +1,258 @@
+"""A vectorised analytic ray tracer: one ray through every pixel's centre, on the device of the room's tensors.
+
+Rays are scaled to z = 1 in the camera's frame, so a ray's parameter is the depth z itself. Every solid is tested only
+against the pixels inside its rectangle on the screen: those (solid, pixel) pairs form one flat list per kind of solid.
+The nearest hit wins through an atomic minimum over (depth bits, row), and each pixel is shaded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Int16, UInt8
+from torch import Tensor
+
+from ff3r_model.geometry import invert_rigid
+from ff3r_model.synthetic.primitives import BOX, ELLIPSOID, FRUSTUM
+from ff3r_model.synthetic.rooms import Room
+from ff3r_model.synthetic.shading import shade
+from ff3r_model.types import Cameras
+
+NEAR = 1e-3
+"""Metres in front of the camera where seeing begins."""
+PIXELS_PER_CHUNK = 112 * 112 * 4
+"""Views are traced in groups of about this many pixels, so that intermediate results stay in the cache."""
+CHUNK_GROWTH_ON_GPU = 64
+"""A GPU wants larger groups."""
+
+Intersect = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Entry depth of rays into unit solids, from local origins, directions and (for frustums) tapers."""
+
+EDGES = torch.tensor([[a, b] for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)])
+"""The twelve edges of a box between its corners."""
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Choices between quality and speed."""
+
+    supersample: int = 1
+    """Rays per pixel side for colour; depth and labels always come from the one ray through the centre."""
+    shadows: bool = False
+    """Hard shadows; costs one test of every pixel against every solid and light."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Images with exact ground truth."""
+
+    images: UInt8[Tensor, "v h w 3"]
+    depth: Float[Tensor, "v h w"]
+    """z in the camera's frame, metres."""
+    classes: Int16[Tensor, "v h w"]
+    colors: Int16[Tensor, "v h w"]
+    """Colour name of the instance seen, an index into `COLORS`."""
+    instances: Int16[Tensor, "v h w"]
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays of several views: direction = matrix @ (u, v, 1), with z = 1 in the camera's frame."""
+
+    origin: Float[Tensor, "v 3"]
+    matrix: Float[Tensor, "v 3 3"]
+    directions: Float[Tensor, "3 pixels"]
+    """View-major, in the world."""
+    height: int
+    width: int
+
+
+def render(
+    room: Room, world_from_camera: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"], height: int, width: int,
+    config: RenderConfig = RenderConfig(),  # noqa: B008 (frozen)
+) -> Views:  # fmt: skip
+    """What cameras inside the room see.
+
+    Poses in metres (OpenCV axes), intrinsics in pixels of height × width. Raises ValueError for a camera outside the room.
+    """
+    device = room.low.device
+    poses = world_from_camera.to(device, torch.float32)
+    intrinsics = intrinsics.to(device, torch.float32)
+    _check_inside(room, poses)
+    growth = 1 if device.type == "cpu" else CHUNK_GROWTH_ON_GPU
+    step = max(1, PIXELS_PER_CHUNK * growth // (height * width * config.supersample**2))
+    parts = [
+        _render_chunk(room, poses[k : k + step], intrinsics[k : k + step], height, width, config)
+        for k in range(0, len(poses), step)
+    ]
+    images, depth, rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    table = room.primitives
+    labels = (column.to(torch.int16)[rows] for column in (table.class_id, table.color_id, table.instance))
+    return Views(images, depth, *labels, Cameras(invert_rigid(poses), intrinsics))
+
+
+def _check_inside(room: Room, poses: Tensor) -> None:
+    centres = poses[:, :3, 3]
+    outside = ((centres <= room.low) | (centres >= room.high)).any(-1)
+    if bool(outside.any()):
+        number = int(outside.nonzero()[0])
+        raise ValueError(
+            f"camera {number} at {centres[number].tolist()} is outside the room, which spans {room.low.tolist()} to "
+            f"{room.high.tolist()}; use make_trajectory or move it inside"
+        )
+
+
+def _render_chunk(
+    room: Room, poses: Tensor, intrinsics: Tensor, height: int, width: int, config: RenderConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, depth and row of the primitive seen, of a few views."""
+    rays = make_rays(poses, intrinsics, height, width)
+    depth, rows = trace(room, rays)
+    shape = (len(poses), height, width)
+    if config.supersample == 1:
+        color = shade(room, rays, depth, rows, config.shadows)
+    else:
+        factor = config.supersample
+        scale = intrinsics.new_tensor([factor, factor, 1.0])[:, None]
+        fine = make_rays(poses, intrinsics * scale, height * factor, width * factor)
+        fine_color = shade(room, fine, *trace(room, fine), config.shadows)
+        color = fine_color.view(3, len(poses), height, factor, width, factor).mean((3, 5)).view(3, -1)
+    image = color.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return image.view(3, *shape).permute(1, 2, 3, 0).contiguous(), depth.view(shape), rows.view(shape)
+
+
+def make_rays(poses: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"], height: int, width: int) -> Rays:
+    """The rays through all pixel centres."""
+    matrix = poses[:, :3, :3] @ torch.linalg.inv(intrinsics)
+    u = torch.arange(width, device=poses.device, dtype=poses.dtype) + 0.5
+    v = torch.arange(height, device=poses.device, dtype=poses.dtype) + 0.5
+    columns = matrix.permute(1, 0, 2)[..., None, None, :]
+    directions = columns[..., 0] * u + (columns[..., 1] * v[:, None] + columns[..., 2])
+    return Rays(poses[:, :3, 3].contiguous(), matrix, directions.reshape(3, -1), height, width)
+
+
+def trace(room: Room, rays: Rays) -> tuple[Float[Tensor, " pixels"], Int[Tensor, " pixels"]]:
+    """Depth and primitive row of the nearest hit of every ray."""
+    nearest = _shell_keys(room, rays)
+    table = room.primitives
+    rectangles = _screen_rectangles(room, rays)
+    for kind, intersect in ((BOX, _hit_box), (ELLIPSOID, _hit_ellipsoid), (FRUSTUM, _hit_frustum)):
+        visible = (rectangles[..., 2] > 0) & (table.kind == kind)
+        views, rows = visible.nonzero(as_tuple=True)
+        if len(rows):
+            _splat(room, rays, views, rows, rectangles[views, rows], intersect, nearest)
+    depth = (nearest >> 32).to(torch.int32).view(torch.float32)
+    return depth, (nearest & 0xFFFFFFFF)
+
+
+def _pack(depth: Tensor, rows: Tensor) -> Tensor:
+    """Sortable keys: positive floats order like their bits, so the smallest key is the nearest, then the lowest row."""
+    return (depth.contiguous().view(torch.int32).to(torch.int64) << 32) | rows
+
+
+def _shell_keys(room: Room, rays: Rays) -> Int[Tensor, " pixels"]:
+    """Hits of the room's own faces, which every ray leaves through one of."""
+    directions = rays.directions.view(3, len(rays.origin), -1)
+    origin = rays.origin.T[..., None]
+    low, high = (corner[:, None, None] - origin for corner in (room.low, room.high))
+    ahead = directions > 0
+    depth, axis = (torch.where(ahead, high, low) / directions).abs_().min(0)
+    face = axis * 2 + ahead.gather(0, axis[None])[0]
+    return _pack(depth.reshape(-1), face.reshape(-1))
+
+
+def _screen_rectangles(room: Room, rays: Rays) -> Int[Tensor, "v n 4"]:
+    """First column, first row, width and height of the pixels that each primitive's bounding box can cover."""
+    corners = room.primitives.corners
+    pixels_from_world = torch.linalg.inv(rays.matrix)
+    seen = torch.einsum("vij,vnkj->vnki", pixels_from_world, corners[None] - rays.origin[:, None, None])
+    edges = EDGES.to(corners.device)
+    start, end = seen[..., edges[:, 0], :], seen[..., edges[:, 1], :]
+    crossing = (start[..., 2] < NEAR) != (end[..., 2] < NEAR)
+    share = ((NEAR - start[..., 2]) / (end[..., 2] - start[..., 2])).clamp(0, 1)[..., None]
+    points = torch.cat([seen, start + share * (end - start)], dim=-2)
+    valid = torch.cat([seen[..., 2] >= NEAR, crossing], dim=-1)[..., None]
+    uv = points[..., :2] / points[..., 2:].clamp(min=NEAR * 0.5)
+    limit = uv.new_tensor([rays.width, rays.height])
+    first = torch.where(valid, uv, torch.inf).amin(-2).sub(0.5).floor().clamp(min=torch.zeros_like(limit), max=limit)
+    last = torch.where(valid, uv, -torch.inf).amax(-2).add(0.5).ceil().clamp(min=torch.zeros_like(limit), max=limit)
+    size = (last - first).clamp(min=0) * ((last - first) > 0).all(-1, keepdim=True)
+    return torch.cat([first, size], -1).to(torch.int32)
+
+
+def _splat(
+    room: Room, rays: Rays, views: Tensor, rows: Tensor, rectangles: Tensor, intersect: Intersect, nearest: Tensor
+) -> None:
+    """Test primitives of one kind against the pixels of their rectangles and keep the nearest hits."""
+    x0, y0, wide, high = rectangles.unbind(-1)
+    counts = wide * high
+    entry = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
+    first = counts.cumsum(0) - counts
+    inside = torch.arange(len(entry), device=rows.device, dtype=torch.int32) - first.to(torch.int32)[entry]
+    stride = wide[entry]
+    dy = torch.div(inside, stride, rounding_mode="floor")
+    pixel = dy * rays.width + (inside - dy * stride)
+    pixel += ((views.to(torch.int32) * rays.height + y0) * rays.width + x0)[entry]
+    origin, direction = _local_rays(room, rays, views, rows, entry, pixel)
+    taper = room.primitives.taper[rows][entry] if intersect is _hit_frustum else None
+    depth = intersect(origin, direction, taper)
+    hit = depth < torch.inf
+    keys = _pack(depth[hit], rows[entry[hit]])
+    nearest.scatter_reduce_(0, pixel[hit].to(torch.int64), keys, "amin")
+
+
+def _local_rays(
+    room: Room, rays: Rays, views: Tensor, rows: Tensor, entry: Tensor, pixel: Tensor
+) -> tuple[Float[Tensor, "3 pairs"], Float[Tensor, "3 pairs"]]:
+    """Origins and directions of the pairs' rays in the frames of the unit solids."""
+    matrix = room.primitives.local_from_world[rows]
+    origin = (matrix[..., :3] @ rays.origin[views][..., None])[..., 0] + matrix[..., 3]
+    table = torch.cat([origin.T, matrix[..., :3].permute(1, 2, 0).reshape(9, -1)]).index_select(1, entry)
+    world = rays.directions.index_select(1, pixel)
+    linear = table[3:].view(3, 3, -1)
+    return table[:3], (linear * world).sum(1)
+
+
+def _hit_box(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
+    """Entry depth into the cube [-1, 1]³, infinite where missed."""
+    inverse = direction.reciprocal()
+    centre = origin * inverse
+    reach = inverse.abs_()
+    enter = (-centre - reach).amax(0)
+    leave = (reach - centre).amin(0)
+    return torch.where((enter <= leave) & (enter > NEAR), enter, torch.inf)
+
+
+def _hit_ellipsoid(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
+    """Entry depth into the unit sphere, infinite where missed."""
+    a = (direction * direction).sum(0)
+    b = (origin * direction).sum(0)
+    across = origin - direction * (b / a)
+    room_left = 1 - (across * across).sum(0)
+    depth = (-b - (room_left.clamp(min=0) * a).sqrt()) / a
+    return torch.where((room_left >= 0) & (depth > NEAR), depth, torch.inf)
+
+
+def _hit_frustum(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
+    """Entry depth into the frustum with radius 1 at z = -1 and `taper` at z = 1, infinite where missed."""
+    assert taper is not None
+    slope = (taper - 1) / 2
+    radius = slope * origin[2] + (taper + 1) / 2
+    grow = slope * direction[2]
+    a = direction[0] ** 2 + direction[1] ** 2 - grow**2
+    b = origin[0] * direction[0] + origin[1] * direction[1] - radius * grow
+    c = origin[0] ** 2 + origin[1] ** 2 - radius**2
+    root = (b * b - a * c).sqrt()
+    nearest = torch.full_like(a, torch.inf)
+    for depth in ((-b - root) / a, (root - b) / a):
+        inside = ((origin[2] + depth * direction[2]).abs() <= 1) & (depth > NEAR)
+        nearest = torch.where(inside & (depth < nearest), depth, nearest)
+    for z, limit in ((-1.0, torch.ones_like(taper)), (1.0, taper)):
+        depth = (z - origin[2]) / direction[2]
+        x, y = origin[0] + depth * direction[0], origin[1] + depth * direction[1]
+        inside = (x * x + y * y <= limit * limit) & (depth > NEAR)
+        nearest = torch.where(inside & (depth < nearest), depth, nearest)
+    return nearest
