@@ -1,0 +1,171 @@
+"""The node's parameters: one dataclass field each, with a description, a range, and when it may change."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+Change = Literal["never", "unconfigured", "always"]
+"""When a parameter may be set: only at start, while the node is unconfigured, or at any time."""
+ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+"""Parameters that rclpy declares by itself."""
+
+
+class ParameterError(ValueError):
+    """A parameter that the node cannot use; the message names it, its value and what is allowed."""
+
+
+def parameter(
+    default: bool | int | float | str | list[str],
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    change: Change = "unconfigured",
+) -> Any:
+    """A dataclass field that is also a ROS parameter."""
+    about = {"description": description, "low": low, "high": high, "choices": choices, "change": change}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """Of the perception node. Names and meanings are documented by their descriptions."""
+
+    weights: str = parameter("", "Checkpoint (safetensors). Empty: the nano weights that come with the package.")
+    device: str = parameter("auto", "Where the network runs: auto (an accelerator if there is one), or torch's name.")
+    image_transport: str = parameter(
+        "raw", "raw: `image` is sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.", choices=("raw", "compressed")
+    )
+    image_is_rectified: bool = parameter(
+        False, "The images are free of distortion already (image_rect topics): use P of camera_info, undo nothing."
+    )
+    camera_height: float = parameter(
+        0.0, "Height of the camera above the floor in metres; makes the map metric. 0: unknown.", low=0.0, high=100.0
+    )
+    map_frame: str = parameter("map", "Frame of the map: the first camera's place, axes as in REP-103.")
+    camera_frame: str = parameter("", "Optical frame that TF places in the map. Empty: the images' frame_id.")
+    publish_tf: bool = parameter(
+        True, "Publish TF map -> camera. Turn off where something else places the camera in the TF tree."
+    )
+    views: int = parameter(8, "Views per window of the network.", low=2, high=64)
+    overlap: int = parameter(4, "Keyframes that a window shares with the one before (less than `views`).", low=1, high=63)
+    long_side: int = parameter(112, "Long side of the network's images in pixels: 112 nano, 448 full.", low=28, high=1024)
+    voxel_size: float = parameter(
+        0.05, "Edge of the map's voxels: metres once the map is metric, window units before.", low=1e-4, high=10.0
+    )
+    max_map_bytes: int = parameter(
+        512 * 2**20, "The map never holds more; what is evicted first is documented.", low=2**20, high=2**40
+    )
+    queries: list[str] = parameter([""], "Text queries that the node starts with; empty texts are skipped.")
+    max_queries: int = parameter(16, "One more query than this is refused.", low=1, high=1000)
+    threshold: float = parameter(
+        0.5, "Voxels whose score is at least this belong to a query's mask.", low=0.0, high=1.0, change="always"
+    )
+    max_cloud_points: int = parameter(
+        200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"
+    )
+    inbox_frames: int = parameter(
+        64, "Images that wait while the network runs; beyond, every second one is dropped and counted.", low=2, high=4096
+    )
+    time_jump_reset: float = parameter(
+        1.0, "Seconds that stamps must jump back (a bag that loops) for the frame buffer to start over.", low=0.0, high=1e6
+    )
+    diagnostics_period: float = parameter(1.0, "Seconds between diagnostics.", low=0.05, high=60.0, change="never")
+
+
+def declare(node: Node, kind: type[Any]) -> Any:
+    """Declare every field of the dataclass `kind` on the node and return an instance with the values given.
+
+    Raises ParameterError for a value outside its range, of the wrong type, or for a name that does not exist.
+    """
+    fields = dataclasses.fields(kind)
+    _refuse_unknown(node, [field.name for field in fields])
+    values = {}
+    for field in fields:
+        default = _default(field)
+        given = node._parameter_overrides.get(field.name)  # rclpy offers no public way to look before declaring
+        check(field, default if given is None else given.value)
+        if isinstance(default, float) and given is not None and given.type_ == Parameter.Type.INTEGER:
+            node._parameter_overrides[field.name] = Parameter(field.name, value=float(given.value))
+        values[field.name] = node.declare_parameter(field.name, default, descriptor(field)).value
+    return kind(**values)
+
+
+def on_set(
+    kind: type[Any], is_configured: Callable[[], bool], apply: Callable[[dict[str, Any]], None]
+) -> Callable[[list[Parameter]], SetParametersResult]:
+    """A callback for `add_on_set_parameters_callback` that checks ranges and when each parameter may change."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+
+    def callback(changes: list[Parameter]) -> SetParametersResult:
+        own = {change.name: change.value for change in changes if change.name in fields}
+        try:
+            for name, value in own.items():
+                check(fields[name], value)
+                if fields[name].metadata["change"] == "unconfigured" and is_configured():
+                    raise ParameterError(f"{name} can change only while the node is unconfigured: clean it up before")
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        apply(own)
+        return SetParametersResult(successful=True)
+
+    return callback
+
+
+def check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises ParameterError unless the value has the type, range and choices of the field."""
+    default, about = _default(field), field.metadata
+    expected = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, expected) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise ParameterError(f"parameter {field.name} = {value!r}: expected {type(default).__name__}")
+    if about["choices"] and value not in about["choices"]:
+        raise ParameterError(f"parameter {field.name} = {value!r}: allowed are {', '.join(about['choices'])}")
+    if about["low"] is not None and not about["low"] <= value <= about["high"]:
+        raise ParameterError(f"parameter {field.name} = {value!r}: allowed is {allowed_range(field)}")
+
+
+def allowed_range(field: dataclasses.Field[Any]) -> str:
+    """The range in words."""
+    return f"{field.metadata['low']:g} to {field.metadata['high']:g}"
+
+
+def descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+    """What `ros2 param describe` shows. Ranges stand in words too: rclpy's own range check does not name the value."""
+    about = field.metadata
+    constraints = ", ".join(about["choices"]) or (allowed_range(field) if about["low"] is not None else "")
+    when = {"never": "Fixed at start.", "unconfigured": "Changes while unconfigured.", "always": "Changes at any time."}
+    result = ParameterDescriptor(
+        description=f"{about['description']} {when[about['change']]}",
+        additional_constraints=constraints,
+        read_only=about["change"] == "never",
+    )
+    if about["low"] is not None and isinstance(_default(field), float):
+        result.floating_point_range = [FloatingPointRange(from_value=float(about["low"]), to_value=float(about["high"]))]
+    elif about["low"] is not None:
+        result.integer_range = [IntegerRange(from_value=int(about["low"]), to_value=int(about["high"]))]
+    return result
+
+
+def _refuse_unknown(node: Node, names: list[str]) -> None:
+    for name in node._parameter_overrides:
+        if name in names or name.startswith(ROS_OWN):
+            continue
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+        raise ParameterError(f"parameter {name} does not exist; {hint}")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
