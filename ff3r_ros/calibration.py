@@ -58,7 +58,6 @@ def calibration_from_info(info: CameraInfo, image_is_rectified: bool = False) ->
     except UnknownDistortionError as error:
         rectifier, warning = Rectifier(matrix, [], "", (width, height)), f"{error}: images are used as they are"
     intrinsics = torch.from_numpy(rectifier.intrinsics).float()
-    intrinsics[:2, 2] += 0.5
     return Calibration(height, width, intrinsics, rectifier, warning)
 
 

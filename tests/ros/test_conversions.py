@@ -1,0 +1,92 @@
+"""Messages about poses and masks against scipy and hand-counted grids."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from ff3r_ros import conversions
+
+
+def some_pose(seed: int) -> torch.Tensor:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    matrix[:3, 3] = np.random.default_rng(seed).normal(size=3)
+    return torch.from_numpy(matrix).float()
+
+
+def mask(indices: list[list[int]], voxel_size: float = 0.1, scores: list[float] | None = None) -> Any:
+    return SimpleNamespace(
+        query=SimpleNamespace(id=7, text="red chair"),
+        threshold=0.5,
+        voxel_size=voxel_size,
+        origin=torch.full((3,), -voxel_size / 2),
+        indices=torch.tensor(indices, dtype=torch.int32).reshape(-1, 3),
+        scores=torch.tensor(scores if scores is not None else [0.9] * len(indices)),
+        metric=True,
+    )
+
+
+@pytest.mark.parametrize("stamp", [0, 1, 1_700_000_000_123_456_789])
+def test_times_survive(stamp: int) -> None:
+    assert conversions.nanoseconds_from_time(conversions.time_from_nanoseconds(stamp)) == stamp
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pose(seed: int) -> None:
+    matrix = some_pose(seed)
+    pose = conversions.pose_stamped(3, "map", matrix).pose
+    position, q = pose.position, pose.orientation
+    assert np.allclose([position.x, position.y, position.z], matrix[:3, 3])
+    assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), matrix[:3, :3], atol=1e-6)
+
+
+def test_path_and_transform() -> None:
+    poses = [(10, some_pose(1)), (2_000_000_020, some_pose(2))]
+    path = conversions.path_message("map", poses)
+    assert path.header.stamp.sec == 2 and path.header.frame_id == "map" and len(path.poses) == 2
+    transform = conversions.transform_message(20, "map", "camera", poses[0][1])
+    assert transform.child_frame_id == "camera" and transform.header.frame_id == "map"
+    assert transform.transform.rotation.x == path.poses[0].pose.orientation.x
+    assert conversions.path_message("map", []).poses == []
+
+
+def test_mask_lists_its_voxels() -> None:
+    message = conversions.mask_message(conversions.header(1, "map"), mask([[0, 1, 2], [-3, 4, -5]], scores=[0.5, 1.0]))
+    assert list(message.indices) == [0, 1, 2, -3, 4, -5] and list(message.scores) == [0.5, 1.0]
+    assert (message.query_id, message.query, message.metric) == (7, "red chair", True)
+    assert message.origin.x == pytest.approx(-0.05)
+
+
+def test_grid_from_above() -> None:
+    """A voxel's corner lies at origin + size · index; two voxels of one column are one cell."""
+    grid = conversions.grid_message(conversions.header(1, "map"), mask([[2, -1, 0], [2, -1, 9], [4, 1, 3]]))
+    assert (grid.info.width, grid.info.height) == (3, 3)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15))
+    assert np.array(grid.data).reshape(3, 3).tolist() == [[100, 0, 0], [0, 0, 0], [0, 0, 100]]
+    assert grid.info.resolution == pytest.approx(0.1) and grid.info.origin.orientation.w == 1.0
+
+
+def test_stray_voxel_coarsens_the_grid() -> None:
+    far = 10**6
+    grid = conversions.grid_message(conversions.header(1, "map"), mask([[0, 0, 0], [far, far, 0]], voxel_size=0.05))
+    assert len(grid.data) <= conversions.MAX_GRID_CELLS
+    assert grid.info.width * grid.info.resolution >= far * 0.05
+    cells = np.array(grid.data).reshape(grid.info.height, grid.info.width)
+    assert cells[0, 0] == 100 and cells[-1, -1] == 100 and (cells == 100).sum() == 2
+
+
+def test_empty_mask_is_an_empty_grid() -> None:
+    grid = conversions.grid_message(conversions.header(1, "map"), mask([]))
+    assert len(grid.data) == 0 and grid.info.width == 0 and grid.info.height == 0
+
+
+def test_query_list() -> None:
+    message = conversions.query_list(conversions.header(1, "map"), [(1, "door", 0), (4, "plant", 12)], 16)
+    assert [(query.id, query.text, query.voxels) for query in message.queries] == [(1, "door", 0), (4, "plant", 12)]
+    assert message.max_queries == 16
