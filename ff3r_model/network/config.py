@@ -156,7 +156,6 @@ class FF3RConfig:
             name="nano",
             encoder=ViTConfig(width=192, depth=4, heads=4, grid=8, registers=0, layer_scale=0.5, stem="conv"),
             aggregator=AggregatorConfig(depth=4, heads=4, registers=4, layer_scale=0.5, layers=(0, 1, 2, 3)),
-            matcher=MatcherConfig(),
             camera=CameraHeadConfig(width=144, depth=2, heads=4, layer_scale=0.5, prior=(0, 0, 0, 0, 0, 0, 1, 1, 1)),
             depth=DPTConfig(channels=(32, 32, 48, 48), features=32, hidden=(24, 16)),
             depth_skip=True,
