@@ -22,7 +22,7 @@ def look_along(
 ) -> Float[Tensor, "v 4 4"]:
     """world_from_camera of cameras that look along `forward` (never straight up or down), rolled by radians."""
     ahead = torch.nn.functional.normalize(forward, dim=-1)
-    right = torch.linalg.cross(ahead, torch.tensor([0.0, 0.0, 1.0]).expand_as(ahead))
+    right = torch.linalg.cross(ahead, ahead.new_tensor([0.0, 0.0, 1.0]).expand_as(ahead))
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(ahead, right)
     cos, sin = roll.cos()[:, None], roll.sin()[:, None]

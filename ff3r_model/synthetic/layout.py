@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ff3r_model.synthetic import furniture as f
+from ff3r_model.synthetic import objects as o
 from ff3r_model.synthetic.furniture import Builder
 from ff3r_model.synthetic.primitives import Model, Part, moved, part_bounds, turn
 from ff3r_model.synthetic.vocabulary import draw_color
@@ -20,15 +21,15 @@ ALONG_WALL: dict[str, Builder] = {
     "fireplace": f.fireplace, "chair": f.chair, "table": f.table,
 }  # fmt: skip
 ON_FLOOR: dict[str, Builder] = {
-    "chair": f.chair, "stool": f.stool, "lamp": f.lamp, "plant": f.plant, "box": f.carton, "ball": f.ball_,
-    "trash can": f.trash_can, "pillow": f.pillow,
+    "chair": f.chair, "stool": f.stool, "lamp": o.lamp, "plant": o.plant, "box": o.carton, "ball": o.toy_ball,
+    "trash can": o.trash_can, "pillow": o.pillow,
 }  # fmt: skip
 ON_TOP: dict[str, Builder] = {
-    "lamp": f.table_lamp, "plant": f.pot_plant, "box": f.small_carton, "vase": f.vase, "mug": f.mug,
-    "bottle": f.bottle, "book": f.book, "television": f.television, "monitor": f.monitor, "ball": f.ball_,
+    "lamp": o.table_lamp, "plant": o.pot_plant, "box": o.small_carton, "vase": o.vase, "mug": o.mug,
+    "bottle": o.bottle, "book": o.book, "television": o.television, "monitor": o.monitor, "ball": o.toy_ball,
 }  # fmt: skip
-ON_SOFT: dict[str, Builder] = {"pillow": f.pillow, "book": f.book, "ball": f.ball_}
-ON_WALL: dict[str, Builder] = {"picture": f.picture, "clock": f.clock}
+ON_SOFT: dict[str, Builder] = {"pillow": o.pillow, "book": o.book, "ball": o.toy_ball}
+ON_WALL: dict[str, Builder] = {"picture": o.picture, "clock": o.clock}
 
 THEMES: tuple[tuple[str, ...], ...] = (
     ("sofa", "fireplace", "bookshelf", "cabinet", "television"),
@@ -133,15 +134,15 @@ def _at_wall(layout: Layout, name: str, builder: Builder, height: float = 0.0, g
 
 def _doors_and_windows(layout: Layout) -> None:
     rng = layout.rng
-    door = _at_wall(layout, "door", f.door)
+    door = _at_wall(layout, "door", o.door)
     if door is not None:
         layout.taken[-1] = _swing(part_bounds(door.parts), door.yaw)
     for _ in range(int(rng.integers(0, 3))):
-        pane = _at_wall(layout, "window", f.window, height=rng.uniform(1.35, 1.6))
+        pane = _at_wall(layout, "window", o.window, height=rng.uniform(1.35, 1.6))
         if pane is not None and rng.random() < 0.5:
             _hang_curtains(layout, pane)
     if rng.random() < 0.25:
-        _at_wall(layout, "curtain", f.curtain, height=0.05)
+        _at_wall(layout, "curtain", o.curtain, height=0.05)
 
 
 def _swing(bounds: np.ndarray, yaw: float) -> np.ndarray:
@@ -152,7 +153,7 @@ def _swing(bounds: np.ndarray, yaw: float) -> np.ndarray:
 
 def _hang_curtains(layout: Layout, pane: Placed) -> None:
     half = pane.model.bounds[1, 0]
-    model = f.curtain(layout.rng)
+    model = o.curtain(layout.rng)
     for side in (-1, 1):
         offset = side * (half + 0.1 + MARGIN + model.bounds[1, 0])
         position = pane.position + turn(pane.yaw) @ np.array([offset, 0, 0])
@@ -180,7 +181,7 @@ def _middle(layout: Layout, area: float) -> None:
     centre = (layout.low + layout.high)[:2] / 2 + rng.uniform(-0.12, 0.12, 2) * span
     yaw = float(rng.choice([0.0, 90.0])) + rng.uniform(-8, 8)
     if rng.random() < 0.6:
-        rug = f.rug(rng)
+        rug = o.rug(rng)
         parts = moved(rug.parts, turn(yaw), (*centre, 0.0))
         flat = np.zeros((2, 3)) - 10.0
         layout.add("rug", rug, parts, yaw, (*centre, 0.0), flat)

@@ -72,11 +72,11 @@ class Rays:
 
 def render(
     room: Room, world_from_camera: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"], height: int, width: int,
-    config: RenderConfig = RenderConfig(),  # noqa: B008 (frozen)
+    config: RenderConfig = RenderConfig(),
 ) -> Views:  # fmt: skip
     """What cameras inside the room see.
 
-    Poses in metres (OpenCV axes), intrinsics in pixels of height × width. Raises ValueError for a camera outside the room.
+    Poses in metres (OpenCV axes), intrinsics in pixels of height × width. ValueError for a camera outside.
     """
     device = room.low.device
     poses = world_from_camera.to(device, torch.float32)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.synthetic import textures
-from ff3r_model.synthetic.primitives import BOX, ELLIPSOID, FRUSTUM
+from ff3r_model.synthetic.primitives import BOX, FRUSTUM
 from ff3r_model.synthetic.rooms import Room
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def make_trajectory(
 ) -> Float[Tensor, "views 4 4"]:
     """Poses world_from_camera (OpenCV axes, metres) of a smooth tour, or of overlapping viewpoints for training.
 
-    `step` is the path length per frame in metres for "robot" and "handheld" (tours repeat after a lap), and for "random"
+    `step` is metres of path per frame for "robot" and "handheld" (tours repeat after a lap); for "random" it is
     the largest step as a share of the scene's depth (the smallest is a quarter of it). ValueError for an unknown kind.
     """
     if kind not in DEFAULT_STEP:
