@@ -1,0 +1,40 @@
+"""The pipeline that the node's parameters describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ff3r_model.pipeline import Pipeline, PipelineConfig
+from ff3r_model.queries import QueryConfig
+from ff3r_model.voxel_map import MapConfig
+from ff3r_model.voxelize import VoxelizeConfig
+from ff3r_model.window import WindowConfig
+from ff3r_ros.parameters import NodeParameters, ParameterError
+
+
+def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
+    """The pipeline that the parameters describe.
+
+    Raises CheckpointError for weights that cannot be used, ValueError for values that do not go together.
+    """
+    config = PipelineConfig(
+        window=WindowConfig(views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side),
+        voxelize=VoxelizeConfig(epsilon=parameters.voxel_size),
+        map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
+        queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
+        camera_height=parameters.camera_height or None,
+    )
+    weights = Path(parameters.weights).expanduser() if parameters.weights else None
+    return Pipeline.from_checkpoint(weights, config, device_named(parameters.device))
+
+
+def device_named(name: str) -> torch.device:
+    """auto: the accelerator where there is one, else the CPU. Raises ParameterError for a name torch does not know."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ParameterError(f"parameter device = {name!r}: {error}") from error

@@ -1,0 +1,256 @@
+"""The perception node: a lifecycle node that feeds camera images to the worker and says what the map holds.
+
+All its topics and services are private names (`~/semantic_cloud`), so a node called `ff3r` has `/ff3r/semantic_cloud`,
+one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping works as usual. `image` and
+`camera_info` are relative, as image_transport's are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from ff3r_model.pipeline import Pipeline
+from ff3r_model.queries import QueryRejected
+from ff3r_ros import parameters as ros_parameters
+from ff3r_ros.camera_input import CameraInput
+from ff3r_ros.diagnostics import diagnostics
+from ff3r_ros.loading import pipeline_from_parameters
+from ff3r_ros.parameters import NodeParameters, ParameterError
+from ff3r_ros.publishers import MapPublishers
+from ff3r_ros.worker import Command, Worker, WorkerStatus
+
+CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Best effort matches reliable and best-effort cameras alike."""
+QUERY_QOS = QoSProfile(depth=1000)
+"""Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What rclpy puts where a string was not UTF-8."""
+
+MakePipeline = Callable[[NodeParameters], Pipeline]
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PerceptionNode(LifecycleNode):
+    """`configure` loads the weights, `activate` subscribes, `deactivate` and `cleanup` undo the two.
+
+    The map lives from configure to cleanup. A configure that fails says why and can be tried again.
+    """
+
+    def __init__(self, make_pipeline: MakePipeline | None = None, name: str = "ff3r", **node_options: Any) -> None:
+        super().__init__(name, **node_options)
+        self._make_pipeline = make_pipeline or pipeline_from_parameters
+        self._settings: NodeParameters = ros_parameters.declare(self, NodeParameters)
+        self.add_on_set_parameters_callback(
+            ros_parameters.on_set(NodeParameters, lambda: self._worker is not None, self._apply)
+        )
+        self._worker: Worker | None = None
+        self._topics: MapPublishers | None = None
+        self._camera = CameraInput(self._warn, self._now)
+        self._inputs: list[Any] = []
+        self._triggers: list[Any] = []
+        self._trouble = ""
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        period = self._settings.diagnostics_period
+        self.create_timer(period, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and advertise the map's topics."""
+        try:
+            pipeline = self._make_pipeline(self._settings)
+        except Exception as error:  # whatever is wrong with the weights or the device, the node must stay usable
+            self._trouble = f"cannot configure: {error}"
+            self.get_logger().error(self._trouble)
+            return FAILURE
+        self._trouble = ""
+        self._camera = CameraInput(self._warn, self._now, self._settings.image_is_rectified)
+        self._topics = MapPublishers(self, self._settings)
+        self._worker = Worker(
+            pipeline,
+            self._topics.publish,
+            inbox_frames=self._settings.inbox_frames,
+            time_jump_reset=self._settings.time_jump_reset,
+        )
+        self._worker.start()
+        for text in filter(None, self._settings.queries):
+            self._add_query(text)
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and to queries, offer the services."""
+        kind = Image if self._settings.image_transport == "raw" else CompressedImage
+        self._inputs = [
+            self.create_subscription(kind, "image", self._on_image, CAMERA_QOS),
+            self.create_subscription(CameraInfo, "camera_info", self._camera.take_info, CAMERA_QOS),
+            self.create_subscription(String, "~/query", lambda text: self._add_query(text.data), QUERY_QOS),
+            self.create_subscription(String, "~/query/remove", self._on_remove, QUERY_QOS),
+        ]
+        self._triggers = [
+            self.create_service(Trigger, "~/clear_queries", self._trigger(lambda pipeline: pipeline.queries.clear())),
+            self.create_service(Trigger, "~/reset", self._trigger(lambda pipeline: pipeline.reset())),
+        ]
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening. The map stays."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        for service in self._triggers:
+            self.destroy_service(service)
+        self._inputs, self._triggers = [], []
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the network, the map and the topics."""
+        self.release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As deactivate and cleanup."""
+        self.on_deactivate(state)
+        self.release()
+        return SUCCESS
+
+    def release(self) -> None:
+        """Stop the worker and take the map's topics away; nothing to do where there are none."""
+        if self._worker is not None and not self._worker.stop():
+            self.get_logger().error("the worker does not stop; its window is still running")
+        if self._topics is not None:
+            self._topics.destroy()
+        self._worker = self._topics = None
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        frame = self._camera.take_image(message)
+        if frame is None or self._worker is None or self._topics is None:
+            return
+        self._topics.camera_frame = self._settings.camera_frame or frame.frame_id
+        self._worker.offer(frame)
+
+    def _add_query(self, text: str) -> None:
+        if REPLACEMENT in text:
+            self._submit(_refuse(f"{text[:40]!r} is not valid UTF-8"))
+        else:
+            self._submit(lambda pipeline: pipeline.queries.add(text))
+
+    def _on_remove(self, message: String) -> None:
+        """By text, or by id where no query has this text."""
+        self._submit(lambda pipeline: _remove_query(pipeline, message.data))
+
+    def _submit(self, command: Command) -> None:
+        if self._worker is None or not self._worker.submit(command):
+            self.get_logger().warning("command dropped: too many wait already", throttle_duration_sec=1.0)
+
+    def _trigger(self, command: Command) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        """A service that answers once the worker has run the command; meanwhile the executor is free."""
+
+        async def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            done: Future = Future(executor=self.executor)
+            if self._worker is None or not self._worker.submit(command, done.set_result):
+                response.message = "too many commands wait already"
+                return response
+            error = await done
+            response.success, response.message = error is None, "done" if error is None else str(error)
+            return response
+
+        return answer
+
+    def _apply(self, changes: dict[str, Any]) -> None:
+        """Take over parameters that were set and checked."""
+        self._settings = dataclasses.replace(self._settings, **changes)
+        if self._topics is not None:
+            self._topics.parameters = self._settings
+        if "threshold" in changes and self._worker is not None:
+            self._submit(lambda pipeline: pipeline.queries.set_threshold(changes["threshold"]))
+
+    def _publish_diagnostics(self) -> None:
+        status = self._worker.status if self._worker is not None else WorkerStatus()
+        state = self._state_machine.current_state[1]
+        notes = {
+            "frames received": str(self._camera.received),
+            "map bytes allowed": str(self._settings.max_map_bytes),
+            "frames without calibration": str(self._camera.uncalibrated),
+            "problem": self._trouble or self._camera.problem or self._silence(state),
+        }
+        now = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, self._camera.dropped, notes))
+
+    def _silence(self, state: str) -> str:
+        """Why no image comes, as far as the graph tells."""
+        if state != "active" or self._camera.received:
+            return ""
+        topic, wanted = self.resolve_topic_name("image"), self._settings.image_transport
+        types = sorted({info.topic_type for info in self.get_publishers_info_by_topic(topic)})
+        publishers = f"its publishers send {', '.join(types)}" if types else "nobody publishes it"
+        return f"no image on {topic} yet (image_transport {wanted}): {publishers}"
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text)
+
+    def _now(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def _remove_query(pipeline: Pipeline, text: str) -> None:
+    texts = {query.text for query in pipeline.queries.active}
+    pipeline.queries.remove(int(text) if text not in texts and text.strip().isdigit() else text)
+
+
+def _refuse(reason: str) -> Command:
+    def command(pipeline: Pipeline) -> None:
+        raise QueryRejected(reason)
+
+    return command
+
+
+class _RosLogs(logging.Handler):
+    """Passes the library's log records to the node's logger."""
+
+    def __init__(self, node: PerceptionNode) -> None:
+        super().__init__()
+        self._logger = node.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # rclpy ties a severity to a line of code, so each severity has its own
+        if record.levelno >= logging.ERROR:
+            self._logger.error(record.getMessage())
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `perception_node`."""
+    rclpy.init(args=arguments)
+    try:
+        node = PerceptionNode()
+    except ParameterError as error:
+        rclpy.logging.get_logger("ff3r").fatal(str(error))
+        raise SystemExit(2) from error
+    for name in ("ff3r_model", "ff3r_ros"):
+        logging.getLogger(name).addHandler(_RosLogs(node))
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.release()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What the node says: every topic it publishes the map on. Called from the worker's thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from geometry_msgs.msg import PoseStamped
+from jaxtyping import Float, Int
+from nav_msgs.msg import OccupancyGrid, Path
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+from torch import Tensor
+
+from ff3r_model.pipeline import MapUpdate, Pipeline
+from ff3r_model.queries import Mask, Query
+from ff3r_model.types import Gaussians
+from ff3r_ros import conversions
+from ff3r_ros.clouds import NO_QUERY, semantic_cloud
+from ff3r_ros.msg import OccupancyMask, QueryList
+from ff3r_ros.parameters import NodeParameters
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""For the map and the queries: who comes late sees the newest."""
+ACKNOWLEDGE = Duration(seconds=0.5)
+"""How long a removed query's grid topic waits until its subscribers have the empty grid."""
+
+
+class MapPublishers:
+    """The node's outgoing topics. `publish` says everything about the map as it is now."""
+
+    def __init__(self, node: Node, parameters: NodeParameters) -> None:
+        self._node = node
+        self.parameters = parameters
+        """Replaced when `threshold` or `max_cloud_points` change."""
+        self.camera_frame = parameters.camera_frame
+        """Optical frame that TF places in the map; the node sets it to the images' frame_id where none is given."""
+        one_per_query = QoSProfile(
+            depth=parameters.max_queries, reliability=LATCHED.reliability, durability=LATCHED.durability
+        )
+        self._cloud = node.create_publisher(PointCloud2, "~/semantic_cloud", LATCHED)
+        self._pose = node.create_publisher(PoseStamped, "~/pose", LATCHED)
+        self._path = node.create_publisher(Path, "~/path", LATCHED)
+        self._masks = node.create_publisher(OccupancyMask, "~/occupancy_masks", one_per_query)
+        self._queries = node.create_publisher(QueryList, "~/queries", LATCHED)
+        self._tf = node.create_publisher(TFMessage, "/tf", 100)
+        self._grids: dict[int, Publisher[Any]] = {}
+        self._listed: dict[int, Query] = {}
+        self._stamp = 0
+
+    def publish(self, pipeline: Pipeline, update: MapUpdate | None) -> None:
+        """Cloud, masks, grids and queries; with an update the camera's poses too."""
+        if update is not None and update.accepted:
+            self._publish_poses(pipeline, update)
+        head = conversions.header(self._stamp, self.parameters.map_frame)
+        self._cloud.publish(self._cloud_message(head, pipeline))
+        masks = pipeline.queries.masks(pipeline.map)
+        for message in [*self._emptied(head, masks), *(conversions.mask_message(head, mask) for mask in masks)]:
+            self._masks.publish(message)
+        self._publish_grids(head, masks)
+        listed = [(mask.query.id, mask.query.text, int(mask.indices.shape[0])) for mask in masks]
+        self._queries.publish(conversions.query_list(head, listed, self.parameters.max_queries))
+
+    def destroy(self) -> None:
+        """Take all topics away; grids are emptied before."""
+        for query_id in list(self._grids):
+            self._remove_grid(Header(frame_id=self.parameters.map_frame), query_id)
+        for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries, self._tf):
+            self._node.destroy_publisher(publisher)
+
+    def _publish_poses(self, pipeline: Pipeline, update: MapUpdate) -> None:
+        frame, self._stamp = self.parameters.map_frame, update.window.stamps[-1]
+        newest = update.map_from_camera[-1]
+        self._pose.publish(conversions.pose_stamped(self._stamp, frame, newest))
+        self._path.publish(conversions.path_message(frame, pipeline.map.trajectory()))
+        if self.parameters.publish_tf:
+            transform = conversions.transform_message(self._stamp, frame, self.camera_frame, newest)
+            self._tf.publish(TFMessage(transforms=[transform]))
+
+    def _emptied(self, head: Header, masks: Sequence[Mask]) -> list[OccupancyMask]:
+        """An empty mask for each query that is gone, so that nobody keeps its voxels."""
+        before, self._listed = self._listed, {mask.query.id: mask.query for mask in masks}
+        gone = [query for query_id, query in before.items() if query_id not in self._listed]
+        return [OccupancyMask(header=head, query_id=query.id, query=query.text) for query in gone]
+
+    def _cloud_message(self, head: Header, pipeline: Pipeline) -> PointCloud2:
+        gaussians = thin(pipeline.map.gaussians(), self.parameters.max_cloud_points)
+        ids, scores = _best_queries(pipeline, gaussians)
+        return semantic_cloud(head, gaussians, ids, scores)
+
+    def _publish_grids(self, head: Header, masks: Sequence[Mask]) -> None:
+        """Grids have metres, so an unscaled map has none."""
+        metric = {mask.query.id: mask for mask in masks if mask.metric}
+        for query_id in self._grids.keys() - metric.keys():
+            self._remove_grid(head, query_id)
+        for query_id, mask in metric.items():
+            if query_id not in self._grids:
+                topic = f"~/masks/q{query_id}"
+                self._grids[query_id] = self._node.create_publisher(OccupancyGrid, topic, LATCHED)
+            self._grids[query_id].publish(conversions.grid_message(head, mask))
+
+    def _remove_grid(self, head: Header, query_id: int) -> None:
+        publisher = self._grids.pop(query_id)
+        publisher.publish(conversions.empty_grid(head, resolution=1.0))
+        publisher.wait_for_all_acked(ACKNOWLEDGE)
+        self._node.destroy_publisher(publisher)
+
+
+def thin(gaussians: Gaussians, limit: int) -> Gaussians:
+    """At most `limit` of the Gaussians, spread evenly over their order."""
+    if len(gaussians) <= limit:
+        return gaussians
+    chosen = torch.arange(limit, device=gaussians.means.device) * len(gaussians) // limit
+    return gaussians.select(chosen)
+
+
+def _best_queries(pipeline: Pipeline, gaussians: Gaussians) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Each Gaussian's best query and its score; NO_QUERY where the best score is below the threshold."""
+    scores = pipeline.queries.score(gaussians.features)
+    ids = torch.where(scores.best_score >= pipeline.queries.config.threshold, scores.best, NO_QUERY)
+    return ids, scores.best_score
