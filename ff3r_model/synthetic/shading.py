@@ -31,8 +31,7 @@ def shade(
     offset = rays.directions * depth
     points = origin + offset
     local, normal, unit_normal = _surface(room, points, rows)
-    distance = offset.norm(dim=0)
-    facing = (offset * normal).sum(0).div_(distance)
+    facing = _dot(offset, normal) * _dot(offset, offset).rsqrt()
     normal = torch.where(facing > 0, -normal, normal)
     focal = rays.width / 2 / (rays.matrix[0, :, 0] * rays.width / 2).norm()
     footprint = depth / focal / facing.abs().clamp(min=0.2).sqrt()
@@ -41,6 +40,10 @@ def shade(
     light = _light(room, points, normal, rows, shadows)
     light = torch.maximum(light, material[10])
     return albedo * light * room.lighting.exposure
+
+
+def _dot(a: Float[Tensor, "3 pixels"], b: Float[Tensor, "3 pixels"]) -> Float[Tensor, " pixels"]:
+    return (a * b).sum(0)
 
 
 def _surface(room: Room, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +62,8 @@ def _surface(room: Room, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, 
     unit_normal = _unit_normals(unit, taper, kind)
     shell = (rows[None] // 2 == torch.arange(3, device=rows.device)[:, None]) & (rows < 6)
     unit_normal = torch.where(rows < 6, shell.to(unit), unit_normal)
-    normal = torch.nn.functional.normalize((matrix[:, :3] * unit_normal[:, None]).sum(0), dim=0)
-    return unit * half, normal, unit_normal / half
+    normal = (matrix[:, :3] * unit_normal[:, None]).sum(0)
+    return unit * half, normal * _dot(normal, normal).rsqrt(), unit_normal / half
 
 
 def _unit_normals(unit: Tensor, taper: Tensor, kind: Tensor) -> Tensor:
@@ -80,9 +83,9 @@ def _unit_normals(unit: Tensor, taper: Tensor, kind: Tensor) -> Tensor:
 def _albedo(room: Room, material: Tensor, local: Tensor, unit_normal: Tensor, footprint: Tensor) -> Tensor:
     """The two tones of each surface mixed by its pattern, darkened and lightened by blotches."""
     first, second, pattern, density = material[:3], material[3:6], material[6], material[7]
-    axis = unit_normal.abs().argmax(0)
-    u = torch.where(axis == 0, local[1], local[0]) * density + material[8]
-    v = torch.where(axis == 2, local[1], local[2]) * density + material[9]
+    nx, ny, nz = unit_normal.abs()
+    u = torch.where((nx >= ny) & (nx >= nz), local[1], local[0]) * density + material[8]
+    v = torch.where((nz > nx) & (nz > ny), local[1], local[2]) * density + material[9]
     texels = textures.atlas().to(local.device).view(-1)
     footprint = footprint * density
     mix = textures.sample(texels, pattern, u, v, footprint)
@@ -97,8 +100,8 @@ def _light(room: Room, points: Tensor, normal: Tensor, rows: Tensor, shadows: bo
     total = lighting.ambient[:, None] * (0.9 + 0.15 * normal[2])
     for position, color in zip(lighting.positions, lighting.colors, strict=True):
         to_light = position[:, None] - points
-        squared = (to_light * to_light).sum(0)
-        cosine = (to_light * normal).sum(0) * squared.rsqrt()
+        squared = _dot(to_light, to_light)
+        cosine = _dot(to_light, normal) * squared.rsqrt()
         received = (cosine.clamp(min=0) * (1 - WRAP) + WRAP) / (1 + squared / FALLOFF**2)
         total = total + color[:, None] * received
     return total
