@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ff3r_model.network.model import FF3R, NetworkOutput
-from ff3r_model.training.views import Views
+from ff3r_model.network.gaussian_head import split
+from ff3r_model.network.model import FF3R
 from ff3r_model.training.losses import (
     LossWeights,
     camera_losses,
@@ -23,6 +23,7 @@ from ff3r_model.training.losses import (
     patch_matches,
     phrase_loss,
 )
+from ff3r_model.training.views import Views
 from ff3r_model.types import SH_C0
 
 
@@ -32,73 +33,87 @@ class TextTargets:
 
     classes: Float[Tensor, "classes channels"]
     phrases: Float[Tensor, "phrases channels"]
-    """Colour name by class, the class varying fastest: phrase = colour · len(classes) + class."""
+    """Class by colour name, the colour varying fastest: phrase = class · colours + colour."""
 
 
 class Objective(nn.Module):
-    """Network and batch in, named loss terms out; `total` is what training minimises."""
+    """Network and batch in, named loss terms out; `total` is what training minimises.
+
+    Cameras and matches are supervised in all views, the dense heads in a random share of them: every pixel there is
+    a sample, while a pose is one sample per view, so time is better spent on more windows.
+    """
 
     def __init__(
         self,
         weights: LossWeights,
         targets: TextTargets,
         width: int,
+        *,
         matching_block: int = 1,
-        pixels_per_view: int = 192,
+        dense_views: int = 6,
+        pixels_per_view: int = 256,
     ) -> None:
         super().__init__()
         self.weights, self.targets = weights, targets
-        self.matching_block, self.pixels_per_view = matching_block, pixels_per_view
+        self.matching_block = matching_block
+        self.dense_views, self.pixels_per_view = dense_views, pixels_per_view
         self.flow = nn.Linear(width, 2)
 
     def forward(self, network: FF3R, batch: Views) -> dict[str, Tensor]:
         """Run the network on the batch and compare with everything that is known about it."""
         block = network.aggregator.global_blocks[self.matching_block]
         with captured(block.attn) as attention, captured(block) as tokens:
-            output = network(batch.images)
-        terms = camera_losses(output.pose_encodings, batch, self.weights.gamma)
-        terms |= depth_losses(
-            output.depth.float(), output.depth_confidence.float(), batch.depth, self.weights.confidence
-        )
-        terms |= self._semantic_terms(network, output, batch)
-        terms |= self._gaussian_terms(output, batch)
+            aggregated = network.aggregator(batch.images)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            poses = network.camera_head(aggregated.camera.float())
+        terms = camera_losses(poses, batch, self.weights.gamma)
         terms |= self._matching_terms(network, attention[0][0], tokens[0][1], batch)
+        picks = torch.randperm(batch.images.shape[:2].numel())[: self.dense_views]
+        layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
+        terms |= self._dense_terms(network, layers, batch, picks)
         terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return terms
 
-    def _semantic_terms(self, network: FF3R, output: NetworkOutput, batch: Views) -> dict[str, Tensor]:
-        """Dense features and decoded Gaussian features, each classified over classes and over colour phrases."""
-        height, width = batch.depth.shape[-2:]
-        picks = torch.randint(height * width, (self.pixels_per_view,))
-        classes = batch.classes.flatten(2)[..., picks]
-        colors = batch.colors.flatten(2)[..., picks]
-        labels = torch.where(colors >= 0, colors * len(self.targets.classes) + classes, -1)
-        compact = output.gaussians.feature.flatten(3)[..., picks].transpose(-1, -2)
-        dense = F.interpolate(output.semantics.flatten(0, 1), (height, width), mode="bilinear").flatten(2)
-        features = {"feature": network.feature_decoder(compact), "semantics": dense[..., picks].transpose(-1, -2)}
-        return {
-            name: self._phrases(value.reshape(-1, value.shape[-1]), classes.reshape(-1), labels.reshape(-1))
-            for name, value in features.items()
-        }
-
-    def _phrases(self, features: Tensor, classes: Tensor, phrases: Tensor) -> Tensor:
-        temperature = self.weights.temperature
-        return phrase_loss(features, classes, self.targets.classes, temperature) + 0.5 * phrase_loss(
-            features, phrases, self.targets.phrases, temperature
+    def _dense_terms(
+        self, network: FF3R, layers: list[Tensor], batch: Views, picks: Int[Tensor, " n"]
+    ) -> dict[str, Tensor]:
+        """Depth, semantics and Gaussians of the picked views."""
+        images, truth, classes, colors = (
+            x.flatten(0, 1)[picks] for x in (batch.images, batch.depth, batch.classes, batch.colors)
         )
-
-    def _gaussian_terms(self, output: NetworkOutput, batch: Views) -> dict[str, Tensor]:
-        """Colour as seen; scale, rotation and opacity of a plain surface element; confidence = −10·|log depth error|."""
-        parts = output.gaussians
-        color = parts.harmonics[:, :, :3].float() * SH_C0 + 0.5
-        error = (output.depth.detach().float().clamp(min=1e-4).log() - batch.depth.clamp(min=1e-4).log()).abs()
-        confidence = -10 * error.clamp(max=0.5)
+        depth, raw, semantics, _ = network.decode(images, layers)
+        terms = depth_losses(depth[:, 0].float(), depth[:, 1].float(), truth, self.weights.confidence)
+        gaussians = split(raw[:, None], network.config)
+        error = (depth[:, 0].detach().float().clamp(min=1e-4).log() - truth.clamp(min=1e-4).log()).abs()
+        color = gaussians.harmonics[:, 0, :3].float() * SH_C0 + 0.5
         identity = torch.tensor([1.0, 0, 0, 0], device=color.device)[:, None, None]
-        rotation = F.normalize(parts.quaternion.float(), dim=2)
-        plain = parts.log_scale.float().abs().mean() + (rotation - identity).abs().mean()
-        opacity = F.softplus(-parts.opacity.float()).mean()
-        certainty = F.smooth_l1_loss(parts.confidence.float().flatten(), confidence.flatten())
-        return {"color": F.l1_loss(color, batch.images), "gaussian": plain + opacity + certainty}
+        rotation = F.normalize(gaussians.quaternion[:, 0].float(), dim=1)
+        terms["color"] = F.l1_loss(color, images)
+        terms["gaussian"] = (
+            gaussians.log_scale.float().abs().mean()
+            + (rotation - identity).abs().mean()
+            + F.softplus(-gaussians.opacity_logit.float()).mean()
+            + F.smooth_l1_loss(gaussians.confidence_logit[:, 0, 0].float(), -10 * error.clamp(max=0.5))
+        )
+        dense = F.interpolate(semantics, truth.shape[-2:], mode="bilinear", align_corners=False)
+        terms["semantics"] = self._phrase_terms(dense, classes, colors)
+        terms["feature"] = self._phrase_terms(gaussians.feature[:, 0], classes, colors, network.feature_decoder)
+        return terms
+
+    def _phrase_terms(
+        self, features: Tensor, classes: Tensor, colors: Tensor, decoder: nn.Module | None = None
+    ) -> Tensor:
+        """Features at random pixels, classified over classes and over colour phrases."""
+        picks = torch.randint(classes[0].numel(), (self.pixels_per_view,), device=classes.device)
+        sampled = features.flatten(2)[..., picks].transpose(1, 2).flatten(0, 1)
+        sampled = sampled if decoder is None else decoder(sampled)
+        classes, colors = (x.flatten(1)[:, picks].flatten() for x in (classes, colors))
+        names = len(self.targets.phrases) // len(self.targets.classes)
+        phrases = torch.where(colors >= 0, classes * names + colors, -1)
+        temperature = self.weights.temperature
+        return phrase_loss(sampled, classes, self.targets.classes, temperature) + 0.5 * phrase_loss(
+            sampled, phrases, self.targets.phrases, temperature
+        )
 
     def _matching_terms(
         self, network: FF3R, inputs: tuple[Any, ...], tokens: Tensor, batch: Views
@@ -127,8 +142,8 @@ class Objective(nn.Module):
 
 def _patches(attention: Tensor, views: int, count: int) -> Float[Tensor, "batch views n target m"]:
     """From all tokens × all tokens to patches of each view × patches of each view."""
-    split = attention.unflatten(1, (views, -1)).unflatten(-1, (views, -1))
-    return split[:, :, -count:, :, -count:]
+    split_views = attention.unflatten(1, (views, -1)).unflatten(-1, (views, -1))
+    return split_views[:, :, -count:, :, -count:]
 
 
 @contextmanager

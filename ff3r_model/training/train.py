@@ -36,9 +36,9 @@ class TrainConfig:
     """Share of the budget with a rising learning rate."""
     weight_decay: float = 0.05
     clip: float = 1.0
-    total_views: int = 24
+    total_views: int = 16
     """Views per step, split over equal windows."""
-    views: tuple[int, ...] = (2, 4, 6, 8, 8, 10)
+    views: tuple[int, ...] = (2, 4, 5, 8, 8, 10)
     ema: float = 0.999
     bfloat16: bool = True
     seed: int = 0
