@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 SIZES = ((112, 112), (84, 112), (112, 84))
 """Height and width of the rendered views; one per shard."""
+FIRST_TRAINING_SEED = 100_000
+"""Rooms below it are kept for demo, tests and evaluation."""
 KINDS = ("random", "random", "random", "handheld", "robot")
 """Trajectory kinds, drawn evenly."""
 
