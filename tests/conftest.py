@@ -1,0 +1,34 @@
+"""For all tests: shapes and types checked at every call, few threads, a ROS domain of our own, real imagery if any."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: more threads only fight over small tensors
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("ff3r_model", "beartype.beartype")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real videos and bags, which is not part of the repository; skips where it is missing."""
+    folder = Path(os.environ.get("FF3R_TEST_DATA", ROOT.parent / "shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real imagery: {folder} does not exist (FF3R_TEST_DATA names another folder)")
+    return folder
