@@ -7,7 +7,6 @@ The nearest hit wins through an atomic minimum over (depth bits, row), and each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,20 +14,16 @@ from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
 from ff3r_model.geometry import invert_rigid
-from ff3r_model.synthetic.primitives import BOX, ELLIPSOID, FRUSTUM
+from ff3r_model.synthetic.intersect import INTERSECT, NEAR, Intersect
+from ff3r_model.synthetic.rays import Rays, make_rays
 from ff3r_model.synthetic.rooms import Room
 from ff3r_model.synthetic.shading import shade
 from ff3r_model.types import Cameras
 
-NEAR = 1e-3
-"""Metres in front of the camera where seeing begins."""
 PIXELS_PER_CHUNK = 112 * 112 * 4
 """Views are traced in groups of about this many pixels, so that intermediate results stay in the cache."""
 CHUNK_GROWTH_ON_GPU = 64
 """A GPU wants larger groups."""
-
-Intersect = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Entry depth of rays into unit solids, from local origins, directions and (for frustums) tapers."""
 
 EDGES = torch.tensor([[a, b] for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)])
 """The twelve edges of a box between its corners."""
@@ -56,18 +51,6 @@ class Views:
     """Colour name of the instance seen, an index into `COLORS`."""
     instances: Int16[Tensor, "v h w"]
     cameras: Cameras
-
-
-@dataclass(frozen=True)
-class Rays:
-    """Rays of several views: direction = matrix @ (u, v, 1), with z = 1 in the camera's frame."""
-
-    origin: Float[Tensor, "v 3"]
-    matrix: Float[Tensor, "v 3 3"]
-    directions: Float[Tensor, "3 pixels"]
-    """View-major, in the world."""
-    height: int
-    width: int
 
 
 def render(
@@ -124,26 +107,16 @@ def _render_chunk(
     return image.view(3, *shape).permute(1, 2, 3, 0).contiguous(), depth.view(shape), rows.view(shape)
 
 
-def make_rays(poses: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"], height: int, width: int) -> Rays:
-    """The rays through all pixel centres."""
-    matrix = poses[:, :3, :3] @ torch.linalg.inv(intrinsics)
-    u = torch.arange(width, device=poses.device, dtype=poses.dtype) + 0.5
-    v = torch.arange(height, device=poses.device, dtype=poses.dtype) + 0.5
-    columns = matrix.permute(1, 0, 2)[..., None, None, :]
-    directions = columns[..., 0] * u + (columns[..., 1] * v[:, None] + columns[..., 2])
-    return Rays(poses[:, :3, 3].contiguous(), matrix, directions.reshape(3, -1), height, width)
-
-
 def trace(room: Room, rays: Rays) -> tuple[Float[Tensor, " pixels"], Int[Tensor, " pixels"]]:
     """Depth and primitive row of the nearest hit of every ray."""
     nearest = _shell_keys(room, rays)
     table = room.primitives
     rectangles = _screen_rectangles(room, rays)
-    for kind, intersect in ((BOX, _hit_box), (ELLIPSOID, _hit_ellipsoid), (FRUSTUM, _hit_frustum)):
+    for kind in INTERSECT:
         visible = (rectangles[..., 2] > 0) & (table.kind == kind)
         views, rows = visible.nonzero(as_tuple=True)
         if len(rows):
-            _splat(room, rays, views, rows, rectangles[views, rows], intersect, nearest)
+            _splat(room, rays, views, rows, rectangles[views, rows], INTERSECT[kind], nearest)
     depth = (nearest >> 32).to(torch.int32).view(torch.float32)
     return depth, (nearest & 0xFFFFFFFF)
 
@@ -197,8 +170,7 @@ def _splat(
     pixel = dy * rays.width + (inside - dy * stride)
     pixel += ((views.to(torch.int32) * rays.height + y0) * rays.width + x0)[entry]
     origin, direction = _local_rays(room, rays, views, rows, entry, pixel)
-    taper = room.primitives.taper[rows][entry] if intersect is _hit_frustum else None
-    depth = intersect(origin, direction, taper)
+    depth = intersect(origin, direction, room.primitives.taper[rows].index_select(0, entry))
     hit = depth < torch.inf
     keys = _pack(depth[hit], rows[entry[hit]])
     nearest.scatter_reduce_(0, pixel[hit].to(torch.int64), keys, "amin")
@@ -214,45 +186,3 @@ def _local_rays(
     world = rays.directions.index_select(1, pixel)
     linear = table[3:].view(3, 3, -1)
     return table[:3], (linear * world).sum(1)
-
-
-def _hit_box(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
-    """Entry depth into the cube [-1, 1]³, infinite where missed."""
-    inverse = direction.reciprocal()
-    centre = origin * inverse
-    reach = inverse.abs_()
-    enter = (-centre - reach).amax(0)
-    leave = (reach - centre).amin(0)
-    return torch.where((enter <= leave) & (enter > NEAR), enter, torch.inf)
-
-
-def _hit_ellipsoid(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
-    """Entry depth into the unit sphere, infinite where missed."""
-    a = (direction * direction).sum(0)
-    b = (origin * direction).sum(0)
-    across = origin - direction * (b / a)
-    room_left = 1 - (across * across).sum(0)
-    depth = (-b - (room_left.clamp(min=0) * a).sqrt()) / a
-    return torch.where((room_left >= 0) & (depth > NEAR), depth, torch.inf)
-
-
-def _hit_frustum(origin: Tensor, direction: Tensor, taper: Tensor | None) -> Tensor:
-    """Entry depth into the frustum with radius 1 at z = -1 and `taper` at z = 1, infinite where missed."""
-    assert taper is not None
-    slope = (taper - 1) / 2
-    radius = slope * origin[2] + (taper + 1) / 2
-    grow = slope * direction[2]
-    a = direction[0] ** 2 + direction[1] ** 2 - grow**2
-    b = origin[0] * direction[0] + origin[1] * direction[1] - radius * grow
-    c = origin[0] ** 2 + origin[1] ** 2 - radius**2
-    root = (b * b - a * c).sqrt()
-    nearest = torch.full_like(a, torch.inf)
-    for depth in ((-b - root) / a, (root - b) / a):
-        inside = ((origin[2] + depth * direction[2]).abs() <= 1) & (depth > NEAR)
-        nearest = torch.where(inside & (depth < nearest), depth, nearest)
-    for z, limit in ((-1.0, torch.ones_like(taper)), (1.0, taper)):
-        depth = (z - origin[2]) / direction[2]
-        x, y = origin[0] + depth * direction[0], origin[1] + depth * direction[1]
-        inside = (x * x + y * y <= limit * limit) & (depth > NEAR)
-        nearest = torch.where(inside & (depth < nearest), depth, nearest)
-    return nearest

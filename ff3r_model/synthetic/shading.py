@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ff3r_model.synthetic import textures
-from ff3r_model.synthetic.primitives import BOX, FRUSTUM
+from ff3r_model.synthetic.intersect import INTERSECT
+from ff3r_model.synthetic.primitives import BOX, FRUSTUM, PLANE
+from ff3r_model.synthetic.rays import Rays
 from ff3r_model.synthetic.rooms import Room
-
-if TYPE_CHECKING:
-    from ff3r_model.synthetic.raytracer import Rays
 
 BLOTCH_DENSITY = 0.37
 """Texels of the blotches per texel of the pattern; out of step with it, so that a wall does not repeat itself."""
@@ -21,6 +18,10 @@ WRAP = 0.25
 """Share of a light that reaches surfaces at grazing angles; bounced light would do this."""
 FALLOFF = 3.5
 """Metres at which a light has half its power."""
+UMBRA = 0.3
+"""Share of a light that reaches surfaces in its shadow."""
+LIFT = 2e-3
+"""Metres above a surface where rays towards a light start, so that it does not shadow itself."""
 
 
 def shade(
@@ -37,7 +38,7 @@ def shade(
     footprint = depth / focal / facing.abs().clamp(min=0.2).sqrt()
     material = room.primitives.material.T.contiguous().index_select(1, rows)
     albedo = _albedo(room, material, local, unit_normal, footprint)
-    light = _light(room, points, normal, rows, shadows)
+    light = _light(room, points, normal, shadows)
     light = torch.maximum(light, material[10])
     return albedo * light * room.lighting.exposure
 
@@ -94,7 +95,7 @@ def _albedo(room: Room, material: Tensor, local: Tensor, unit_normal: Tensor, fo
     return torch.lerp(first, second, mix) * (1 + (blotch - 0.5) * 2 * material[11])
 
 
-def _light(room: Room, points: Tensor, normal: Tensor, rows: Tensor, shadows: bool) -> Tensor:
+def _light(room: Room, points: Tensor, normal: Tensor, shadows: bool) -> Tensor:
     """Light that reaches surface points: ambient, a little more from above, and Lambert's cosine per lamp."""
     lighting = room.lighting
     total = lighting.ambient[:, None] * (0.9 + 0.15 * normal[2])
@@ -103,5 +104,20 @@ def _light(room: Room, points: Tensor, normal: Tensor, rows: Tensor, shadows: bo
         squared = _dot(to_light, to_light)
         cosine = _dot(to_light, normal) * squared.rsqrt()
         received = (cosine.clamp(min=0) * (1 - WRAP) + WRAP) / (1 + squared / FALLOFF**2)
+        if shadows:
+            received = received * torch.where(_blocked(room, points + LIFT * normal, position), UMBRA, 1.0)
         total = total + color[:, None] * received
     return total
+
+
+def _blocked(room: Room, points: Float[Tensor, "3 pixels"], light: Float[Tensor, " 3"]) -> Bool[Tensor, " pixels"]:
+    """Which points have a solid between themselves and a light."""
+    table = room.primitives
+    blocked = torch.zeros_like(points[0], dtype=torch.bool)
+    for row in (table.kind != PLANE).nonzero()[:, 0].tolist():
+        linear, offset = table.local_from_world[row, :, :3], table.local_from_world[row, :, 3:]
+        hit = INTERSECT[int(table.kind[row])](
+            linear @ points + offset, linear @ (light[:, None] - points), table.taper[row].expand_as(points[0])
+        )
+        blocked |= hit < 1
+    return blocked
