@@ -49,8 +49,8 @@ class Aggregator(nn.Module):
         self.frame_blocks = self._blocks(width)
         self.global_blocks = self._blocks(width)
         self.matcher = None if config.matcher is None else Matcher(config.matcher, width, sizes.heads)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
 
     def _blocks(self, width: int) -> nn.ModuleList:
         sizes = self.config

@@ -31,7 +31,7 @@ class CameraHead(nn.Module):
         self.embed_pose = nn.Linear(POSE, inner)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(inner, 3 * inner))
         self.pose_branch = Mlp(inner, inner // 2, POSE)
-        self.register_buffer("prior", torch.tensor(config.prior), persistent=False)
+        self.register_buffer("prior", torch.tensor(config.prior, device="cpu"), persistent=False)
 
     def forward(self, camera: Float[Tensor, "batch views width"]) -> Float[Tensor, "iterations batch views 9"]:
         """Encodings of camera_from_world after each step; the last is the answer."""
