@@ -40,7 +40,7 @@ def metric_scale_from_camera_height(points: Float[Tensor, "n 3"], height: float)
 
     None, with the reason logged, where there are too few points below the camera or no plane among them is dominant.
     Robust: random triples propose planes within `MAX_TILT` of level; points on a plane speak for it and points under it
-    against it, so that a table does not pass for the floor; the best one is refined. The same points give the same answer.
+    against it, so that a table does not pass for the floor; the best is refined. Equal points give equal answers.
     """
     if not height > 0:
         raise ValueError(f"the camera height must be positive, not {height}")

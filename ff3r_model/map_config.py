@@ -1,0 +1,47 @@
+"""A map's settings, its scale, and what a window did to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """Size and bounds of a map."""
+
+    voxel_size: float = 0.05
+    """ε: edge of a voxel, in the map's unit."""
+    distance_weight: float = 1.0
+    """λ, for Gaussians that come in without having been voxelized."""
+    max_map_bytes: int = 512 * 2**20
+    """Hard cap on everything the map holds: voxels, index, keyframes, the words' decoder."""
+    max_keyframes: int = 10_000
+    """Oldest poses are dropped beyond this."""
+    bands: int = 1
+    """Harmonics kept per voxel; 1 is the colour from no particular side (ours: the views of a voxel disagree)."""
+    compact: bool = True
+    """Features, harmonics and rotations in float16."""
+    eviction_share: float = 0.05
+    """Share of the capacity that an eviction frees, so that it is seldom needed."""
+    evict_decay: float = 0.1
+    """What a voxel loses of its log mass, in the order of eviction alone, per window that did not see it."""
+    initial_rows: int = 16_384
+
+
+@dataclass(frozen=True)
+class ScaleInfo:
+    """Whether lengths are metres, and how that is known."""
+
+    metric: bool = False
+    source: str = "none"
+
+
+@dataclass(frozen=True)
+class IntegrationStats:
+    """What one window did to the map."""
+
+    added: int
+    merged: int
+    evicted: int
+    refused: int
+    """Voxels of the window itself that found no room: the lightest."""

@@ -1,0 +1,250 @@
+"""Text queries → scores per voxel → sparse masks, and masks → flat grids."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from ff3r_model.text_space import TextSpace
+from ff3r_model.voxel_map import VoxelMap
+
+__all__ = ["Grid", "Mask", "Query", "QueryConfig", "QueryRejected", "QuerySet", "Scores", "TextSpace", "project_mask"]
+
+logger = logging.getLogger(__name__)
+
+NO_QUERY = -1
+MAX_GRID_SIDE = 4096
+"""Cells along a side of a grid; what lies further from the middle is cut off."""
+
+
+class QueryRejected(ValueError):
+    """A query that is not taken, and why."""
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """How texts are compared with voxels. The paper leaves all of this open."""
+
+    max_queries: int = 16
+    max_length: int = 256
+    """Characters of a text."""
+    threshold: float = 0.5
+    """Voxels whose score is at least this belong to a query's mask."""
+    temperature: float = 0.07
+    """Of the softmax over the cosines of a query and the negatives."""
+    negatives: tuple[str, ...] = ("object", "things", "stuff", "texture")
+    """What each query competes with, alone, so that two words for one thing do not halve each other."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text that the map is asked for."""
+
+    id: int
+    """Never used twice by one `QuerySet`."""
+    text: str
+    embedding: Float[Tensor, " text"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well each voxel answers each query."""
+
+    probability: Float[Tensor, "n q"]
+    """The query's share of a softmax over itself and the negatives; columns as in `QuerySet.active`."""
+    best: Int[Tensor, " n"]
+    """Id of the query with the largest probability, NO_QUERY where there are no queries."""
+    best_score: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The voxels that answer a query. Voxel i spans origin + voxel_size · i to origin + voxel_size · (i + 1)."""
+
+    query: Query
+    threshold: float
+    voxel_size: float
+    origin: Float[Tensor, " 3"]
+    indices: Int[Tensor, "m 3"]
+    scores: Float[Tensor, " m"]
+    metric: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A level grid as Nav2 has it: rows along y, columns along x, cell (0, 0) at the lower left."""
+
+    origin: tuple[float, float]
+    """x and y of the lower left corner of cell (0, 0)."""
+    resolution: float
+    data: Int8[Tensor, "rows columns"]
+    """100 · score, 0 where voxels were seen that do not match, −1 where nothing is known."""
+
+
+class QuerySet:
+    """The active queries, at most `max_queries`, in the order they were asked."""
+
+    def __init__(
+        self,
+        embed: Callable[[list[str]], Float[Tensor, "n text"]],
+        space: TextSpace,
+        config: QueryConfig | None = None,
+    ) -> None:
+        self.config, self.space = config or QueryConfig(), space
+        self._embed, self._ids = embed, itertools.count(1)
+        self._queries: dict[str, Query] = {}
+        self._negatives = dict(zip(self.config.negatives, embed(list(self.config.negatives)), strict=True))
+
+    @property
+    def active(self) -> tuple[Query, ...]:
+        """The queries, oldest first."""
+        return tuple(self._queries.values())
+
+    def add(self, text: str) -> Query:
+        """Ask for a text; the same text again is the same query. Raises QueryRejected with the reason."""
+        clean = _clean(text, self.config.max_length)
+        if clean not in self._queries:
+            if len(self._queries) >= self.config.max_queries:
+                raise QueryRejected(f"{self.config.max_queries} queries are active, the most allowed: remove one first")
+            self._queries[clean] = Query(next(self._ids), clean, self._embed([clean])[0])
+        return self._queries[clean]
+
+    def remove(self, text_or_id: str | int) -> Query:
+        """Drop a query by its text or its id. Raises QueryRejected where there is none."""
+        for text, query in self._queries.items():
+            if text_or_id == query.id or (isinstance(text_or_id, str) and " ".join(text_or_id.split()) == text):
+                return self._queries.pop(text)
+        raise QueryRejected(f"no active query is called {_shown(str(text_or_id))}")
+
+    def clear(self) -> None:
+        """Drop all queries."""
+        self._queries.clear()
+
+    def set_threshold(self, threshold: float) -> None:
+        """Change the least score of a mask's voxels."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the threshold must lie between 0 and 1, not {threshold}")
+        self.config = replace(self.config, threshold=threshold)
+
+    def score(self, features: Float[Tensor, "n channels"], norms: Float[Tensor, " n"] | None = None) -> Scores:
+        """Compare features with all active queries. `norms` (of `TextSpace.norms`) saves time where they are known."""
+        queries = self.active
+        if not queries:
+            best = torch.full((len(features),), NO_QUERY, dtype=torch.int64, device=features.device)
+            return Scores(best.new_zeros(len(features), 0, dtype=torch.float32), best, best.float() * 0)
+        texts = torch.stack([query.embedding for query in queries] + list(self._negatives.values()))
+        logits = self.space.similarity(features, texts, norms).div_(self.config.temperature)
+        asked, others = logits[:, : len(queries)], logits[:, len(queries) :]
+        columns = [self._against(asked[:, index], others, query.text) for index, query in enumerate(queries)]
+        probability = torch.stack(columns, dim=1)
+        best_score, index = probability.max(dim=1)
+        ids = torch.tensor([query.id for query in queries], device=features.device)
+        return Scores(probability, ids[index], best_score)
+
+    def masks(self, voxel_map: VoxelMap) -> list[Mask]:
+        """Each query's voxels of the map, those whose score reaches the threshold; one mask per active query."""
+        queries = self.active
+        if not queries:
+            return []
+        scores = self.score(voxel_map.features, voxel_map.feature_norms)
+        cells, size = voxel_map.cells(), voxel_map.config.voxel_size
+        masks = []
+        for query, probability in zip(queries, scores.probability.unbind(1), strict=True):
+            chosen = (probability >= self.config.threshold).nonzero().squeeze(1)
+            masks.append(
+                Mask(
+                    query=query,
+                    threshold=self.config.threshold,
+                    voxel_size=size,
+                    origin=torch.full((3,), -size / 2),
+                    indices=cells[chosen].cpu(),
+                    scores=probability[chosen].cpu(),
+                    metric=voxel_map.metric,
+                )
+            )
+        return masks
+
+    def _against(self, asked: Float[Tensor, " n"], others: Float[Tensor, "n k"], text: str) -> Float[Tensor, " n"]:
+        """softmax over one query and the negatives other than itself: 1 / (1 + Σ exp(other − asked))."""
+        rivals = [column for name, column in zip(self._negatives, others.unbind(1), strict=True) if name != text]
+        total = torch.ones_like(asked)
+        for column in rivals:
+            total += (column - asked).exp_()
+        return total.reciprocal_()
+
+
+def project_mask(
+    mask: Mask,
+    height_band: tuple[float, float],
+    resolution: float,
+    observed: Int[Tensor, "n 3"] | None = None,
+) -> Grid:
+    """A mask seen from above, fit to be a Nav2 costmap-filter mask.
+
+    Voxels whose centre lies in `height_band` (z, in the map's unit) count; a cell of the grid has the largest score
+    above it. `observed` are all cells of the map: where they lie in the band and do not match, the grid says 0. The
+    grid spans both, up to MAX_GRID_SIDE cells.
+    """
+    if not resolution > 0:
+        raise ValueError(f"the resolution must be positive, not {resolution}")
+    hits, scores = _flatten(mask, mask.indices, height_band, resolution, mask.scores)
+    seen = hits if observed is None else torch.cat([hits, _flatten(mask, observed.cpu(), height_band, resolution)[0]])
+    if not len(seen):
+        return Grid((0.0, 0.0), resolution, torch.zeros(0, 0, dtype=torch.int8))
+    low, sides = _bounds(seen)
+    values = torch.full((int(sides[1]), int(sides[0])), -1, dtype=torch.int16)
+    for places, value in ((seen, torch.zeros(len(seen))), (hits, 100 * scores)):
+        inside = ((places >= low) & (places < low + sides)).all(dim=1)
+        flat = (places[inside] - low) @ torch.tensor([1, values.shape[1]])
+        values.view(-1).scatter_reduce_(0, flat, value[inside].round().to(torch.int16), "amax")
+    corner = low * resolution
+    return Grid((float(corner[0]), float(corner[1])), resolution, values.to(torch.int8))
+
+
+def _flatten(
+    mask: Mask,
+    indices: Int[Tensor, "n 3"],
+    band: tuple[float, float],
+    resolution: float,
+    scores: Float[Tensor, " n"] | None = None,
+) -> tuple[Int[Tensor, "m 2"], Float[Tensor, " m"]]:
+    """The grid cells under the voxels in the height band, and their scores."""
+    centres = mask.origin.double() + (indices.double() + 0.5) * mask.voxel_size
+    inside = (centres[:, 2] >= band[0]) & (centres[:, 2] <= band[1])
+    places = torch.floor(centres[inside, :2] / resolution + 1e-9).long()
+    return places, torch.zeros(len(places)) if scores is None else scores[inside].float()
+
+
+def _bounds(places: Int[Tensor, "n 2"]) -> tuple[Int[Tensor, " 2"], Int[Tensor, " 2"]]:
+    """Lower corner and sides of the grid, cut around the median place where it would be too large."""
+    low, high = places.amin(dim=0), places.amax(dim=0) + 1
+    middle = places.median(dim=0).values
+    cut_low, cut_high = low.maximum(middle - MAX_GRID_SIDE // 2), high.minimum(middle + MAX_GRID_SIDE // 2)
+    if not (torch.equal(low, cut_low) and torch.equal(high, cut_high)):
+        logger.warning("a grid of %d × %d cells is cut to %d a side", *(high - low).tolist(), MAX_GRID_SIDE)
+    return cut_low, cut_high - cut_low
+
+
+def _clean(text: str, max_length: int) -> str:
+    """The text with single spaces. Raises QueryRejected for one that is no query."""
+    if len(text) > max_length:
+        raise QueryRejected(f"the query has {len(text)} characters, at most {max_length} are allowed: {_shown(text)}")
+    clean = " ".join(text.split())
+    if not clean:
+        raise QueryRejected("the query is empty")
+    strange = [character for character in clean if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn")]
+    if strange or "\ufffd" in clean:
+        raise QueryRejected(f"the query holds control or broken characters: {_shown(text)}")
+    return clean
+
+
+def _shown(text: str, length: int = 40) -> str:
+    """The beginning of a text, safe to print."""
+    return ascii(text[:length]) + ("…" if len(text) > length else "")
