@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
@@ -16,14 +14,8 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.geometry import matrix_to_quaternion
+from ff3r_model.queries import Grid, Mask
 from ff3r_ros.msg import OccupancyMask, Query, QueryList
-
-if TYPE_CHECKING:
-    from ff3r_model.queries import Mask
-
-MAX_GRID_CELLS = 4_000_000
-"""A grid with more cells than this (a stray voxel far away) is published at a coarser resolution."""
-OCCUPIED = 100
 
 
 def time_from_nanoseconds(stamp: int) -> Time:
@@ -92,26 +84,14 @@ def mask_message(head: Header, mask: Mask) -> OccupancyMask:
     )
 
 
-def grid_message(head: Header, mask: Mask) -> OccupancyGrid:
-    """The mask seen from above: 100 where any listed voxel stands, 0 elsewhere in the mask's bounding box.
-
-    Fit to be a Nav2 costmap-filter mask. The resolution is the voxel size, or a multiple of it where the bounding box
-    would have more than `MAX_GRID_CELLS` cells. An empty mask gives a grid without cells.
-    """
-    if mask.indices.shape[0] == 0:
-        return empty_grid(head, float(mask.voxel_size))
-    columns = mask.indices[:, :2].cpu().numpy().astype(np.int64)
-    low = columns.min(axis=0)
-    width, height = (columns.max(axis=0) - low + 1).tolist()
-    factor = max(1, int(np.ceil(np.sqrt(width * height / MAX_GRID_CELLS))))
-    width, height = -(-width // factor), -(-height // factor)
-    cells = np.zeros((height, width), np.int8)
-    x, y = ((columns - low) // factor).T
-    cells[y, x] = OCCUPIED
-    corner = np.asarray(mask.origin.tolist())[:2] + low * mask.voxel_size
-    info = MapMetaData(map_load_time=head.stamp, resolution=float(mask.voxel_size * factor), width=width, height=height)
-    info.origin = Pose(position=Point(x=float(corner[0]), y=float(corner[1])), orientation=Quaternion(w=1.0))
-    return OccupancyGrid(header=head, info=info, data=array.array("b", cells.tobytes()))
+def grid_message(head: Header, grid: Grid) -> OccupancyGrid:
+    """A mask seen from above, as Nav2's costmap filters take it."""
+    rows, columns = grid.data.shape
+    message = empty_grid(head, grid.resolution)
+    message.info.width, message.info.height = columns, rows
+    message.info.origin.position.x, message.info.origin.position.y = grid.origin
+    message.data = _array("b", grid.data)
+    return message
 
 
 def empty_grid(head: Header, resolution: float) -> OccupancyGrid:

@@ -52,7 +52,7 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         **stages,
         "voxels": str(status.voxels),
         "map bytes": str(status.map_bytes),
-        "metric": "yes" if status.metric else NOT_METRIC,
+        "metric": f"yes, by {status.scale_source}" if status.metric else NOT_METRIC,
         "queries": str(status.queries),
         "queries refused": str(status.refused_queries),
         "last refusal": status.last_refusal,

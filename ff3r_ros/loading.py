@@ -9,7 +9,6 @@ import torch
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.queries import QueryConfig
 from ff3r_model.voxel_map import MapConfig
-from ff3r_model.voxelize import VoxelizeConfig
 from ff3r_model.window import WindowConfig
 from ff3r_ros.parameters import NodeParameters, ParameterError
 
@@ -21,7 +20,6 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
     """
     config = PipelineConfig(
         window=WindowConfig(views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side),
-        voxelize=VoxelizeConfig(epsilon=parameters.voxel_size),
         map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
         camera_height=parameters.camera_height or None,

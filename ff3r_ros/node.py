@@ -24,7 +24,6 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from ff3r_model.pipeline import Pipeline
-from ff3r_model.queries import QueryRejected
 from ff3r_ros import parameters as ros_parameters
 from ff3r_ros.camera_input import CameraInput
 from ff3r_ros.diagnostics import diagnostics
@@ -37,8 +36,6 @@ CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Best effort matches reliable and best-effort cameras alike."""
 QUERY_QOS = QoSProfile(depth=1000)
 """Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What rclpy puts where a string was not UTF-8."""
 
 MakePipeline = Callable[[NodeParameters], Pipeline]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -140,10 +137,7 @@ class PerceptionNode(LifecycleNode):
         self._worker.offer(frame)
 
     def _add_query(self, text: str) -> None:
-        if REPLACEMENT in text:
-            self._submit(_refuse(f"{text[:40]!r} is not valid UTF-8"))
-        else:
-            self._submit(lambda pipeline: pipeline.queries.add(text))
+        self._submit(lambda pipeline: pipeline.queries.add(text))
 
     def _on_remove(self, message: String) -> None:
         """By text, or by id where no query has this text."""
@@ -206,13 +200,6 @@ class PerceptionNode(LifecycleNode):
 def _remove_query(pipeline: Pipeline, text: str) -> None:
     texts = {query.text for query in pipeline.queries.active}
     pipeline.queries.remove(int(text) if text not in texts and text.strip().isdigit() else text)
-
-
-def _refuse(reason: str) -> Command:
-    def command(pipeline: Pipeline) -> None:
-        raise QueryRejected(reason)
-
-    return command
 
 
 class _RosLogs(logging.Handler):

@@ -76,6 +76,12 @@ class NodeParameters:
     max_cloud_points: int = parameter(
         200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"
     )
+    grid_low: float = parameter(
+        -100.0, "Voxels below this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
+    )
+    grid_high: float = parameter(
+        100.0, "Voxels above this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
+    )
     inbox_frames: int = parameter(
         64, "Images that wait while the network runs; beyond, every second one is dropped and counted.", low=2, high=4096
     )

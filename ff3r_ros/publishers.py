@@ -19,7 +19,7 @@ from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
 from ff3r_model.pipeline import MapUpdate, Pipeline
-from ff3r_model.queries import Mask, Query
+from ff3r_model.queries import Mask, Query, project_mask
 from ff3r_model.types import Gaussians
 from ff3r_ros import conversions
 from ff3r_ros.clouds import NO_QUERY, semantic_cloud
@@ -63,7 +63,7 @@ class MapPublishers:
         masks = pipeline.queries.masks(pipeline.map)
         for message in [*self._emptied(head, masks), *(conversions.mask_message(head, mask) for mask in masks)]:
             self._masks.publish(message)
-        self._publish_grids(head, masks)
+        self._publish_grids(head, masks, pipeline)
         listed = [(mask.query.id, mask.query.text, int(mask.indices.shape[0])) for mask in masks]
         self._queries.publish(conversions.query_list(head, listed, self.parameters.max_queries))
 
@@ -94,8 +94,9 @@ class MapPublishers:
         ids, scores = _best_queries(pipeline, gaussians)
         return semantic_cloud(head, gaussians, ids, scores)
 
-    def _publish_grids(self, head: Header, masks: Sequence[Mask]) -> None:
+    def _publish_grids(self, head: Header, masks: Sequence[Mask], pipeline: Pipeline) -> None:
         """Grids have metres, so an unscaled map has none."""
+        band = (self.parameters.grid_low, self.parameters.grid_high)
         metric = {mask.query.id: mask for mask in masks if mask.metric}
         for query_id in self._grids.keys() - metric.keys():
             self._remove_grid(head, query_id)
@@ -103,7 +104,8 @@ class MapPublishers:
             if query_id not in self._grids:
                 topic = f"~/masks/q{query_id}"
                 self._grids[query_id] = self._node.create_publisher(OccupancyGrid, topic, LATCHED)
-            self._grids[query_id].publish(conversions.grid_message(head, mask))
+            grid = project_mask(mask, band, mask.voxel_size, pipeline.map.cells())
+            self._grids[query_id].publish(conversions.grid_message(head, grid))
 
     def _remove_grid(self, head: Header, query_id: int) -> None:
         publisher = self._grids.pop(query_id)

@@ -50,6 +50,7 @@ class WorkerStatus:
     voxels: int = 0
     map_bytes: int = 0
     metric: bool = False
+    scale_source: str = ""
     queries: int = 0
     refused_queries: int = 0
     last_refusal: str = ""
@@ -211,7 +212,8 @@ class Worker:
             dropped=MappingProxyType({reason: count for reason, count in dropped.items() if count}),
             voxels=len(self._pipeline.map),
             map_bytes=self._pipeline.map.nbytes,
-            metric=self._pipeline.metric,
+            metric=self._pipeline.map.metric,
+            scale_source=self._pipeline.map.scale.source,
             queries=len(self._pipeline.queries.active),
         )
 
