@@ -21,7 +21,7 @@ from lifecycle_msgs.msg import Transition
 ARGUMENTS = {
     "image": ("image", "image topic; with transport:=compressed, with or without /compressed at its end"),
     "camera_info": ("camera_info", "camera_info topic of the same camera"),
-    "transport": ("raw", "raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage)"),
+    "transport": ("raw", "raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage); wins over params_file"),
     "name": ("ff3r", "name of the node, and so of its topics: /<namespace>/<name>/semantic_cloud"),
     "namespace": ("", "namespace of the node, for several robots"),
     "params_file": ("", "YAML file of parameters; the arguments below, where given, win over it"),
@@ -33,18 +33,18 @@ ARGUMENTS = {
     "rviz": ("false", "show the map in RViz"),
 }
 """Name → default and description."""
-TEXTS = ("weights", "map_frame")
-"""Arguments that are string parameters of the node, if given."""
+CHOICES = {"transport": ["raw", "compressed"]}
+TYPES = {"weights": str, "map_frame": str, "camera_height": float, "use_sim_time": bool}
+"""Arguments that are parameters of the node, where given."""
 
 
 def parameters(context: LaunchContext) -> list[str | dict[str, object]]:
     """Parameters of the node: the file, and over it the arguments that were given."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    own: dict[str, object] = {"image_transport": given["transport"]}
-    own["use_sim_time"] = ParameterValue(given["use_sim_time"], value_type=bool)
-    own |= {name: ParameterValue(given[name], value_type=str) for name in TEXTS if given[name]}
-    if given["camera_height"]:
-        own["camera_height"] = ParameterValue(given["camera_height"], value_type=float)
+    own: dict[str, object] = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in TYPES.items() if given[name]
+    }
+    own["image_transport"] = given["transport"]
     return [given["params_file"], own] if given["params_file"] else [own]
 
 
@@ -104,6 +104,8 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    declared = [DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, (default, text) in ARGUMENTS.items()]  # fmt: skip
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text, choices=CHOICES.get(name))
+        for name, (default, text) in ARGUMENTS.items()
+    ]
     return LaunchDescription([*declared, OpaqueFunction(function=perception), rviz])
