@@ -20,9 +20,7 @@ Builder = Callable[[Rng], Model]
 def _legs(x: float, y: float, height: float, thick: float, paint: str) -> list[Part]:
     """Four square legs whose outer faces stand at ±x, ±y."""
     return [
-        box(tuple(sorted((sx * x, sx * (x - thick)))), tuple(sorted((sy * y, sy * (y - thick)))), (0, height), paint)
-        for sx in (-1, 1)
-        for sy in (-1, 1)
+        box((x0, x0 + thick), (y0, y0 + thick), (0, height), paint) for x0 in (-x, x - thick) for y0 in (-y, y - thick)
     ]
 
 
@@ -45,9 +43,9 @@ def chair(rng: Rng) -> Model:
 
 def stool(rng: Rng) -> Model:
     radius, height = rng.uniform([0.17, 0.45], [0.22, 0.65])
-    legs = (tube(0, 0, (0.0, 0.03), radius, paint="metal"), tube(0, 0, (0.03, height - 0.06), 0.04, paint="metal"))
+    legs = [tube(0, 0, (0.0, 0.03), radius, paint="metal"), tube(0, 0, (0.03, height - 0.06), 0.04, paint="metal")]
     if rng.random() < 0.5:
-        legs = tuple(_legs(radius * 0.75, radius * 0.75, height - 0.06, 0.04, "wood"))
+        legs = _legs(radius * 0.75, radius * 0.75, height - 0.06, 0.04, "wood")
     return Model((tube(0, 0, (height - 0.07, height), radius), *legs))
 
 

@@ -80,7 +80,7 @@ def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], 
     return Part(BOX, spans.mean(1), (spans[:, 1] - spans[:, 0]) / 2, paint)
 
 
-def ball(centre: Sequence[float], half: Sequence[float], paint: str = "main") -> Part:
+def ball(centre: Sequence[float], half: Sequence[float] | np.ndarray, paint: str = "main") -> Part:
     """The ellipsoid with the given half axes."""
     return Part(ELLIPSOID, np.array(centre, dtype=np.float64), np.array(half, dtype=np.float64), paint)
 

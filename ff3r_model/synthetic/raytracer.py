@@ -73,8 +73,10 @@ def render(
     ]
     images, depth, rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     table = room.primitives
-    labels = (column.to(torch.int16)[rows] for column in (table.class_id, table.color_id, table.instance))
-    return Views(images, depth, *labels, Cameras(invert_rigid(poses), intrinsics))
+    classes, colors, instances = (
+        column.to(torch.int16)[rows] for column in (table.class_id, table.color_id, table.instance)
+    )
+    return Views(images, depth, classes, colors, instances, Cameras(invert_rigid(poses), intrinsics))
 
 
 def _check_inside(room: Room, poses: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -66,6 +67,9 @@ class Lighting:
     exposure: float
 
 
+Table = TypeVar("Table", Primitives, Lighting)
+
+
 @dataclass(frozen=True)
 class Room:
     """A furnished room. World: z up, floor at z = 0, metres, origin in the middle of the floor."""
@@ -105,10 +109,11 @@ class Room:
         return outside.square_().sum(1).amin(0).sqrt_()
 
 
-def _tensors_to(table: object, device: torch.device | str) -> object:
-    fields = table.__dataclass_fields__  # type: ignore[attr-defined]
-    moved = {name: value.to(device) for name in fields if isinstance(value := getattr(table, name), Tensor)}
-    return replace(table, **moved)  # type: ignore[type-var]
+def _tensors_to(table: Table, device: torch.device | str) -> Table:
+    """The same dataclass with its tensors on another device."""
+    values: dict[str, Any] = {field.name: getattr(table, field.name) for field in fields(table)}
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+    return type(table)(**moved)
 
 
 def make_room(seed: int) -> Room:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d, label
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import dijkstra
 
 from ff3r_model.synthetic.rooms import Room
 
@@ -21,6 +19,8 @@ ENOUGH_FLOOR = 2.0
 STEP_OVER = 0.05
 """Things lower than this (rugs) are driven over."""
 WAYPOINTS = 7
+CRAMPED = 0.4
+"""A path's price per metre is 1 + CRAMPED / clearance²."""
 SMOOTHING = 0.35
 """Standard deviation in metres of the path's smoothing, halved until the path stays clear."""
 SAMPLING = 0.02
@@ -51,16 +51,15 @@ def plan_tour(room: Room, rng: np.random.Generator, height: float) -> Tour:
     """A smooth loop through the largest free area, clear of everything from the floor to `height`."""
     grid, clearance = _clearance_grid(room, height)
     for needed in CLEARANCES:
-        free = _largest_area(clearance >= needed)
-        if free.sum() * CELL**2 >= ENOUGH_FLOOR:
+        cells = _largest_area(clearance >= needed)
+        if len(cells) * CELL**2 >= ENOUGH_FLOOR:
             break
-    cells = np.argwhere(free)
     if len(cells) == 0:
-        cells = np.argwhere(clearance == clearance.max())[:1]
-        needed = float(clearance.max())
-    stops = _waypoints(cells, clearance[tuple(cells.T)], rng)
-    path = _connect(cells, clearance[tuple(cells.T)], stops)
-    return _smooth(room, Tour(grid[tuple(cells[path].T)]), height, needed)
+        cells, needed = [int(clearance.argmax())], float(clearance.max())
+    price = {cell: 1 + CRAMPED / clearance.flat[cell] ** 2 for cell in cells}
+    stops = _waypoints(np.array(cells), clearance, rng)
+    path = [cell for k, stop in enumerate(stops) for cell in _route(price, stop, stops[k - 1], clearance.shape[1])]
+    return _smooth(room, Tour(grid.reshape(-1, 2)[path]), height, needed)
 
 
 def _column_clearance(room: Room, xy: np.ndarray, height: float) -> np.ndarray:
@@ -81,56 +80,71 @@ def _clearance_grid(room: Room, height: float) -> tuple[np.ndarray, np.ndarray]:
     return grid, _column_clearance(room, grid.reshape(-1, 2), height).reshape(grid.shape[:2])
 
 
-def _largest_area(free: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask."""
-    parts, _ = label(free)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return (parts == sizes.argmax()) & free
+def _largest_area(free: np.ndarray) -> list[int]:
+    """Flat indices of the cells of the largest connected part of a mask that leaves the grid's border free."""
+    remaining = dict.fromkeys(np.flatnonzero(free).tolist(), 1.0)
+    largest: list[int] = []
+    while remaining:
+        area = sorted(_search(remaining, next(iter(remaining)), None, free.shape[1]))
+        largest = max(largest, area, key=len)
+        remaining = {cell: 1.0 for cell in remaining.keys() - set(area)}
+    return largest
 
 
-def _waypoints(cells: np.ndarray, clearance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices of far-out, uncramped cells in all directions round the middle, in order of direction."""
-    offset = cells - cells.mean(0)
+def _search(price: dict[int, float], start: int, goal: int | None, row: int) -> dict[int, int]:
+    """Dijkstra's search over grid cells (flat indices, `row` to a row): each cell reached and the cell before it."""
+    moves = [(dy * row + dx, float(np.hypot(dx, dy))) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dx or dy]
+    before, cost, heap = {start: start}, {start: 0.0}, [(0.0, start)]
+    while heap:
+        spent, cell = heapq.heappop(heap)
+        if cell == goal:
+            break
+        for move, length in moves:
+            neighbour = cell + move
+            if neighbour not in price:
+                continue
+            total = spent + length * max(price[cell], price[neighbour])
+            if total < cost.get(neighbour, np.inf):
+                before[neighbour], cost[neighbour] = cell, total
+                heapq.heappush(heap, (total, neighbour))
+    return before
+
+
+def _route(price: dict[int, float], goal: int, start: int, row: int) -> list[int]:
+    """The cheapest cells from start to goal, without the start (but with it where the two are one)."""
+    before = _search(price, start, goal, row)
+    route = [goal]
+    while before[route[-1]] != start:
+        route.append(before[route[-1]])
+    return route[::-1]
+
+
+def _waypoints(cells: np.ndarray, clearance: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Far-out, uncramped cells in all directions round the middle, in order of direction."""
+    offset = np.column_stack(np.unravel_index(cells, clearance.shape)) * CELL
+    offset = offset - offset.mean(0)
     angle = np.arctan2(offset[:, 1], offset[:, 0]) + rng.uniform(0, 2 * np.pi)
     sector = (angle / (2 * np.pi) * WAYPOINTS).astype(int) % WAYPOINTS
-    worth = np.linalg.norm(offset, axis=1) * CELL - 1.5 * np.maximum(0, 0.8 - clearance)
+    worth = np.linalg.norm(offset, axis=1) - 1.5 * np.maximum(0, 0.8 - clearance.flat[cells])
     worth = worth + rng.uniform(0, 0.3, len(cells))
-    stops = [np.flatnonzero(sector == k)[worth[sector == k].argmax()] for k in range(WAYPOINTS) if (sector == k).any()]
-    return np.array(stops[:: int(rng.choice([-1, 1]))])
-
-
-def _connect(cells: np.ndarray, clearance: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Indices of the cells on a loop through the stops, along paths that prefer open floor."""
-    number = -np.ones(cells.max(0) + 3, dtype=int)
-    number[tuple((cells + 1).T)] = np.arange(len(cells))
-    starts, ends, costs = [], [], []
-    for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        neighbour = number[tuple((cells + 1 + step).T)]
-        here = np.flatnonzero(neighbour >= 0)
-        there = neighbour[here]
-        starts.append(here)
-        ends.append(there)
-        costs.append(np.hypot(*step) * (1 + 0.4 / np.minimum(clearance[here], clearance[there]) ** 2))
-    edges = (np.concatenate(starts), np.concatenate(ends))
-    graph = coo_array((np.concatenate(costs), edges), shape=(len(cells), len(cells))).tocsr()
-    _, before = dijkstra(graph, directed=False, indices=stops, return_predecessors=True)
-    path: list[int] = []
-    for k, stop in enumerate(stops):
-        leg, cell = [], int(stops[(k + 1) % len(stops)])
-        while cell != stop and cell >= 0:
-            cell = int(before[k, cell])
-            leg.append(cell)
-        path += leg[::-1]
-    return np.array(path or [int(stops[0])])
+    stops = [int(cells[sector == k][worth[sector == k].argmax()]) for k in range(WAYPOINTS) if (sector == k).any()]
+    return stops[:: int(rng.choice([-1, 1]))]
 
 
 def _smooth(room: Room, tour: Tour, height: float, needed: float) -> Tour:
+    """The tour blurred as much as its clearance allows."""
     points = tour.resampled(SAMPLING)
     sigma = SMOOTHING
     while sigma > SAMPLING:
-        smoothed = gaussian_filter1d(points, sigma / SAMPLING, axis=0, mode="wrap")
+        smoothed = _blurred(points, sigma / SAMPLING)
         if _column_clearance(room, smoothed[::5], height).min() >= needed - 0.06:
             return Tour(smoothed)
         sigma /= 2
     return Tour(points)
+
+
+def _blurred(points: np.ndarray, sigma: float) -> np.ndarray:
+    """A closed sequence of points convolved with a Gaussian of `sigma` samples."""
+    frequency = 2 * np.pi * np.fft.rfftfreq(len(points))
+    spectrum = np.fft.rfft(points, axis=0) * np.exp(-((sigma * frequency) ** 2) / 2)[:, None]
+    return np.fft.irfft(spectrum, len(points), axis=0)
