@@ -37,11 +37,11 @@ class TextConfig:
     """Width of the text space, the D that the semantic features decode to."""
     width: int = 128
     heads: int = 4
-    layers: int = 4
+    layers: int = 3
     context_length: int = 16
     """Tokens with start and end; longer texts are cut with a warning."""
-    vocabulary_rank: int | None = 32
-    """The vocabulary table is (49408 × rank)(rank × width), a tenth of the full one's bytes; None keeps it whole."""
+    vocabulary_rank: int | None = 40
+    """The vocabulary table is (49408 × rank)(rank × width), a third of the full one's bytes; None keeps it whole."""
     causal: bool = False
     """CLIP's mask: a token sees only those before it. Without it, padding is masked instead."""
     quick_gelu: bool = False

