@@ -47,7 +47,7 @@ def run(*command: str | Path, environ: Mapping[str, str] = os.environ) -> None:
     try:
         subprocess.run([str(part) for part in command], check=True, cwd=ROOT, env=clean, stdin=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        raise SetupError(f"this command failed with exit code {error.returncode}; its output is above:\n  {line}") from error
+        raise SetupError(f"exit code {error.returncode}, with the output above, of:\n  {line}") from error
 
 
 def create_venv(folder: Path, *, system_site_packages: bool = False) -> Path:

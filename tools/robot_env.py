@@ -1,6 +1,7 @@
 """Create .venv-robot on a robot with a native ROS 2: it keeps the ROS's own packages and adds torch and the rest.
 
-Run by `make robot-env`, with the Python that the ROS uses, in a shell that has sourced the ROS. Wheels of ROS never get in.
+Run by `make robot-env`, with the Python that the ROS uses, in a shell that has sourced the ROS. Wheels of ROS never
+get in.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def _native(project: str, importable: Callable[[str], bool]) -> bool:
 
 def refuse_wheels(python: Path) -> None:
     """Raise SetupError if wheels of ROS got into the environment after all."""
-    listed = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True)
-    wheels = [line for line in listed.stdout.splitlines() if normalised(line).startswith("ros-")]
+    command = [python, "-m", "pip", "list", "--format=freeze"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    wheels = [line for line in listed if normalised(line).startswith("ros-")]
     if wheels:
         raise SetupError(f"wheels of ROS got into {FOLDER}, remove it: {', '.join(wheels)}")
 

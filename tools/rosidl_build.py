@@ -1,8 +1,8 @@
 """Build a ROS 2 message package for Python without CMake.
 
-`generate` drives the rosidl generators through their argument files, as ament_cmake does; `extension` then describes ONE
-extension module, `<package>/<package>_s__rosidl_typesupport_c`, that holds the C structs, the type description and its
-hash, the FastDDS type support and the conversion between C and Python. On a native ROS, CMake builds the messages
+`generate` drives the rosidl generators through their argument files, as ament_cmake does; `extension` then describes
+ONE extension module, `<package>/<package>_s__rosidl_typesupport_c`, that holds the C structs, the type description and
+its hash, the FastDDS type support and the conversion between C and Python. On a native ROS, CMake builds the messages
 instead (CMakeLists.txt), with type support for every middleware.
 """
 
@@ -119,7 +119,8 @@ def extension(package: str, dependencies: list[str], out: Path) -> Extension:
     """The extension module that `generate` wrote the sources of."""
     import numpy
 
-    sources = [path for path in sorted(out.glob("c/**/*")) + sorted(out.glob("py/**/*")) if path.suffix in (".c", ".cpp")]
+    generated = sorted(out.glob("c/**/*")) + sorted(out.glob("py/**/*"))
+    sources = [path for path in generated if path.suffix in (".c", ".cpp")]
     includes = [out / "c", Path(numpy.get_include())]
     for prefix in prefixes():  # one folder per package: include/<package>/<package>/*.h
         includes += [folder for folder in sorted((prefix / "include").iterdir()) if (folder / folder.name).is_dir()]

@@ -15,7 +15,7 @@ from tools.environment import ROOT, SetupError, create_venv, main, requirements,
 
 VERSIONS = ((3, 11), (3, 12))
 """The Pythons that the ROS wheels are made for."""
-EXTRAS = ("ros-wheels", "dev", "train")
+EXTRAS = ("ros-wheels", "dev")
 
 
 def check_machine() -> None:
