@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -95,6 +96,18 @@ def test_every_requirement_is_pinned() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.!+]+", line) for line in constraints())
     missing = {line for line in requirements("ros-wheels", "dev", "train") if normalised(line) not in pinned}
     assert not missing, f"run `make lock`: {missing}"
+
+
+@pytest.mark.parametrize("folder", ["ff3r_model", "ff3r_ros", "tests"])
+def test_what_is_imported_is_required(folder: str) -> None:
+    """Nothing is there by luck, as somebody else's dependency."""
+    allowed = requirements(*(["dev"] if folder == "tests" else ["train"]))
+    projects = {normalised(line) for line in allowed}
+    used = set().union(*(imported(path) for path in ROOT.glob(f"{folder}/**/*.py"))) - set(sys.stdlib_module_names)
+    owners = {name: found for name, found in importlib.metadata.packages_distributions().items() if name in used}
+    ours = {name: found for name, found in owners.items() if not any(text.startswith("ros") for text in found)}
+    missing = {name for name, found in ours.items() if not projects & {normalised(text) for text in found}} - OWN
+    assert not missing - {"tf2_msgs"}, f"{folder} imports {missing}, which pyproject.toml does not ask for"
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
