@@ -54,16 +54,20 @@ def top_down(
     voxel_size: float,
     metric: bool,
     size: int = PICTURE_SIZE,
+    on_top: int = 0,
 ) -> UInt8[ndarray, "h w 3"]:
     """The map from above, x up and y left, higher points over lower ones, the camera's path on top.
 
-    A bar shows one metre where the map is metric; where it is not, the picture says so.
+    The last `on_top` points lie over all others and are shown at any height. A bar shows one metre where the map is
+    metric; where it is not, the picture says so.
     """
-    keep = below_ceiling(points, path)
-    points, colors = points[keep], colors[keep]
+    layer = np.arange(len(points)) >= len(points) - on_top
+    keep = below_ceiling(points, path) | layer
+    points, colors, layer = points[keep], colors[keep], layer[keep]
     coarse = _frame(np.concatenate([points, path]), size, voxel_size)
     picture = np.full((coarse.height, coarse.width, 3), BACKGROUND, dtype=np.uint8)
-    _paint(picture, coarse, points, colors)
+    _paint(picture, coarse, points[~layer], colors[~layer])
+    _paint(picture, coarse, points[layer], colors[layer])
     zoom = max(1, round(size / max(coarse.height, coarse.width)))
     frame = Frame2D(coarse.top, coarse.left, coarse.cell / zoom, coarse.height * zoom, coarse.width * zoom)
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)

@@ -70,7 +70,7 @@ class VideoSource:
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(str(self.path))
-        if not capture.isOpened():
+        if not capture.isOpened() or _is_text(self.path):  # FFmpeg renders text files as terminals
             raise SourceError(
                 f"{self.path} does not open as a video ({self.path.stat().st_size} bytes); "
                 "supported: what FFmpeg decodes (mp4, avi, mkv, mov, webm …), folders of images, rosbag2, .mcap"
@@ -149,6 +149,12 @@ def _is_color_image(file: Path) -> bool:
             return not image.mode.startswith(("I", "F"))
     except (UnidentifiedImageError, OSError):
         return False
+
+
+def _is_text(file: Path) -> bool:
+    with file.open("rb") as stream:
+        start = stream.read(4096)
+    return not any(byte < 9 or (13 < byte < 32 and byte != 27) for byte in start)
 
 
 def _some(names: list[str]) -> str:

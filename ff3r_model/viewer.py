@@ -84,6 +84,7 @@ class Viewer:
         self._path = NO_POINTS
         self._queries: dict[int, ShownQuery] = {}
         self._rows: dict[int, _Row] = {}
+        self._masked: set[int] = set()
         self._voxel_size = 0.05
         self._framed = False
         self._build_scene()
@@ -146,15 +147,16 @@ class Viewer:
 
     def show_queries(self, queries: Sequence[ShownQuery]) -> None:
         """Replace the list of queries and their masks."""
-        now = {query.id: query for query in queries}
-        with self._server.atomic():
-            for gone in set(self._queries) - set(now):
-                self._remove_query(gone)
-            for query in queries:
-                self._list_query(query)
+        before, self._queries = self._queries, {query.id: query for query in queries}
+        for gone in before.keys() - self._queries.keys():
+            self._unlist(gone)
+            self._erase_mask(gone)
+        for query in queries:
+            self._list_query(query)
+            old = before.get(query.id)
+            if old is None or not np.array_equal(old.voxels, query.voxels):
                 self._draw_mask(query)
-        self._queries = now
-        self._empty_hint.visible = not now
+        self._empty_hint.visible = not queries
 
     def close(self) -> None:
         """Stop serving."""
@@ -215,8 +217,11 @@ class Viewer:
             self._draw_mask(query)
 
     def _draw_mask(self, query: ShownQuery) -> None:
-        scene, visible = self._server.scene, bool(len(query.voxels)) and self._masks.value
-        scene.add_point_cloud(
+        if not len(query.voxels):
+            self._erase_mask(query.id)
+            return
+        visible = bool(self._masks.value)
+        self._server.scene.add_point_cloud(
             f"/masks/q{query.id}",
             query.voxels.astype(np.float32),
             query.color,
@@ -226,8 +231,15 @@ class Viewer:
             precision="float32",
             visible=visible,
         )
-        top = np.median(query.voxels, axis=0) if len(query.voxels) else np.zeros(3)
-        scene.add_label(f"/masks/label{query.id}", query.text, position=top, visible=visible)
+        middle = np.median(query.voxels, axis=0)
+        self._server.scene.add_label(f"/masks/label{query.id}", query.text, position=middle, visible=visible)
+        self._masked.add(query.id)
+
+    def _erase_mask(self, query_id: int) -> None:
+        if query_id in self._masked:
+            self._masked.remove(query_id)
+            self._server.scene.remove_by_name(f"/masks/q{query_id}")
+            self._server.scene.remove_by_name(f"/masks/label{query_id}")
 
     def _list_query(self, query: ShownQuery) -> None:
         content = _query_line(query)
@@ -248,13 +260,11 @@ class Viewer:
         if self._on_remove is not None:
             self._on_remove(query_id)
 
-    def _remove_query(self, query_id: int) -> None:
+    def _unlist(self, query_id: int) -> None:
         row = self._rows.pop(query_id)
         row.line.remove()
         if row.remove is not None:
             row.remove.remove()
-        self._server.scene.remove_by_name(f"/masks/q{query_id}")
-        self._server.scene.remove_by_name(f"/masks/label{query_id}")
 
     def _look_at(self, points: Float[ndarray, "n 3"]) -> None:
         """Place every camera so that it sees the whole map from above and behind."""

@@ -102,12 +102,21 @@ def test_video_gives_every_frame_in_order(tmp_path: Path) -> None:
     assert len(list(source)) == 7  # iterating again starts again
 
 
-@pytest.mark.parametrize("content", [b"no video at all" * 100, b"\x00\x00\x00\x20ftypisom" + b"\x00" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"no video at all" * 100, b"\x80\x07" * 700, b"\x00\x00\x00\x20ftypisom" + b"\x00" * 5000]
+)
 def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=rf"clip\.mp4 does not open as a video \({len(content)} bytes\)"):
         open_source(path)
+
+
+def test_text_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg would open it, and show it as a terminal does."""
+    (tmp_path / "notes.txt").write_text("one line\nand another ü\n" * 20)
+    with pytest.raises(SourceError, match=r"notes\.txt does not open as a video"):
+        open_source(tmp_path / "notes.txt")
 
 
 def test_empty_and_missing_files(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""The `ff3r` command. One function per subcommand; heavy modules load inside them, so that help comes at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from ff3r_model import __version__
+
+EXIT_ERROR = 2
+"""Something that the user can mend: said in one line."""
+EXIT_INTERRUPTED = 130
+
+
+def reconstruct(
+    source: Positional[Path],
+    output: Annotated[Path, arg(aliases=["-o"])],
+    views: int = 8,
+    overlap: int = 4,
+    stride: int = 1,
+    camera_height: float | None = None,
+    topic: str | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Build a semantic map from a video, a folder of images, or a ROS bag.
+
+    Writes traj_tum.txt (camera poses), cloud.ply (3D Gaussians), map.ff3r.safetensors (for query and view) and
+    topdown.png into the output folder.
+
+    Args:
+        source: Video file, folder of images, rosbag2 folder, .mcap, .db3 or .bag.
+        output: Folder to write to; made if need be.
+        views: Views per window of the network, 2 to 64.
+        overlap: Keyframes that each window shares with the one before.
+        stride: Use every n-th frame.
+        camera_height: Metres of the camera above the floor; makes the map metric.
+        topic: Image topic of a bag; the one with the most colour images if not given.
+        weights: Checkpoint; the nano weights of the package if not given.
+        device: Where the network runs: auto, cpu, or another of torch's names.
+    """
+    from ff3r_model import reconstruct as run
+
+    plan = run.Plan(source, output, views, overlap, stride, camera_height, topic, weights, device)
+    print(run.reconstruct(plan))
+
+
+def query(
+    map: Positional[Path],
+    text: Positional[str],
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    threshold: float | None = None,
+    top: int = 5,
+    weights: Path | None = None,
+) -> None:
+    """Find a text in a map.
+
+    Args:
+        map: Map file that `ff3r reconstruct` wrote.
+        text: What to look for, such as "red chair".
+        output: Picture to write, the map from above with what was found.
+        threshold: Score from which a voxel matches, 0 to 1.
+        top: How many places to list.
+        weights: Checkpoint whose words to use; it must be the one that the map was made with.
+    """
+    from ff3r_model import ask
+
+    print(ask.ask(map, text, picture=output, threshold=threshold, top=top, weights=weights))
+
+
+def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weights: Path | None = None) -> None:
+    """Show a map in a web browser, with a text box for queries, until Ctrl-C.
+
+    Args:
+        map: Map file that `ff3r reconstruct` wrote.
+        port: Port to serve on; the next free one where it is taken.
+        host: Address to serve on; 0.0.0.0 lets everybody on the network look.
+        weights: Checkpoint whose words to use; it must be the one that the map was made with.
+    """
+    from ff3r_model import ask
+
+    ask.view(map, host=host, port=port, weights=weights)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"reconstruct": reconstruct, "query": query, "view": view}
+"""Every subcommand: its name and the function whose signature and docstring make its options and help."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `ff3r`. Errors that the user can mend are one line and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"ff3r {__version__}")
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="ff3r: %(message)s")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # unreadable files are our business to report
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="ff3r", args=arguments or ["--help"], sort_subcommands=False
+        )
+    except KeyboardInterrupt:
+        print("ff3r: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, user_errors()):
+            raise
+        print(f"ff3r: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    return 0
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Exceptions whose message is meant for the user, who needs no traceback."""
+    from ff3r_model.checkpoint import CheckpointError
+    from ff3r_model.ply import PlyError
+    from ff3r_model.queries import QueryRejected
+    from ff3r_model.reconstruct import ReconstructError
+    from ff3r_model.sources import SourceError
+    from ff3r_model.voxel_map import MapFileError
+
+    return (SourceError, CheckpointError, MapFileError, PlyError, QueryRejected, ReconstructError, OSError)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,353 @@
+"""`python -m ff3r_ros.demo`: a camera, the perception node and the web viewer, as three processes over real DDS.
+
+Runs until Ctrl-C, or for `--seconds`, after which the exit status says whether an independent subscriber received
+what it should and whether that was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ff3r_ros.processes import Child, ChildDied, stop_all, tail
+
+# Torch and ROS load inside functions: they take seconds, in which the children start already.
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+
+    from ff3r_model.synthetic import Room
+    from ff3r_ros.demo_check import Verdict
+    from ff3r_ros.demo_monitor import DemoMonitor
+
+DEMO_SEED = 1
+"""Of the room and the camera's tour."""
+FIELD_OF_VIEW = 70.0
+"""Degrees, horizontal."""
+QUERIES_FOR_RECORDINGS = ("chair", "table", "door", "window")
+STARTUP_SECONDS = 120.0
+"""The perception node must be active by then. Slow: a first start without caches on a small machine."""
+STATUS_KEYS = ("frames in", "windows", "latency", "voxels", "map bytes", "queries")
+DOMAINS = range(1, 102)
+"""DDS domains whose ports lie below those that Linux hands out by itself."""
+
+
+class DemoError(RuntimeError):
+    """The demo cannot start or go on; the message says why."""
+
+
+@dataclass
+class Options:
+    """The command line."""
+
+    seconds: float | None
+    source: str | None
+    viewer: bool
+    port: int
+    seed: int
+    weights: str
+    camera_height: float | None
+    domain: int | None
+
+
+@dataclass
+class Truth:
+    """What the synthetic room tells in advance."""
+
+    room: Room
+    camera_height: float
+    queries: list[str] = field(default_factory=list)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; 0 when all went well, 1 when a check failed, 2 when it could not run."""
+    options = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    try:
+        _check_source(options)
+        return _run(options)
+    except KeyboardInterrupt:
+        print("\nstopped")
+        return 0
+    except (DemoError, ChildDied) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> Options:
+    """The options of a command line."""
+    parser = argparse.ArgumentParser(prog="python -m ff3r_ros.demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, help="end by itself and judge; otherwise run until Ctrl-C")
+    parser.add_argument("--source", help="video, folder of images, rosbag2 folder or .mcap instead of a synthetic room")
+    parser.add_argument("--no-viewer", dest="viewer", action="store_false", help="leave the web viewer out")
+    parser.add_argument("--port", type=int, default=8080, help="of the viewer (default 8080; taken: the next free one)")
+    parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"which synthetic room (default {DEMO_SEED})")
+    parser.add_argument("--weights", default="", help="checkpoint instead of the nano weights of the package")
+    parser.add_argument("--camera-height", type=float, help="metres above the floor, to make a recording's map metric")
+    parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def _check_source(options: Options) -> None:
+    """Raises DemoError before anything starts when the recording cannot be read."""
+    if options.source is None:
+        return
+    from ff3r_model.sources import SourceError, open_source
+
+    options.source = str(Path(options.source).expanduser().resolve())
+    try:
+        open_source(options.source)
+    except SourceError as error:
+        raise DemoError(str(error)) from error
+
+
+def _run(options: Options) -> int:
+    logs = Path(tempfile.mkdtemp(prefix=time.strftime("ff3r-demo-%H%M%S-")))
+    domain = options.domain if options.domain is not None else free_domain()
+    os.environ.update(isolated_environment(domain))
+    print(
+        f"logs: {logs}\njoin from another shell: export ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
+    )
+    children: list[Child] = []
+    try:
+        children.append(_start("camera", "ff3r_ros.camera_node", _camera_arguments(options), logs))
+        if options.viewer:
+            children.append(_start("viewer", "ff3r_ros.viewer_node", ["-p", f"port:={options.port}"], logs))
+        truth = _truth(options.seed) if options.source is None else None
+        children.append(_start("perception", "ff3r_ros.node", _perception_arguments(options, truth), logs))
+        with _monitoring() as (monitor, executor):
+            _activate(children)
+            url = _viewer_url(children, logs) if options.viewer else "none"
+            print(f"viewer: {url}")
+            queries = truth.queries if truth else list(QUERIES_FOR_RECORDINGS)
+            _watch(options, children, monitor, executor, queries)
+            return _judge(monitor, truth) if options.seconds is not None else 0
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave children behind
+        stop_all(children)
+
+
+def isolated_environment(domain: int) -> dict[str, str]:
+    """Variables that keep DDS on this machine and in one domain, and let it carry large clouds."""
+    variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    profiles = _config_file("fastdds_large_data.xml")
+    if profiles is not None:
+        old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # Fast DDS 2; later ones warn about the old name
+        variables["FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(profiles)
+    return variables
+
+
+def free_domain() -> int:
+    """A domain in which no participant on this machine listens."""
+    for domain in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))  # where a domain's first participant listens
+                return domain
+            except OSError:
+                continue
+    raise DemoError("no free DDS domain on this machine")
+
+
+def _config_file(name: str) -> Path | None:
+    """A file of `config/`: beside the package in a checkout, else in the installed share folder."""
+    beside = Path(__file__).resolve().parents[1] / "config" / name
+    if beside.exists():
+        return beside
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        installed = Path(get_package_share_directory("ff3r_ros")) / "config" / name
+    except PackageNotFoundError:
+        return None
+    return installed if installed.exists() else None
+
+
+def _start(name: str, module: str, ros_arguments: list[str], logs: Path) -> Child:
+    arguments = ["--ros-args", *ros_arguments] if ros_arguments else []
+    return Child(name, module, arguments, logs / f"{name}.log", os.environ)
+
+
+def _camera_arguments(options: Options) -> list[str]:
+    if options.source is not None:
+        return ["-p", f"source:={options.source}"]
+    return ["-p", f"seed:={options.seed}", "-p", f"field_of_view:={FIELD_OF_VIEW}"]
+
+
+def _perception_arguments(options: Options, truth: Truth | None) -> list[str]:
+    height = options.camera_height if options.camera_height is not None else truth.camera_height if truth else None
+    arguments = ["-p", f"camera_height:={height:.4f}"] if height is not None else []
+    return [*arguments, *(["-p", f"weights:={options.weights}"] if options.weights else [])]
+
+
+def _truth(seed: int) -> Truth:
+    from ff3r_ros.camera_source import CameraParameters, tour
+    from ff3r_ros.demo_check import default_queries
+
+    room, poses = tour(CameraParameters(seed=seed))
+    return Truth(room, float(poses[0, 2, 3]), default_queries(room))
+
+
+@contextmanager
+def _monitoring() -> Iterator[tuple[DemoMonitor, SingleThreadedExecutor]]:
+    """The independent subscriber, in this process."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from ff3r_ros.demo_monitor import DemoMonitor
+
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    monitor, executor = DemoMonitor(), SingleThreadedExecutor()
+    executor.add_node(monitor)
+    try:
+        yield monitor, executor
+    finally:
+        executor.shutdown()
+        monitor.destroy_node()
+        rclpy.shutdown()
+
+
+def _activate(children: list[Child]) -> None:
+    """Drive the perception node to active, while watching that nothing dies."""
+    from ff3r_ros.lifecycle import LifecycleClient, LifecycleError
+
+    client = LifecycleClient("/ff3r")
+    perception, end = children[-1], time.monotonic() + STARTUP_SECONDS
+    try:
+        while True:
+            for child in children:
+                child.check()
+            try:
+                client.state(timeout=1.0)
+                break
+            except LifecycleError as error:
+                if time.monotonic() > end:
+                    raise DemoError(f"{error}; the end of {perception.log}:\n{tail(perception.log)}") from error
+        client.drive("active", timeout=STARTUP_SECONDS)
+    except LifecycleError as error:
+        raise DemoError(f"{error}; the end of {perception.log}:\n{tail(perception.log)}") from error
+    finally:
+        client.close()
+
+
+def _viewer_url(children: list[Child], logs: Path) -> str:
+    """Where the viewer says that it serves."""
+    end = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < end:
+        for child in children:
+            child.check()
+        text = (logs / "viewer.log").read_text(errors="replace")
+        if found := re.search(r"viewer at (http://\S+)", text):
+            taken = re.search(r"port \d+ is in use", text)
+            return f"{found[1]} ({taken[0]})" if taken else found[1]
+        time.sleep(0.1)
+    raise DemoError(f"the viewer does not come up; the end of its log:\n{tail(logs / 'viewer.log')}")
+
+
+def _watch(
+    options: Options,
+    children: list[Child],
+    monitor: DemoMonitor,
+    executor: SingleThreadedExecutor,
+    queries: list[str],
+) -> None:
+    """Spin, ask the queries once somebody listens, show the status, until the time is over or Ctrl-C."""
+    show, next_status, asked = _status_line(), 0.0, False
+    end = time.monotonic() + options.seconds if options.seconds is not None else float("inf")
+    while time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+        if not asked and monitor.heard:
+            asked = True
+            print(f"queries: {', '.join(queries)}")
+            for text in queries:
+                monitor.ask(text)
+        if time.monotonic() > next_status:
+            next_status = time.monotonic() + 0.5
+            for child in children:
+                child.check()
+            show(monitor)
+    print()
+
+
+def _status_line() -> Callable[[DemoMonitor], None]:
+    """Shows the status: one live line on a terminal, one line every five seconds elsewhere."""
+    terminal, last = sys.stdout.isatty(), [0.0]
+
+    def show(monitor: DemoMonitor) -> None:
+        if terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{status_text(monitor.status, monitor.images)[:width]}\x1b[K", end="", flush=True)
+        elif time.monotonic() - last[0] > 5:
+            last[0] = time.monotonic()
+            print(status_text(monitor.status, monitor.images), flush=True)
+
+    return show
+
+
+def status_text(status: dict[str, str], images: int) -> str:
+    """One line of the perception node's figures."""
+    if not status:
+        return f"images sent {images}, waiting for the perception node …"
+    values = {key: status.get(key, "?") for key in STATUS_KEYS}
+    if values["map bytes"].isdigit():
+        values["map bytes"] = f"{int(values['map bytes']) / 1e6:.1f} MB"
+    values["latency"] = f"{values['latency']} s"
+    return " · ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _judge(monitor: DemoMonitor, truth: Truth | None) -> int:
+    verdict = verdict_of(monitor, truth)
+    print("\nwhat an independent subscriber received")
+    for line in verdict.lines:
+        print(f"  {line}")
+    for failure in verdict.failures:
+        print(f"  FAILED: {failure}")
+    print("demo: " + ("FAILED" if verdict.failures else "passed"))
+    return 1 if verdict.failures else 0
+
+
+def verdict_of(monitor: DemoMonitor, truth: Truth | None) -> Verdict:
+    """Reception always; where the truth is known, poses and masks too."""
+    import numpy as np
+
+    from ff3r_ros.demo_check import Verdict, check_masks, check_poses, seen_surfaces
+
+    verdict = Verdict()
+    for name, count in (("clouds", monitor.clouds), ("poses", monitor.poses), ("masks", monitor.masks)):
+        verdict.lines.append(f"{count} {name} that were not empty")
+        if not count:
+            verdict.failures.append(f"no {name} received, or only empty ones")
+    scale = "metric" if monitor.metric else "unscaled"
+    verdict.lines.append(f"the newest cloud has {monitor.cloud_points} points; the map is {scale}")
+    if truth is None:
+        return verdict
+    world_from_map = check_poses(monitor.estimated, monitor.truth, verdict)
+    if world_from_map is not None and monitor.masks:
+        seen = np.array([monitor.truth[stamp] for stamp in sorted(monitor.estimated.keys() & monitor.truth.keys())])
+        surfaces = seen_surfaces(truth.room, seen, FIELD_OF_VIEW)
+        check_masks(monitor.voxels, monitor.voxel_size, world_from_map, surfaces, verdict)
+    return verdict
+
+
+def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
