@@ -69,6 +69,7 @@ class WindowBuilder:
         """Frames that never reached a window, by reason."""
         self._pending: deque[Keyframe] = deque()
         self._shared: list[Keyframe] = []
+        self._shared_before: list[Keyframe] = []
         self._last: Keyframe | None = None
         self._next_id = 0
 
@@ -112,8 +113,12 @@ class WindowBuilder:
         self.dropped["backlog"] += len(waiting) - wanted
         self._pending.clear()
         views = self._shared + chosen
-        self._shared = views[-self.config.overlap :]
+        self._shared_before, self._shared = self._shared, views[-self.config.overlap :]
         return _window(views)
+
+    def roll_back(self) -> None:
+        """Forget the window taken last, which could not be placed: the next one shares views with its predecessor."""
+        self._shared = self._shared_before
 
     def restart_clock(self) -> None:
         """Accept any time from now on (a bag that loops). What waits is dropped, what is shared is kept."""
@@ -124,7 +129,7 @@ class WindowBuilder:
     def reset(self) -> None:
         """Forget all frames, shared ones too, so that the next window starts a new map."""
         self._pending.clear()
-        self._shared = []
+        self._shared, self._shared_before = [], []
         self._last = None
 
     def _keyframe(self, frame: Frame) -> Keyframe:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ff3r_model.engine import Engine
 from ff3r_model.evaluation.metrics import auc, confusion, depth_inliers, depth_rel, mean_iou, pair_errors
-from ff3r_model.queries import TextSpace
+from ff3r_model.text_space import TextSpace
 from ff3r_model.synthetic import CLASSES
 from ff3r_model.text import TextEncoder
 from ff3r_model.training.data import render_shard

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ff3r_model.network.encoder import VisionTransformer
 
 STD = 0.02
+POSITION_STRENGTH = 0.5
 LAST_STD = 0.002
 """Of layers whose output is the answer itself: a start near the prior."""
 
 
 def initialise(network: nn.Module) -> None:
-    """Truncated normals, as vision transformers like them; convolutions of the decoders keep PyTorch's own."""
+    """Xavier's uniform for linear layers, small normals for tokens; convolutions of the decoders keep PyTorch's own."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=STD)
+            nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for name, parameter in network.named_parameters():
-        if name.endswith(("cls_token", "pos_embed", "register_tokens", "camera_token", "register_token", ".first")):
+        if name.endswith(("cls_token", "register_tokens", "camera_token", "register_token")):
             nn.init.trunc_normal_(parameter, std=STD)
+    for module in network.modules():
+        if isinstance(module, VisionTransformer):
+            _place(module)
+    for block in network.aggregator.global_blocks:
+        _attend_to_alike(block.attn.qkv)
     nn.init.trunc_normal_(network.camera_head.pose_branch.fc2.weight, std=LAST_STD)
     nn.init.trunc_normal_(network.depth_head.scratch.output_conv2[-1].weight, std=STD)
     nn.init.zeros_(network.depth_head.scratch.output_conv2[-1].bias)
@@ -26,3 +38,25 @@ def initialise(network: nn.Module) -> None:
     nn.init.orthogonal_(network.feature_decoder.weight)
     if hasattr(network, "gaussian_head"):
         network.gaussian_head.start_plain()
+
+
+def _place(encoder: VisionTransformer) -> None:
+    """Position embeddings that say where a patch is from the first step on: sines of growing frequency."""
+    grid, width = encoder.config.grid, encoder.config.width
+    with torch.no_grad():
+        encoder.pos_embed.zero_()
+        encoder.pos_embed[0, 1:] = POSITION_STRENGTH * _sines(grid, width)
+
+
+def _sines(grid: int, width: int) -> Float[Tensor, "patches width"]:
+    place = torch.arange(grid * grid)
+    frequencies = math.pi / grid * 2 ** torch.linspace(-1, math.log2(grid) - 0.5, width // 4)
+    angles = [(axis[:, None] + 0.5) * frequencies for axis in (place % grid, place // grid)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
+
+
+def _attend_to_alike(qkv: nn.Linear) -> None:
+    """Keys that start as the queries: global attention begins with what looks alike."""
+    with torch.no_grad():
+        queries, keys, _ = qkv.weight.chunk(3)
+        keys.copy_(queries)

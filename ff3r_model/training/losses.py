@@ -27,8 +27,10 @@ class LossWeights:
     depth_gradient: float = 0.5
     confidence: float = 0.1
     """α of VGGT's confidence-weighted depth: c·|error| − α·log c."""
-    matching: float = 0.2
-    flow: float = 0.2
+    contrast: float = 0.3
+    matching: float = 0.5
+    flow: float = 0.3
+    pose_probe: float = 0.2
     semantics: float = 0.5
     feature: float = 0.5
     color: float = 0.5
@@ -40,9 +42,10 @@ class LossWeights:
 
 
 def camera_losses(encodings: Float[Tensor, "iterations batch views 9"], truth: Views, gamma: float) -> dict[str, Tensor]:
-    """Chordal rotation error, Huber on translation and field of view, over all iterations of the camera head.
+    """Chordal rotation error, Huber on translation, L1 on the field of view, over all iterations of the camera head.
 
     Rotations are compared as matrices: quaternions jump in sign and a Huber on them teaches small networks nothing.
+    Their norm is held near 1, where turning them takes the least change.
     """
     iterations = encodings.shape[0]
     weights = gamma ** torch.arange(iterations - 1, -1, -1, dtype=torch.float32, device=encodings.device)
@@ -50,6 +53,7 @@ def camera_losses(encodings: Float[Tensor, "iterations batch views 9"], truth: V
     encodings = encodings.float()
     rotation = quaternion_to_matrix(encodings[..., [6, 3, 4, 5]])
     target = truth.camera_from_world
+    norm = (encodings[..., 3:7].norm(dim=-1) - 1).square()
     chordal = (rotation - target[..., :3, :3]).square().sum((-1, -2)).add(1e-8).sqrt()
     translation = F.smooth_l1_loss(
         encodings[..., :3], target[..., :3, 3].expand_as(encodings[..., :3]), beta=0.05, reduction="none"
@@ -57,7 +61,7 @@ def camera_losses(encodings: Float[Tensor, "iterations batch views 9"], truth: V
     fov = field_of_view(truth.intrinsics, truth.depth.shape[-2], truth.depth.shape[-1])
     fov_error = (encodings[..., 7:] - fov).abs().sum(-1)
     return {
-        "rotation": (weights * chordal).sum(0).mean(),
+        "rotation": (weights * (chordal + 0.1 * norm)).sum(0).mean(),
         "translation": (weights * translation).sum(0).mean(),
         "field_of_view": (weights * fov_error).sum(0).mean(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ff3r_model.network.gaussian_head import split
+from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.losses import (
     LossWeights,
@@ -49,28 +50,31 @@ class Objective(nn.Module):
         targets: TextTargets,
         width: int,
         *,
-        matching_block: int = 1,
+        matching_blocks: tuple[int, ...] = (0, 1, 2),
+        pose_blocks: tuple[int, ...] = (2, 3),
         dense_views: int = 6,
         pixels_per_view: int = 256,
     ) -> None:
         super().__init__()
         self.weights, self.targets = weights, targets
-        self.matching_block = matching_block
+        self.matching_blocks, self.pose_blocks = matching_blocks, pose_blocks
         self.dense_views, self.pixels_per_view = dense_views, pixels_per_view
-        self.flow = nn.Linear(width, 2)
+        self.contrast = nn.Linear(width, 64)
+        self.flow = nn.ModuleList(nn.Linear(width, 2) for _ in matching_blocks)
+        self.pose = nn.ModuleList(nn.Linear(width, 12) for _ in pose_blocks)
 
-    def forward(self, network: FF3R, batch: Views) -> dict[str, Tensor]:
-        """Run the network on the batch and compare with everything that is known about it."""
-        block = network.aggregator.global_blocks[self.matching_block]
-        with captured(block.attn) as attention, captured(block) as tokens:
+    def forward(self, network: FF3R, batch: Views, dense: bool = True) -> dict[str, Tensor]:
+        """Run the network on the batch and compare with everything that is known; `dense` False: geometry alone."""
+        with captured_calls([network.aggregator.patch_embed, *network.aggregator.global_blocks]) as calls:
             aggregated = network.aggregator(batch.images)
         with torch.autocast(batch.images.device.type, enabled=False):
             poses = network.camera_head(aggregated.camera.float())
         terms = camera_losses(poses, batch, self.weights.gamma)
-        terms |= self._matching_terms(network, attention[0][0], tokens[0][1], batch)
-        picks = torch.randperm(batch.images.shape[:2].numel())[: self.dense_views]
-        layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
-        terms |= self._dense_terms(network, layers, batch, picks)
+        terms |= self._matching_terms(network, calls, batch)
+        if dense:
+            picks = torch.randperm(batch.images.shape[:2].numel())[: self.dense_views]
+            layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
+            terms |= self._dense_terms(network, layers, batch, picks)
         terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return terms
 
@@ -115,29 +119,60 @@ class Objective(nn.Module):
             sampled, phrases, self.targets.phrases, temperature
         )
 
-    def _matching_terms(
-        self, network: FF3R, inputs: tuple[Any, ...], tokens: Tensor, batch: Views
-    ) -> dict[str, Tensor]:
-        """One global block is told where each patch lies elsewhere; nothing is added to the network.
+    def _matching_terms(self, network: FF3R, calls: list[Call], batch: Views) -> dict[str, Tensor]:
+        """Tells encoder and global blocks where each patch lies elsewhere; nothing is added to the network.
 
-        Head 0 attends to the first view's match among all tokens, head 1 to the match within each view; and a linear
-        probe, thrown away after training, reads the position in the first view off the block's output.
+        In each supervised block, head 0 attends to the first view's match among all tokens and head 1 to the match
+        within each view. Linear probes, thrown away after training, read the position in the first view off the
+        patches and the pose off the camera tokens, and the encoder's patches are told apart by their matches.
         """
         patch = network.aggregator.patch
-        views, grid = batch.images.shape[1], (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch)
-        count = grid[0] * grid[1]
-        attention = network.aggregator.global_blocks[self.matching_block].attn
-        queries, keys = (x[:, :2].float() for x in attention.queries_keys(*inputs))
-        logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+        grid = (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch)
+        views, count = batch.images.shape[1], grid[0] * grid[1]
         matches, visible = patch_matches(batch, patch)
-        first = _patches(logits[:, 0].log_softmax(-1), views, count)[..., :1, :]
-        within = _patches(logits[:, 1], views, count).log_softmax(-1)
-        positions = self.flow(tokens.unflatten(1, (views, -1))[:, :, -count:])
-        return {
-            "matching": matching_loss(first, matches[:, :, :1], visible[:, :, :1], grid)
-            + matching_loss(within, matches, visible, grid),
-            "flow": flow_loss(positions, matches, visible),
+        encoded = F.normalize(self.contrast(calls[0].output).float(), dim=-1).unflatten(0, (-1, views))
+        similarity = torch.einsum("bvnc,btmc->bvntm", encoded, encoded) / CONTRAST_TEMPERATURE
+        terms = {"contrast": matching_loss(similarity.log_softmax(-1), matches, visible, grid)}
+        matching, flow = [], []
+        for probe, index in zip(self.flow, self.matching_blocks, strict=True):
+            block, call = network.aggregator.global_blocks[index], calls[1 + index]
+            first, within = _attention_to_views(block, call.inputs, views, count)
+            matching.append(matching_loss(first[..., :1, :], matches[:, :, :1], visible[:, :, :1], grid))
+            matching.append(matching_loss(within, matches, visible, grid))
+            flow.append(flow_loss(probe(call.output.unflatten(1, (views, -1))[:, :, -count:]), matches, visible))
+        pose = [
+            _pose_error(probe(calls[1 + index].output.unflatten(1, (views, -1))[:, :, 0]).float(), batch)
+            for probe, index in zip(self.pose, self.pose_blocks, strict=True)
+        ]
+        return terms | {
+            "matching": torch.stack(matching).mean(),
+            "flow": torch.stack(flow).mean(),
+            "pose_probe": torch.stack(pose).mean(),
         }
+
+
+CONTRAST_TEMPERATURE = 0.1
+
+
+@dataclass
+class Call:
+    """Positional inputs and output of one call of a module."""
+
+    inputs: tuple[Any, ...]
+    output: Any
+
+
+def _pose_error(predicted: Float[Tensor, "batch views 12"], truth: Views) -> Tensor:
+    """Absolute error of a linearly predicted camera_from_world, entry by entry."""
+    return (predicted.unflatten(-1, (3, 4)) - truth.camera_from_world[..., :3, :]).abs().sum((-1, -2)).mean()
+
+
+def _attention_to_views(block: Block, inputs: tuple[Any, ...], views: int, count: int) -> tuple[Tensor, Tensor]:
+    """Log attention of patches to patches [batch views n target m]: head 0 over all tokens, head 1 within each view."""
+    tokens, rope = inputs
+    queries, keys = (x[:, :2].float() for x in block.attn.queries_keys(block.norm1(tokens), rope))
+    logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    return _patches(logits[:, 0].log_softmax(-1), views, count), _patches(logits[:, 1], views, count).log_softmax(-1)
 
 
 def _patches(attention: Tensor, views: int, count: int) -> Float[Tensor, "batch views n target m"]:
@@ -147,11 +182,12 @@ def _patches(attention: Tensor, views: int, count: int) -> Float[Tensor, "batch 
 
 
 @contextmanager
-def captured(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], Any]]]:
-    """Positional inputs and output of each of `module`'s calls within the block."""
-    calls: list[tuple[tuple[Any, ...], Any]] = []
-    handle = module.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
+def captured_calls(modules: Sequence[nn.Module]) -> Iterator[list[Call]]:
+    """One call of each module within the block, in the order in which they happened."""
+    calls: list[Call] = []
+    handles = [m.register_forward_hook(lambda _, inputs, output: calls.append(Call(inputs, output))) for m in modules]
     try:
         yield calls
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -137,3 +137,17 @@ def test_intrinsics_are_used_only_when_all_views_have_them() -> None:
         builder.add(Frame(image, stamp, known if stamp != 3 else None))
     window = builder.take()
     assert window is not None and window.intrinsics is None
+
+
+def test_rolling_back_shares_views_with_the_window_before() -> None:
+    builder = filled(4)
+    first = builder.take()
+    for stamp in (5, 6):
+        builder.add(frame(stamp))
+    builder.take()
+    builder.roll_back()
+    for stamp in (7, 8):
+        builder.add(frame(stamp))
+    third = builder.take()
+    assert first is not None and third is not None
+    assert third.keyframes == (*first.keyframes[-2:], 6, 7)

@@ -1,0 +1,6 @@
+"""One interface, several ways to run the network."""
+
+from ff3r_model.engine.base import Engine
+from ff3r_model.engine.torch_engine import TorchEngine
+
+__all__ = ["Engine", "TorchEngine"]

@@ -1,0 +1,200 @@
+"""The whole story: camera frames ─► window ─► engine ─► alignment ─► voxelization ─► map ─► queries."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.alignment import (
+    AlignConfig,
+    Alignment,
+    SharedFrames,
+    align_window,
+    map_from_first_camera,
+    metric_scale_from_camera_height,
+)
+from ff3r_model.checkpoint import load_checkpoint
+from ff3r_model.engine import Engine, TorchEngine
+from ff3r_model.gaussians import transform_gaussians
+from ff3r_model.queries import QueryConfig, QuerySet
+from ff3r_model.text import TextEncoder
+from ff3r_model.text_space import TextSpace
+from ff3r_model.types import Frame, Gaussians, Prediction, Window
+from ff3r_model.voxel_map import MapConfig, MapFileError, ScaleInfo, VoxelMap
+from ff3r_model.voxelize import VoxelizeConfig, voxelize
+from ff3r_model.window import WindowBuilder, WindowConfig
+
+log = logging.getLogger(__name__)
+
+NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
+"""The small FF3R that comes with the package."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything a run can be told, composed from the stages' own configurations. The defaults are ours."""
+
+    window: WindowConfig = field(default_factory=WindowConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    map: MapConfig = field(default_factory=MapConfig)
+    queries: QueryConfig = field(default_factory=QueryConfig)
+    camera_height: float | None = None
+    """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
+    scale_windows: int = 3
+    """Windows whose floors must be found before the map's scale is set, to their median."""
+    drop_uncertain: float = 0.2
+    """Share of a window's pixels, the least confident, that never reach the map."""
+    max_lost: int = 3
+    """After so many windows in a row that could not be aligned, the next is placed as well as it can be."""
+
+
+@dataclass(frozen=True)
+class MapUpdate:
+    """What one window did."""
+
+    window: Window
+    map_from_camera: Float[Tensor, "views 4 4"]
+    """Poses of the window's cameras in the map; meaningless where not accepted."""
+    accepted: bool
+    """Whether the window entered the map."""
+    reason: str
+    """Why not, or what is doubtful about it; empty otherwise."""
+    seconds: dict[str, float]
+    """Per stage: network, align, voxelize, integrate."""
+
+
+class Pipeline:
+    """Frames in, a queryable semantic map out. Not thread safe: one worker owns it."""
+
+    def __init__(
+        self, engine: Engine, text: TextEncoder, space: TextSpace, config: PipelineConfig | None = None
+    ) -> None:
+        self.engine, self.config = engine, config or PipelineConfig()
+        self.space = space
+        self.windows = WindowBuilder(self.config.window)
+        self.queries = QuerySet(text.encode, space, self.config.queries)
+        self.reset()
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path | None = None, config: PipelineConfig | None = None, device: torch.device | str = "cpu"
+    ) -> Pipeline:
+        """A pipeline around the network and the words of a checkpoint (None: the shipped nano).
+
+        Raises CheckpointError for a file that is missing, damaged or foreign.
+        """
+        checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
+        space = TextSpace(checkpoint.network.feature_decoder.weight)
+        return cls(TorchEngine(checkpoint.network), checkpoint.text_encoder, space, config)
+
+    def add(self, frame: Frame) -> None:
+        """Offer a camera frame. Raises FrameRejected for one that cannot be used."""
+        self.windows.add(frame)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `step` has a window to work on."""
+        return self.windows.ready
+
+    def step(self, flush: bool = False) -> MapUpdate | None:
+        """Take the newest window through all stages; None while too few frames wait (`flush`: accept fewer)."""
+        window = self.windows.take(flush)
+        if window is None:
+            return None
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "network"):
+            prediction = self.engine(window)
+        with _timed(seconds, "align"):
+            alignment = self._align(prediction, window)
+            frames = SharedFrames.of(prediction, window, alignment.map_from_window)
+        if not alignment.accepted:
+            self.windows.roll_back()
+            return MapUpdate(window, frames.map_from_camera, False, alignment.reason, seconds)
+        with _timed(seconds, "voxelize"):
+            gaussians = transform_gaussians(alignment.map_from_window, self._new_gaussians(window, prediction))
+            voxels = voxelize(gaussians, self._voxelize_config)
+        with _timed(seconds, "integrate"):
+            self.map.integrate(voxels, self._windows)
+            self.map.add_keyframes(window.keyframes, window.stamps, frames.map_from_camera)
+            self._shared, self._windows = frames, self._windows + 1
+            self._make_metric(gaussians, frames)
+        assert self._shared is not None
+        return MapUpdate(window, self._shared.map_from_camera, True, alignment.reason, seconds)
+
+    def reset(self) -> None:
+        """Start an empty map and forget all frames; the queries stay."""
+        self.windows.reset()
+        self.map = VoxelMap(self.config.map, self.space.channels, self.space)
+        self._voxelize_config = VoxelizeConfig(self.config.map.voxel_size, self.config.map.distance_weight)
+        self._shared: SharedFrames | None = None
+        self._windows = 0
+        self._lost = 0
+        self._scales: list[float] = []
+
+    def save(self, path: Path) -> None:
+        """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
+        self.map.save(path)
+
+    def load(self, path: Path) -> None:
+        """Show a saved map in place of the present one, which stays if the file is not a map of this network.
+
+        Raises MapFileError. Frames that follow start from the saved map's origin: they are not localised in it.
+        """
+        loaded = VoxelMap.load(path)
+        if loaded.channels != self.space.channels:
+            raise MapFileError(f"{path}: its features have {loaded.channels} channels, not {self.space.channels}")
+        self.reset()
+        self.map = loaded
+
+    def _align(self, prediction: Prediction, window: Window) -> Alignment:
+        """Where the window lies in the map; the first one defines the map's frame."""
+        if self._shared is None:
+            return Alignment(map_from_first_camera(), 0.0, 1.0, True)
+        alignment = align_window(prediction, window, self._shared, self.config.align)
+        self._lost = 0 if alignment.accepted else self._lost + 1
+        if self._lost > self.config.max_lost and alignment.rms < float("inf"):
+            self._lost = 0
+            return replace(alignment, accepted=True, reason=f"placed roughly: {alignment.reason}")
+        return alignment
+
+    def _new_gaussians(self, window: Window, prediction: Prediction) -> Gaussians:
+        """The certain Gaussians of the views that the map has not seen yet."""
+        known = self._shared.keyframes if self._shared is not None else ()
+        fresh = torch.tensor([keyframe not in known for keyframe in window.keyframes])
+        confidence = prediction.depth_confidence[fresh.to(prediction.depth.device)]
+        floor = torch.quantile(confidence.flatten()[:: 1 + confidence.numel() // 100_000], self.config.drop_uncertain)
+        keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
+        keep[fresh] = confidence >= floor
+        return prediction.gaussians.select(keep.flatten())
+
+    def _make_metric(self, gaussians: Gaussians, frames: SharedFrames) -> None:
+        """Scale the map once enough windows have seen the floor that the camera stands above."""
+        if self.config.camera_height is None or self.map.metric:
+            return
+        below = gaussians.means - frames.map_from_camera[-1, :3, 3]
+        estimate = metric_scale_from_camera_height(below, self.config.camera_height)
+        if estimate is not None:
+            self._scales.append(estimate.scale)
+        if len(self._scales) < self.config.scale_windows:
+            return
+        factor = median(self._scales)
+        self.map.rescale(factor)
+        self.map.scale = ScaleInfo(metric=True, source=f"camera height {self.config.camera_height:g} m")
+        self._shared = frames.rescaled(factor)
+        log.info("the map is metric: 1 unit was %.3f m, by the camera height", factor)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
