@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from ff3r_model.cli.reconstruction import ReconstructError, map_arrays
 from ff3r_model.pictures import faded, heat_colors, save_picture, top_down
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.queries import Mask, QueryRejected
-from ff3r_model.reconstruct import ReconstructError, map_arrays
 from ff3r_model.viewer import ShownQuery, Viewer
 
 log = logging.getLogger(__name__)

@@ -46,10 +46,10 @@ def reconstruct(
         weights: Checkpoint; the nano weights of the package if not given.
         device: Where the network runs: auto, cpu, or another of torch's names.
     """
-    from ff3r_model import reconstruct as run
+    from ff3r_model.cli import reconstruction
 
-    plan = run.Plan(source, output, views, overlap, stride, camera_height, topic, weights, device)
-    print(run.reconstruct(plan))
+    plan = reconstruction.Plan(source, output, views, overlap, stride, camera_height, topic, weights, device)
+    print(reconstruction.reconstruct(plan))
 
 
 def query(
@@ -70,9 +70,9 @@ def query(
         top: How many places to list.
         weights: Checkpoint whose words to use; it must be the one that the map was made with.
     """
-    from ff3r_model import ask
+    from ff3r_model.cli import asking
 
-    print(ask.ask(map, text, picture=output, threshold=threshold, top=top, weights=weights))
+    print(asking.ask(map, text, picture=output, threshold=threshold, top=top, weights=weights))
 
 
 def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weights: Path | None = None) -> None:
@@ -84,9 +84,9 @@ def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weigh
         host: Address to serve on; 0.0.0.0 lets everybody on the network look.
         weights: Checkpoint whose words to use; it must be the one that the map was made with.
     """
-    from ff3r_model import ask
+    from ff3r_model.cli import asking
 
-    ask.view(map, host=host, port=port, weights=weights)
+    asking.view(map, host=host, port=port, weights=weights)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"reconstruct": reconstruct, "query": query, "view": view}
@@ -119,14 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
 def user_errors() -> tuple[type[Exception], ...]:
     """Exceptions whose message is meant for the user, who needs no traceback."""
     from ff3r_model.checkpoint import CheckpointError
+    from ff3r_model.cli.reconstruction import ReconstructError
     from ff3r_model.ply import PlyError
     from ff3r_model.queries import QueryRejected
-    from ff3r_model.reconstruct import ReconstructError
     from ff3r_model.sources import SourceError
     from ff3r_model.voxel_map import MapFileError
 
     return (SourceError, CheckpointError, MapFileError, PlyError, QueryRejected, ReconstructError, OSError)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
