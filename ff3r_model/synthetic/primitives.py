@@ -14,6 +14,10 @@ import numpy as np
 BOX, ELLIPSOID, FRUSTUM, PLANE = range(4)
 """Kinds of solids; PLANE is a face of the room's own shell."""
 
+Number = int | float
+Span = tuple[Number, Number]
+"""From and to, metres."""
+
 UNIT_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
 
 
@@ -40,7 +44,7 @@ class Model:
     """A thing before it is placed: stands on z = 0 around the origin, its front towards +y, its back towards -y."""
 
     parts: tuple[Part, ...]
-    top: tuple[float, float, float, float, float] | None = None
+    top: tuple[Number, Number, Number, Number, Number] | None = None
     """Where things can stand on it: x from, x to, y from, y to, height."""
 
     @property
@@ -55,7 +59,7 @@ def part_bounds(parts: Sequence[Part]) -> np.ndarray:
     return np.stack([corners.min(0), corners.max(0)])
 
 
-def turn(degrees: float, axis: str = "z") -> np.ndarray:
+def turn(degrees: Number, axis: str = "z") -> np.ndarray:
     """A rotation matrix about a coordinate axis."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     rows = {
@@ -66,7 +70,7 @@ def turn(degrees: float, axis: str = "z") -> np.ndarray:
     return np.array(rows[axis], dtype=np.float64)
 
 
-def moved(parts: Sequence[Part], rotation: np.ndarray, offset: Sequence[float] | np.ndarray) -> tuple[Part, ...]:
+def moved(parts: Sequence[Part], rotation: np.ndarray, offset: Sequence[Number] | np.ndarray) -> tuple[Part, ...]:
     """The parts turned about the origin, then shifted."""
     return tuple(
         replace(part, centre=rotation @ part.centre + np.asarray(offset), rotation=rotation @ part.rotation)
@@ -74,20 +78,18 @@ def moved(parts: Sequence[Part], rotation: np.ndarray, offset: Sequence[float] |
     )
 
 
-def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], paint: str = "main") -> Part:
+def box(x: Span, y: Span, z: Span, paint: str = "main") -> Part:
     """The box that spans the given intervals."""
     spans = np.array([x, y, z], dtype=np.float64)
     return Part(BOX, spans.mean(1), (spans[:, 1] - spans[:, 0]) / 2, paint)
 
 
-def ball(centre: Sequence[float], half: Sequence[float] | np.ndarray, paint: str = "main") -> Part:
+def ball(centre: Sequence[Number], half: Sequence[Number] | np.ndarray, paint: str = "main") -> Part:
     """The ellipsoid with the given half axes."""
     return Part(ELLIPSOID, np.array(centre, dtype=np.float64), np.array(half, dtype=np.float64), paint)
 
 
-def tube(
-    x: float, y: float, z: tuple[float, float], bottom: float, top: float | None = None, paint: str = "main"
-) -> Part:
+def tube(x: Number, y: Number, z: Span, bottom: Number, top: Number | None = None, paint: str = "main") -> Part:
     """An upright frustum with the given radii at its two ends (a cylinder without `top`, a cone with top 0)."""
     top = bottom if top is None else top
     wide, height = max(bottom, top), (z[1] - z[0]) / 2

@@ -112,8 +112,9 @@ class Room:
 def _tensors_to(table: Table, device: torch.device | str) -> Table:
     """The same dataclass with its tensors on another device."""
     values: dict[str, Any] = {field.name: getattr(table, field.name) for field in fields(table)}
-    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
-    return type(table)(**moved)
+    for name, value in values.items():
+        values[name] = value.to(device) if isinstance(value, Tensor) else value
+    return type(table)(**values)
 
 
 def make_room(seed: int) -> Room:

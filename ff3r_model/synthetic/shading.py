@@ -83,7 +83,7 @@ def _unit_normals(unit: Tensor, taper: Tensor, kind: Tensor) -> Tensor:
 
 def _albedo(room: Room, material: Tensor, local: Tensor, unit_normal: Tensor, footprint: Tensor) -> Tensor:
     """The two tones of each surface mixed by its pattern, darkened and lightened by blotches."""
-    first, second, pattern, density = material[:3], material[3:6], material[6], material[7]
+    first, second, pattern, density = material[:3], material[3:6], material[6].to(torch.int32), material[7]
     nx, ny, nz = unit_normal.abs()
     u = torch.where((nx >= ny) & (nx >= nz), local[1], local[0]) * density + material[8]
     v = torch.where((nz > nx) & (nz > ny), local[1], local[2]) * density + material[9]

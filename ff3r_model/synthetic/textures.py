@@ -123,7 +123,7 @@ def sample(
     level = footprint.clamp(min=1.0).log2().add_(0.3).to(torch.int32).clamp_(0, LEVELS - 1)
     side = torch.bitwise_right_shift(torch.full_like(level, SIDE), level)
     scale = side.to(u.dtype) / SIDE
-    start = (SIDE * SIDE - side * side) * 4 // 3 + pattern.to(torch.int32) * STRIDE
+    start = (SIDE * SIDE - side * side) * 4 // 3 + pattern * STRIDE
     u, v = u * scale - 0.5, v * scale - 0.5
     u0, v0 = u.floor(), v.floor()
     fu, fv = u - u0, v - v0
