@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.encoder import VisionTransformer
 from ff3r_model.network.layers import Block, Rotary, patch_positions, rotary
-from ff3r_model.network.matcher import Matcher
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -24,8 +23,6 @@ class Aggregated:
     layers: tuple[Float[Tensor, "batch views tokens width"], ...]
     special: int
     """Tokens before the patches: the camera token first, then the registers."""
-    matches: Float[Tensor, "batch views patches views patches"] | None
-    """Log-probabilities from the matcher, where there is one."""
 
     @property
     def camera(self) -> Float[Tensor, "batch views width"]:
@@ -48,7 +45,6 @@ class Aggregator(nn.Module):
         self.register_token = nn.Parameter(torch.zeros(1, 2, sizes.registers, width))
         self.frame_blocks = self._blocks(width)
         self.global_blocks = self._blocks(width)
-        self.matcher = None if config.matcher is None else Matcher(config.matcher, width, sizes.heads)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
 
@@ -77,14 +73,10 @@ class Aggregator(nn.Module):
         batch, views, count, _ = tokens.shape
         rope = self.rope(images.shape[-2], images.shape[-1], images.device)
         rope_all = rope.repeat(views)
-        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
-        kept, matches = [], None
+        kept = []
         for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             within = frame_block(tokens.reshape(batch * views, count, -1), rope).view(batch, views, count, -1)
-            joint = within
-            if self.matcher is not None and index == self.matcher.config.layer:
-                joint, matches = self.matcher(within, global_block, rope, grid)
-            tokens = global_block(joint.reshape(batch, views * count, -1), rope_all).view(batch, views, count, -1)
+            tokens = global_block(within.reshape(batch, views * count, -1), rope_all).view(batch, views, count, -1)
             if index in self.config.layers:
                 kept.append(torch.cat([within, tokens], dim=-1))
-        return Aggregated(tuple(kept), self.special, matches)
+        return Aggregated(tuple(kept), self.special)

@@ -45,18 +45,6 @@ class AggregatorConfig:
 
 
 @dataclass(frozen=True)
-class MatcherConfig:
-    """Our addition, off in `full`: one global block's attention as matches, and their flow into the camera tokens.
-
-    Without it a small network learns depth but hardly any pose.
-    """
-
-    layer: int = 1
-    """The global block whose queries and keys make the matches."""
-    width: int = 96
-
-
-@dataclass(frozen=True)
 class CameraHeadConfig:
     """Iterative refinement of the pose encoding."""
 
@@ -87,9 +75,7 @@ class LSegConfig:
     """LSeg's image side: a ViT, and a DPT whose output lies in the text's space."""
 
     vit: ViTConfig = field(
-        default_factory=lambda: ViTConfig(
-            patch=16, grid=24, registers=0, layer_scale=None, interpolation="bilinear"
-        )
+        default_factory=lambda: ViTConfig(patch=16, grid=24, registers=0, layer_scale=None, interpolation="bilinear")
     )
     layers: Layers = (5, 11, 17, 23)
     channels: Layers = (256, 512, 1024, 1024)
@@ -113,7 +99,6 @@ class FF3RConfig:
     name: str = "full"
     encoder: ViTConfig = field(default_factory=ViTConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
-    matcher: MatcherConfig | None = None
     camera: CameraHeadConfig = field(default_factory=CameraHeadConfig)
     depth: DPTConfig = field(default_factory=DPTConfig)
     depth_skip: bool = False
@@ -156,7 +141,9 @@ class FF3RConfig:
             name="nano",
             encoder=ViTConfig(width=192, depth=4, heads=4, grid=8, registers=0, layer_scale=0.5, stem="conv"),
             aggregator=AggregatorConfig(depth=4, heads=4, registers=4, layer_scale=0.5, layers=(0, 1, 2, 3)),
-            camera=CameraHeadConfig(width=144, depth=2, heads=4, layer_scale=0.5, prior=(0, 0, 0, 0, 0, 0, 1, 1, 1)),
+            camera=CameraHeadConfig(
+                width=144, depth=2, heads=4, layer_scale=0.5, prior=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+            ),
             depth=DPTConfig(channels=(32, 32, 48, 48), features=32, hidden=(24, 16)),
             depth_skip=True,
             lseg=LSegConfig(
@@ -197,7 +184,6 @@ class FF3RConfig:
 _NESTED: dict[tuple[type, str], type] = {
     (FF3RConfig, "encoder"): ViTConfig,
     (FF3RConfig, "aggregator"): AggregatorConfig,
-    (FF3RConfig, "matcher"): MatcherConfig,
     (FF3RConfig, "camera"): CameraHeadConfig,
     (FF3RConfig, "depth"): DPTConfig,
     (FF3RConfig, "gaussian"): DPTConfig,
@@ -211,6 +197,8 @@ def _build(kind: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{where} should be an object, not {values!r}")
     known = {f.name for f in dataclasses.fields(kind)}
+    # A field of another version that was left empty says nothing about the network.
+    values = {name: value for name, value in values.items() if name in known or value is not None}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{where} has the unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     return kind(**{name: _value(kind, name, value, where) for name, value in values.items()})

@@ -21,7 +21,7 @@ class RawGaussians:
     log_scale: Float[Tensor, "batch views 3 h w"]
     quaternion: Float[Tensor, "batch views 4 h w"]
     """wxyz, not normalised."""
-    harmonics: Float[Tensor, "batch views 3*bands h w"]
+    harmonics: Float[Tensor, "batch views bands_times_3 h w"]
     """Band by band, RGB within each."""
     opacity_logit: Float[Tensor, "batch views 1 h w"]
     confidence_logit: Float[Tensor, "batch views 1 h w"]

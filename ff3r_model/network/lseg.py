@@ -23,8 +23,8 @@ class Semantics:
 
     tokens: Float[Tensor, "n width h w"]
     """Final patch tokens, as a map."""
-    features: Float[Tensor, "n text 8*h 8*w"]
-    """In the text's space, not normalised, at half the image's resolution."""
+    features: Float[Tensor, "n text hs ws"]
+    """In the text's space, not normalised, at half the image's resolution (8 × the tokens' grid)."""
 
 
 class ProjectReadout(nn.Module):

@@ -40,8 +40,6 @@ class NetworkOutput:
     """In lifting mode: LSeg's features, unit norm, projected to the compact space."""
     tokens: Float[Tensor, "batch views tokens width"]
     """Last aggregated layer: camera token, registers, patches."""
-    matches: Float[Tensor, "batch views patches views patches"] | None
-    """The matcher's log-probabilities: [b, v, p, u, :] says where patch p of view v lies among u's patches."""
 
 
 class FF3R(nn.Module):
@@ -80,7 +78,6 @@ class FF3R(nn.Module):
             semantics=features,
             lifted=lifted,
             tokens=aggregated.layers[-1],
-            matches=aggregated.matches,
         )
 
     def check(self, images: Float[Tensor, "batch views 3 h w"]) -> None:
