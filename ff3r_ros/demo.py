@@ -60,6 +60,7 @@ class Options:
     port: int
     seed: int
     weights: str
+    device: str
     camera_height: float | None
     domain: int | None
 
@@ -98,6 +99,7 @@ def parse(arguments: list[str] | None) -> Options:
     parser.add_argument("--port", type=int, default=8080, help="of the viewer (default 8080; taken: the next free one)")
     parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"which synthetic room (default {DEMO_SEED})")
     parser.add_argument("--weights", default="", help="checkpoint instead of the nano weights of the package")
+    parser.add_argument("--device", default="auto", help="where the network runs (default auto)")
     parser.add_argument("--camera-height", type=float, help="metres above the floor, to make a recording's map metric")
     parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
     return Options(**vars(parser.parse_args(arguments)))
@@ -191,8 +193,8 @@ def _camera_arguments(options: Options) -> list[str]:
 
 def _perception_arguments(options: Options, truth: Truth | None) -> list[str]:
     height = options.camera_height if options.camera_height is not None else truth.camera_height if truth else None
-    arguments = ["-p", f"camera_height:={height:.4f}"] if height is not None else []
-    return [*arguments, *(["-p", f"weights:={options.weights}"] if options.weights else [])]
+    given = {"device": options.device, "weights": options.weights, "camera_height": height}
+    return [word for name, value in given.items() if value for word in ("-p", f"{name}:={value}")]
 
 
 def _truth(seed: int) -> Truth:
@@ -341,7 +343,7 @@ def verdict_of(monitor: DemoMonitor, truth: Truth | None) -> Verdict:
     if world_from_map is not None and monitor.masks:
         seen = np.array([monitor.truth[stamp] for stamp in sorted(monitor.estimated.keys() & monitor.truth.keys())])
         surfaces = seen_surfaces(truth.room, seen, FIELD_OF_VIEW)
-        check_masks(monitor.voxels, monitor.voxel_size, world_from_map, surfaces, verdict)
+        check_masks(monitor.voxels, monitor.voxel_size, world_from_map, surfaces, verdict, monitor.metric)
     return verdict
 
 

@@ -16,6 +16,8 @@ from ff3r_model.synthetic import CLASSES, COLORS, Room, pinhole, render
 
 MAX_POSE_ERROR = 0.15
 """Largest root mean square position error after Sim(3) alignment, as a share of the path's length."""
+MAX_SHARE_OF_STILL = 0.5
+"""Largest such error as a share of what a camera that never moves would get: long tours flatter the share above."""
 MIN_MASK_IOU = 0.10
 """Smallest mean intersection over union of masks, over the queries whose things the camera saw."""
 TOLERANCE_VOXELS = 3.0
@@ -103,12 +105,18 @@ def check_poses(
         return None
     world_from_map = umeyama(np.array([estimated[stamp][:3, 3] for stamp in stamps]), positions)
     share = world_from_map.rms / length
+    still = world_from_map.rms / float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean()))
     verdict.lines.append(
-        f"pose error {share:.2%} of the {length:.1f} m path ({world_from_map.rms:.3f} m RMS over {len(stamps)} poses, "
-        f"Sim(3)-aligned, scale {world_from_map.scale:.3f}); limit {MAX_POSE_ERROR:.0%}"
+        f"pose error {share:.2%} of the {length:.1f} m path, {still:.0%} of what standing still would get "
+        f"({world_from_map.rms:.3f} m RMS over {len(stamps)} poses, Sim(3)-aligned, scale {world_from_map.scale:.3f}); "
+        f"limits {MAX_POSE_ERROR:.0%}, {MAX_SHARE_OF_STILL:.0%}"
     )
     if share > MAX_POSE_ERROR:
         verdict.failures.append(f"pose error {share:.2%} is above the limit of {MAX_POSE_ERROR:.0%} of the path")
+    if still > MAX_SHARE_OF_STILL:
+        verdict.failures.append(
+            f"pose error is {still:.0%} of what standing still would get, above the limit of {MAX_SHARE_OF_STILL:.0%}"
+        )
     return world_from_map
 
 
@@ -118,22 +126,29 @@ def check_masks(
     world_from_map: Alignment,
     surfaces: Surfaces,
     verdict: Verdict,
+    metric: bool = False,
 ) -> None:
-    """Compare each query's voxel centres (map frame and unit, like `voxel_size`) with what they should cover."""
-    size = voxel_size * world_from_map.scale
+    """Compare each query's voxel centres (map frame and unit, like `voxel_size`) with what they should cover.
+
+    A metric map's voxels are taken to be as large as they say, so that a wrong scale does not widen the tolerance.
+    """
+    size = voxel_size if metric else voxel_size * world_from_map.scale
     tolerance = TOLERANCE_VOXELS * size
-    overlaps = {}
+    overlaps, blind = {}, []
+    everything = thin(surfaces.points, size)
     for text, voxels in masks.items():
         points = surfaces.matching(text)
         if points is not None and len(true_voxels := thin(points, size)) >= MIN_SEEN_VOXELS:
             overlaps[text] = tolerant_iou(world_from_map(voxels), true_voxels, tolerance)
+            blind.append(tolerant_iou(everything, true_voxels, tolerance))
     if not overlaps:
         verdict.failures.append("no query asked for anything that the camera saw")
         return
     mean = float(np.mean(list(overlaps.values())))
     each = ", ".join(f"{text} {overlap:.2f}" for text, overlap in overlaps.items())
     verdict.lines.append(
-        f"mask IoU {mean:.3f} within {TOLERANCE_VOXELS:g} voxels ({tolerance:.2f} m): {each}; limit {MIN_MASK_IOU}"
+        f"mask IoU {mean:.3f} within {TOLERANCE_VOXELS:g} voxels ({tolerance:.2f} m): {each} "
+        f"(masks of everything would get {np.mean(blind):.3f}); limit {MIN_MASK_IOU}"
     )
     if mean < MIN_MASK_IOU:
         verdict.failures.append(f"mask IoU {mean:.3f} is below the limit of {MIN_MASK_IOU}")
