@@ -14,6 +14,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -36,6 +37,12 @@ CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Best effort matches reliable and best-effort cameras alike."""
 QUERY_QOS = QoSProfile(depth=1000)
 """Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
+
+SERVICES: dict[str, Command] = {
+    "clear_queries": lambda pipeline: pipeline.queries.clear(),
+    "reset": lambda pipeline: pipeline.reset(),
+}
+"""What the Trigger services do to the pipeline."""
 
 MakePipeline = Callable[[NodeParameters], Pipeline]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -95,9 +102,10 @@ class PerceptionNode(LifecycleNode):
             self.create_subscription(String, "~/query", lambda text: self._add_query(text.data), QUERY_QOS),
             self.create_subscription(String, "~/query/remove", self._on_remove, QUERY_QOS),
         ]
+        group = ReentrantCallbackGroup()
         self._triggers = [
-            self.create_service(Trigger, "~/clear_queries", self._trigger(lambda pipeline: pipeline.queries.clear())),
-            self.create_service(Trigger, "~/reset", self._trigger(lambda pipeline: pipeline.reset())),
+            self.create_service(Trigger, f"~/{name}", self._trigger(command), callback_group=group)
+            for name, command in SERVICES.items()
         ]
         return super().on_activate(state)
 
@@ -148,11 +156,21 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().warning("command dropped: too many wait already", throttle_duration_sec=1.0)
 
     def _trigger(self, command: Command) -> Callable[[Trigger.Request, Trigger.Response], Any]:
-        """A service that answers once the worker has run the command; meanwhile the executor is free."""
+        """A service that answers once the worker has run the command; meanwhile the executor is free.
+
+        rclpy polls a waiting coroutine when something wakes the executor, and blocks its callback group meanwhile:
+        hence the `wake`, and the services' own group.
+        """
 
         async def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            done: Future = Future(executor=self.executor)
-            if self._worker is None or not self._worker.submit(command, done.set_result):
+            done: Future[BaseException | None] = Future()
+
+            def finish(error: BaseException | None) -> None:
+                done.set_result(error)
+                if self.executor is not None:
+                    self.executor.wake()
+
+            if self._worker is None or not self._worker.submit(command, finish):
                 response.message = "too many commands wait already"
                 return response
             error = await done

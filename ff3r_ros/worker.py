@@ -178,7 +178,11 @@ class Worker:
             self._last_stamp, self._arrival = frame.stamp, arrival
 
     def _window(self) -> None:
-        update = self._pipeline.step()
+        try:
+            update = self._pipeline.step()
+        except Exception:
+            self._pipeline.windows.roll_back()  # the next window must share views with one that is in the map
+            raise
         if update is None:
             return
         self._publish(self._pipeline, update)
