@@ -14,21 +14,22 @@ from ff3r_model.types import Gaussians
 from ff3r_model.voxelize import VoxelizeConfig, voxelize
 
 CHANNELS = 64
+SIDE = 448
+"""Pixels a side of a view; 10 views make 2 million Gaussians, 20 make 4 million."""
 MEMBERS = 4
-"""Mean number of Gaussians per occupied voxel: eight views that overlap by half."""
+"""About how many Gaussians share a voxel."""
+ROOM = (6.0, 4.0, 2.5)
 
 
-def scene(count: int, seed: int = 0) -> tuple[Gaussians, float]:
-    """Gaussians on the six faces of a box room, in random order, and the ε that puts about `MEMBERS` into a voxel."""
+def scene(views: int, side: int = SIDE, seed: int = 0) -> tuple[Gaussians, float]:
+    """One Gaussian per pixel of views into a box room, in the pixels' order as a network gives them, and an ε."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    means = torch.rand(count, 3, generator=generator) * torch.tensor([6.0, 4.0, 2.5])
-    axis = torch.randint(0, 3, (count, 1), generator=generator)
-    means.scatter_(1, axis, 0.01 * torch.randn(count, 1, generator=generator))
-    area = 6 * 4 + 4 * 2.5 + 6 * 2.5
+    means = torch.cat([_view(side, generator) for _ in range(views)])
+    count = len(means)
     gaussians = Gaussians(
         means=means,
         scales=normal(count, 3).exp() * 0.01,
@@ -38,7 +39,24 @@ def scene(count: int, seed: int = 0) -> tuple[Gaussians, float]:
         confidences=normal(count),
         features=normal(count, CHANNELS),
     )
+    width, depth, height = ROOM
+    area = 2 * (width * depth + width * height + depth * height)
     return gaussians, (MEMBERS * area / count) ** 0.5
+
+
+def _view(side: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+    """What a camera of 90° sees from a random place in the room, in a random direction, with 1 % of depth noise."""
+    room = torch.tensor(ROOM)
+    centre = room * (0.2 + 0.6 * torch.rand(3, generator=generator))
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator)).Q
+    grid = torch.linspace(-1, 1, side)
+    rays = torch.stack(
+        [grid[None, :].expand(side, side), grid[:, None].expand(side, side), torch.ones(side, side)], dim=2
+    )
+    directions = rays.flatten(0, 1) @ turn.T
+    distances = (torch.where(directions > 0, room, 0.0) - centre) / directions
+    noise = 1 + 0.01 * torch.randn(side * side, generator=generator)
+    return centre + directions * (distances.amin(dim=1) * noise)[:, None]
 
 
 def published(gaussians: Gaussians, epsilon: float) -> tuple[Int[Tensor, "m 3"], dict[str, Float[Tensor, "m c"]]]:
@@ -53,7 +71,11 @@ def published(gaussians: Gaussians, epsilon: float) -> tuple[Int[Tensor, "m 3"],
     weights = weights / (sums[inverse] + 1e-6)
     merged = {}
     for name in Gaussians.__dataclass_fields__:
-        values = getattr(gaussians, name).flatten(1) if getattr(gaussians, name).ndim > 1 else getattr(gaussians, name)[:, None]
+        values = (
+            getattr(gaussians, name).flatten(1)
+            if getattr(gaussians, name).ndim > 1
+            else getattr(gaussians, name)[:, None]
+        )
         index = inverse[:, None].expand_as(values)
         merged[name] = values.new_zeros(voxels, values.shape[1]).scatter_add(0, index, values * weights[:, None])
     return unique, merged
@@ -61,20 +83,26 @@ def published(gaussians: Gaussians, epsilon: float) -> tuple[Int[Tensor, "m 3"],
 
 def measure(quick: bool, report: Report) -> None:
     """Speed-ups, absolute figures, and how time and memory grow."""
-    sizes = {"2m": 20_000, "4m": 40_000} if quick else {"2m": 2_000_000, "4m": 4_000_000}
+    side = 32 if quick else SIDE
+    sizes = {"2m": 10, "4m": 20}
     ours_seconds = {}
-    for label, count in sizes.items():
-        gaussians, epsilon = scene(count)
+    for label, views in sizes.items():
+        gaussians, epsilon = scene(views, side)
         config = VoxelizeConfig(epsilon)
         ours, theirs = interleaved_seconds(
-            [lambda: voxelize(gaussians, config), lambda: published(gaussians, epsilon)], repeats=3  # noqa: B023
+            [lambda: voxelize(gaussians, config), lambda: published(gaussians, epsilon)],
+            repeats=3,
         )
         ours_seconds[label] = ours
         report.add(f"voxelize_ms_{label}", ours * 1e3, "ms", "with the semantic term")
-        report.add(f"voxelize_published_ms_{label}", theirs * 1e3, "ms", "torch.unique(dim=0) + scatter softmax, without it")
+        report.add(
+            f"voxelize_published_ms_{label}", theirs * 1e3, "ms", "torch.unique(dim=0) + scatter softmax, without it"
+        )
         report.add(f"voxelize_speedup_{label}", theirs / ours, "x")
         del gaussians
-    peaks = {label: fresh_process("benchmarks.voxelize", "--peak", str(count)) for label, count in sizes.items()}
+    peaks = {
+        label: fresh_process("benchmarks.voxelize", "--peak", str(views), str(side)) for label, views in sizes.items()
+    }
     for label, peak in peaks.items():
         report.add(f"voxelize_peak_mb_{label}", peak["ours"] / 2**20, "MiB", "above the input, output included")
         report.add(f"voxelize_published_peak_mb_{label}", peak["published"] / 2**20, "MiB")
@@ -82,15 +110,15 @@ def measure(quick: bool, report: Report) -> None:
     report.add("voxelize_memory_growth", peaks["4m"]["ours"] / peaks["2m"]["ours"], "x", "4M against 2M; 2 is linear")
 
 
-def peaks(count: int) -> dict[str, float]:
+def peaks(views: int, side: int) -> dict[str, float]:
     """Peak memory of both ways, in this process."""
-    gaussians, epsilon = scene(count)
+    gaussians, epsilon = scene(views, side)
     ours = peak_bytes(lambda: voxelize(gaussians, VoxelizeConfig(epsilon)))
     return {"ours": ours, "published": peak_bytes(lambda: published(gaussians, epsilon))}
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
-        print(json.dumps(peaks(int(sys.argv[2]))))
+        print(json.dumps(peaks(int(sys.argv[2]), int(sys.argv[3]))))
     else:
         main("voxelize", measure)

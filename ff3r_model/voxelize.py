@@ -26,7 +26,7 @@ _CPU_BLOCK = 2**12
 """Gaussians per step of `semantic_distance` on a CPU, where a step's features should stay in the cache."""
 _BLOCK = 2**22
 """The same elsewhere, where launches cost more."""
-_POWER_ROUNDS = 4
+_POWER_ROUNDS = 3
 """Power iterations towards the mean rotation; each shrinks the error by the ratio of the two largest eigenvalues."""
 
 
@@ -83,6 +83,14 @@ class Groups:
         """Each voxel's value for each of its members, in the order of `order`."""
         return torch.repeat_interleave(values, self.offsets.diff(), output_size=self.order.shape[0])
 
+    def shared(self) -> tuple[Bool[Tensor, " v"], Bool[Tensor, " n"], Groups]:
+        """Which voxels have more than one member, which members they are, and those voxels alone."""
+        counts = self.offsets.diff()
+        voxels = counts > 1
+        members = self.spread(voxels)
+        offsets = torch.cat([counts.new_zeros(1), counts[voxels].cumsum(0)])
+        return voxels, members, Groups(self.order[members], offsets)
+
     def blocks(self, size: int) -> Iterator[Groups]:
         """Runs of whole voxels with about `size` rows each."""
         steps = torch.arange(0, self.order.shape[0], size, device=self.offsets.device)
@@ -99,8 +107,8 @@ def voxelize(gaussians: Gaussians, config: VoxelizeConfig) -> VoxelizedGaussians
 
     Equation 5 gives the cell, round(mean / ε); equation 6 the prototype, the plain mean of the members' features;
     equation 7 the weights, the softmax over the cell of C − λ·(1 − cos(feature, prototype)); equation 8 every
-    attribute, Σ w·a, where rotations are averaged as rotations (`mean_rotation`). Gaussians with values that are not
-    finite or cells out of range are dropped and counted. Differentiable in all attributes.
+    attribute, Σ w·a, where rotations are averaged as rotations (`mean_rotation`, here with w ≥ 0). Gaussians with
+    values that are not finite or cells out of range are dropped and counted. Differentiable in all attributes.
     """
     usable = _usable(gaussians, config.epsilon)
     dropped = len(gaussians) - int(usable.sum())
@@ -111,9 +119,7 @@ def voxelize(gaussians: Gaussians, config: VoxelizeConfig) -> VoxelizedGaussians
     if not len(cells):
         return VoxelizedGaussians(gaussians, cells, gaussians.confidences, config.epsilon, dropped)
     groups = group(cells)
-    distance = semantic_distance(gaussians.features, groups)
-    logits = gaussians.confidences.index_select(0, groups.order) - config.distance_weight * distance
-    weights, log_mass = _softmax(logits, groups)
+    weights, log_mass = _softmax(_logits(gaussians, groups, config.distance_weight), groups)
     occupied = cells.index_select(0, groups.order[groups.offsets[:-1]])
     return VoxelizedGaussians(_average(gaussians, weights, groups), occupied, log_mass, config.epsilon, dropped)
 
@@ -139,35 +145,35 @@ def semantic_distance(features: Float[Tensor, "all c"], groups: Groups) -> Float
     A feature of zeros resembles nothing: 1.
     """
     smallest = torch.finfo(features.dtype).tiny
-    norms = torch.linalg.vector_norm(features, dim=1).clamp_min(smallest).index_select(0, groups.order)
     cosines = []
     for block in groups.blocks(_CPU_BLOCK if features.device.type == "cpu" else _BLOCK):
-        prototypes = block.sum(features)
-        lengths = torch.linalg.vector_norm(prototypes, dim=1).clamp_min(smallest)
+        prototypes, rows = block.sum(features), features.index_select(0, block.order)
+        lengths = torch.linalg.vector_norm(prototypes, dim=1)
         voxel = block.spread(torch.arange(len(block), device=features.device))
-        dots = torch.linalg.vecdot(features.index_select(0, block.order), prototypes.index_select(0, voxel))
-        cosines.append(dots / lengths.index_select(0, voxel))
-    return 1 - torch.cat(cosines) / norms
+        dots = torch.linalg.vecdot(rows, prototypes.index_select(0, voxel))
+        scale = torch.linalg.vector_norm(rows, dim=1) * lengths.index_select(0, voxel)
+        cosines.append(dots / scale.clamp_min(smallest))
+    return 1 - torch.cat(cosines)
 
 
 def mean_rotation(
     quaternions: Float[Tensor, "all 4"], weights: Float[Tensor, " n"], groups: Groups
 ) -> Float[Tensor, "v 4"]:
-    """The weighted mean of each voxel's rotations, wxyz with w ≥ 0: the dominant eigenvector of Σ w·q·qᵀ.
+    """The weighted mean of each voxel's rotations, of unit norm: the dominant eigenvector of Σ w·q·qᵀ.
 
     The sum does not see the signs of the quaternions, and its dominant eigenvector is the mean in the chordal sense
-    (Markley et al. 2007). Power iteration starts from the column with the largest diagonal, which is itself a
-    sign-consistent weighted mean, so a few rounds suffice wherever the rotations have a common direction.
+    (Markley et al. 2007). Power iteration starts from the row with the largest diagonal, which is itself a
+    sign-consistent weighted mean, so a few rounds suffice wherever the rotations have a common direction. The matrix
+    has trace 1, so no number leaves its range on the way.
     """
     parts = (quaternions[:, part].index_select(0, groups.order) for part in range(4))
     matrix = torch.stack([groups.sum(quaternions, weights * part) for part in parts], dim=1)
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2).T.contiguous()
-    largest = diagonal.max(dim=0).indices
-    vector = matrix.gather(2, largest[:, None, None].expand(-1, 4, 1))
+    largest = torch.diagonal(matrix, dim1=1, dim2=2).max(dim=1).indices
+    first = torch.arange(0, 4 * len(largest), 4, device=largest.device)
+    vector = matrix.flatten(0, 1).index_select(0, first + largest)[:, :, None]
     for _ in range(_POWER_ROUNDS):
-        vector = matrix @ normalize(vector, dim=1)
-    quaternion = normalize(vector.squeeze(2), dim=1)
-    return torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)
+        vector = matrix @ vector
+    return normalize(vector.squeeze(2), dim=1)
 
 
 def _usable(gaussians: Gaussians, epsilon: float) -> Bool[Tensor, " n"]:
@@ -177,6 +183,26 @@ def _usable(gaussians: Gaussians, epsilon: float) -> Bool[Tensor, " n"]:
     for part in (gaussians.scales, gaussians.quaternions, gaussians.harmonics.flatten(1), gaussians.features):
         total = total + part.sum(dim=1)
     return in_range & torch.isfinite(total)
+
+
+def _logits(gaussians: Gaussians, groups: Groups, distance_weight: float) -> Float[Tensor, " n"]:
+    """C − λd of equation 7, in the order of `groups.order`. A Gaussian that is alone is its own prototype: d = 0."""
+    confidences = gaussians.confidences.index_select(0, groups.order)
+    _, members, shared = groups.shared()
+    if distance_weight == 0 or not len(shared):
+        return confidences
+    distance = semantic_distance(gaussians.features, shared)
+    return confidences - distance_weight * torch.zeros_like(confidences).masked_scatter(members, distance)
+
+
+def _rotations(quaternions: Float[Tensor, "n 4"], weights: Float[Tensor, " n"], groups: Groups) -> Float[Tensor, "v 4"]:
+    """The mean rotation of each voxel, w ≥ 0."""
+    means = groups.sum(quaternions, weights)
+    voxels, members, shared = groups.shared()
+    if len(shared):
+        rows = voxels.nonzero().squeeze(1)
+        means = means.index_copy(0, rows, mean_rotation(quaternions, weights[members], shared))
+    return torch.where(means[:, :1] < 0, -means, means)
 
 
 def _softmax(logits: Float[Tensor, " n"], groups: Groups) -> tuple[Float[Tensor, " n"], Float[Tensor, " v"]]:
@@ -193,7 +219,7 @@ def _average(gaussians: Gaussians, weights: Float[Tensor, " n"], groups: Groups)
     return Gaussians(
         means=groups.sum(gaussians.means, weights),
         scales=groups.sum(gaussians.scales, weights),
-        quaternions=mean_rotation(gaussians.quaternions, weights, groups),
+        quaternions=_rotations(gaussians.quaternions, weights, groups),
         harmonics=groups.sum(gaussians.harmonics.flatten(1), weights).unflatten(1, gaussians.harmonics.shape[1:]),
         opacities=scalars[:, 0],
         confidences=scalars[:, 1],
