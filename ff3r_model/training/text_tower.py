@@ -43,12 +43,14 @@ logger = logging.getLogger(__name__)
 class DistillConfig:
     """Choices of the distillation; the paper has no such step, so all of them are ours."""
 
-    steps: int = 5000
+    steps: int = 4000
     batch: int = 256
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
+    bfloat16: bool = True
+    """Matrix products in bfloat16: 1.6 times as fast on a CPU that knows it. The loss and the weights stay float32."""
     contrastive_weight: float = 0.1
     temperature: float = 0.05
     """Of the contrastive term: a phrase's own target against those of the batch's other phrases."""
@@ -124,7 +126,6 @@ def start_table(encoder: TextEncoder, phrases: Sequence[str], targets: Float[Ten
 
 def distil(encoder: TextEncoder, lesson: Lesson, config: DistillConfig) -> list[float]:
     """Trains `encoder` in place on its own device; returns the loss of every step."""
-    device = next(encoder.parameters()).device
     optimizer = torch.optim.AdamW(_groups(encoder, config), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=min(0.5, config.warmup / config.steps)
@@ -134,7 +135,7 @@ def distil(encoder: TextEncoder, lesson: Lesson, config: DistillConfig) -> list[
     encoder.train()
     for _ in (progress := tqdm(range(config.steps), desc="text tower", mininterval=5)):
         batch = draw(lesson, config, generator)
-        losses.append(_step(encoder, lesson, batch.to(device), optimizer, config))
+        losses.append(_step(encoder, lesson, batch, optimizer, config))
         schedule.step()
         progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     encoder.eval()
@@ -152,9 +153,11 @@ def _groups(encoder: TextEncoder, config: DistillConfig) -> list[dict[str, Any]]
 def _step(
     encoder: TextEncoder, lesson: Lesson, batch: Tensor, optimizer: torch.optim.Optimizer, config: DistillConfig
 ) -> float:
-    tokens, rows = lesson.tokens[batch], lesson.rows[batch]
-    tokens = tokens[:, : int((tokens != 0).sum(1).max())]
-    loss = distillation_loss(encoder(tokens), lesson.targets[rows], rows, config)
+    device = next(encoder.parameters()).device
+    rows = lesson.rows[batch]
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        features = features_by_length(encoder, lesson.tokens[batch].to(device))
+    loss = distillation_loss(features.float(), lesson.targets[rows].to(device), rows.to(device), config)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(encoder.parameters(), config.clip)
@@ -162,11 +165,21 @@ def _step(
     return loss.item()
 
 
+def features_by_length(
+    encoder: TextEncoder, tokens: Int[Tensor, "batch length"], parts: int = 4
+) -> Float[Tensor, "batch dim"]:
+    """The tower's output, computed in parts of like length: half of a mixed batch is padding."""
+    lengths = (tokens != 0).sum(1)
+    order = lengths.argsort()
+    features = [encoder(tokens[part, : int(lengths[part].max())]) for part in order.chunk(parts)]
+    return torch.cat(features)[order.argsort()]
+
+
 def agreement(
     encoder: TextEncoder, phrases: Sequence[str], targets: Float[Tensor, "n dim"], classes: Float[Tensor, "c dim"]
 ) -> dict[str, float]:
     """Mean and least cosine to the targets, and how often tower and teacher choose the same nearest class."""
-    vectors = encoder.encode(list(phrases))
+    vectors = encoder.encode(list(phrases)).to(targets)
     cosine = (vectors * targets).sum(-1)
     agree = (vectors @ classes.T).argmax(-1) == (targets @ classes.T).argmax(-1)
     return {
@@ -186,7 +199,7 @@ def evaluate(
         "indoor": indoor,
         "held_out": corpus.held_out,
     }
-    figures = {}
+    figures: dict[str, float] = {}
     for name, phrases in groups.items():
         if phrases:
             wanted = torch.stack([targets[phrase] for phrase in phrases])

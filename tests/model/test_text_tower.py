@@ -15,6 +15,7 @@ from ff3r_model.training.text_tower import (
     distil,
     distillation_loss,
     draw,
+    features_by_length,
     make_lesson,
     start_table,
     teach,
@@ -106,6 +107,13 @@ def test_the_table_starts_at_the_words_targets():
     assert start_table(encoder, [*NOUNS, "red chair"], targets) == len(NOUNS)
     rows = encoder.tower.token_embedding(encoder.tokenize(NOUNS)[:, 1])
     torch.testing.assert_close(rows @ rows.T, targets[:-1] @ targets[:-1].T, atol=1e-4, rtol=1e-3)
+
+
+def test_parts_of_like_length_change_nothing(toy):
+    corpus, phrases, targets = toy
+    encoder = TextEncoder(SMALL)
+    tokens = make_lesson(encoder, corpus, phrases, targets).tokens[:13]
+    torch.testing.assert_close(features_by_length(encoder, tokens), encoder(tokens), atol=1e-5, rtol=1e-4)
 
 
 def test_teaching_asks_only_for_what_the_cache_lacks(tmp_path):
