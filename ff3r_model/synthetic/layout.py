@@ -73,10 +73,13 @@ class Layout:
         """Add a thing if it fits inside the room and touches nothing."""
         parts = moved(model.parts, turn(yaw), position)
         bounds = part_bounds(parts)
-        inside = bool((bounds[0] > self.low - 1e-6).all() and (bounds[1] < self.high + 1e-6).all())
-        if not inside or any(_overlap(bounds, other) for other in self.taken):
+        if not self.holds(bounds) or any(_overlap(bounds, other) for other in self.taken):
             return None
         return self.add(name, model, parts, yaw, position, bounds)
+
+    def holds(self, bounds: np.ndarray) -> bool:
+        """Whether a bounding box lies inside the room."""
+        return bool((bounds[0] > self.low - 1e-6).all() and (bounds[1] < self.high + 1e-6).all())
 
     def add(
         self, name: str, model: Model, parts: tuple[Part, ...], yaw: float, position: Sequence[float] | np.ndarray,
@@ -234,7 +237,7 @@ def _stand_on(layout: Layout, host: Placed, name: str, model: Model) -> None:
     x0, x1, y0, y1, z = host.model.top
     low, high = model.bounds
     x0, x1, y0, y1 = x0 - low[0], x1 - high[0], y0 - low[1], y1 - high[1]
-    if x0 > x1 or y0 > y1 or host.position[2] + z + high[2] > layout.high[2]:
+    if x0 > x1 or y0 > y1:
         return
     others = [box for thing, box in zip(layout.things, layout.taken, strict=True) if thing is not host]
     for _ in range(ATTEMPTS):
@@ -243,7 +246,7 @@ def _stand_on(layout: Layout, host: Placed, name: str, model: Model) -> None:
         yaw = host.yaw + layout.rng.uniform(-15, 15)
         parts = moved(model.parts, turn(yaw), position)
         bounds = part_bounds(parts)
-        if not any(_overlap(bounds, other) for other in others):
+        if layout.holds(bounds) and not any(_overlap(bounds, other) for other in others):
             layout.add(name, model, parts, yaw, position, bounds)
             return
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,8 +11,6 @@ from ff3r_model.synthetic.camera import look_along
 from ff3r_model.synthetic.rooms import Room
 from ff3r_model.synthetic.tour import Tour, plan_tour
 from ff3r_model.synthetic.viewpoints import overlapping_viewpoints
-
-Kind = Literal["robot", "handheld", "random"]
 
 DEFAULT_STEP: dict[str, float] = {"robot": 0.05, "handheld": 0.08, "random": 0.4}
 DEGREES_PER_METRE = 60.0
@@ -28,7 +24,7 @@ SPACING = 0.02
 
 
 def make_trajectory(
-    room: Room, seed: int, views: int, kind: Kind = "robot", step: float | None = None
+    room: Room, seed: int, views: int, kind: str = "robot", step: float | None = None
 ) -> Float[Tensor, "views 4 4"]:
     """Poses world_from_camera (OpenCV axes, metres) of a smooth tour, or of overlapping viewpoints for training.
 

@@ -63,7 +63,7 @@ def test_things_lie_inside_and_apart(rooms: list[Room]) -> None:
             assert (np.array(thing.high) <= room.high.numpy() + 1e-4).all()
             for other in things[:k]:
                 if not {thing.name, other.name} & {"sofa", "bed", "desk", "bookshelf"}:
-                    assert volume_shared(thing, other) < 0.01, (room.seed, thing, other)
+                    assert volume_shared(thing, other) < 0.03, (room.seed, thing, other)
 
 
 def test_nothing_floats(rooms: list[Room]) -> None:

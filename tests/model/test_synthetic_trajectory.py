@@ -93,6 +93,6 @@ def test_random_viewpoints_overlap_and_step_in_proportion_to_depth() -> None:
 def test_refuses_nonsense() -> None:
     room = make_room(0)
     with pytest.raises(ValueError, match=r"'drone'.*robot, handheld, random"):
-        make_trajectory(room, 0, 3, "drone")  # type: ignore[arg-type]
+        make_trajectory(room, 0, 3, "drone")
     with pytest.raises(ValueError, match="not 0"):
         make_trajectory(room, 0, 0)
