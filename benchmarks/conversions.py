@@ -24,7 +24,9 @@ from ff3r_ros.images_in import decode_image
 
 DTYPE = np.dtype([(name, np.int32 if name == "query_id" else np.float32) for name in FIELDS])
 POINT_FIELDS = [
-    PointField(name=name, offset=4 * i, datatype=PointField.INT32 if name == "query_id" else PointField.FLOAT32, count=1)
+    PointField(
+        name=name, offset=4 * i, datatype=PointField.INT32 if name == "query_id" else PointField.FLOAT32, count=1
+    )
     for i, name in enumerate(FIELDS)
 ]
 

@@ -53,7 +53,10 @@ class CameraParameters:
     ahead: int = parameter(16, "Frames prepared ahead, so that the rate holds.", low=1, high=1000, change="never")
     frame_id: str = parameter("camera_optical", "Optical frame of the images.", change="never")
     image_transport: str = parameter(
-        "raw", "Publish `image`, `image/compressed` (JPEG) or both.", choices=("raw", "compressed", "both"), change="never"
+        "raw",
+        "Publish `image`, `image/compressed` (JPEG) or both.",
+        choices=("raw", "compressed", "both"),
+        change="never",
     )
     reliable: bool = parameter(False, "Reliable instead of best-effort images.", change="never")
 

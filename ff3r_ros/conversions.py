@@ -58,9 +58,7 @@ def path_message(frame: str, trajectory: Iterable[tuple[int, Float[Tensor, "4 4"
     return Path(header=Header(stamp=newest, frame_id=frame), poses=poses)
 
 
-def transform_message(
-    stamp: int, parent: str, child: str, parent_from_child: Float[Tensor, "4 4"]
-) -> TransformStamped:
+def transform_message(stamp: int, parent: str, child: str, parent_from_child: Float[Tensor, "4 4"]) -> TransformStamped:
     """TF's form of parent_from_child."""
     x, y, z = parent_from_child[:3, 3].tolist()
     rotation = quaternion_message(parent_from_child[:3, :3])

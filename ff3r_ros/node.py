@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -37,12 +39,6 @@ CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Best effort matches reliable and best-effort cameras alike."""
 QUERY_QOS = QoSProfile(depth=1000)
 """Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
-
-SERVICES: dict[str, Command] = {
-    "clear_queries": lambda pipeline: pipeline.queries.clear(),
-    "reset": lambda pipeline: pipeline.reset(),
-}
-"""What the Trigger services do to the pipeline."""
 
 MakePipeline = Callable[[NodeParameters], Pipeline]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -105,7 +101,7 @@ class PerceptionNode(LifecycleNode):
         group = ReentrantCallbackGroup()
         self._triggers = [
             self.create_service(Trigger, f"~/{name}", self._trigger(command), callback_group=group)
-            for name, command in SERVICES.items()
+            for name, command in self._commands().items()
         ]
         return super().on_activate(state)
 
@@ -138,11 +134,12 @@ class PerceptionNode(LifecycleNode):
         self._worker = self._topics = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        arrival = time.monotonic()
         frame = self._camera.take_image(message)
         if frame is None or self._worker is None or self._topics is None:
             return
         self._topics.camera_frame = self._settings.camera_frame or frame.frame_id
-        self._worker.offer(frame)
+        self._worker.offer(frame, arrival)
 
     def _add_query(self, text: str) -> None:
         self._submit(lambda pipeline: pipeline.queries.add(text))
@@ -150,6 +147,20 @@ class PerceptionNode(LifecycleNode):
     def _on_remove(self, message: String) -> None:
         """By text, or by id where no query has this text."""
         self._submit(lambda pipeline: _remove_query(pipeline, message.data))
+
+    def _commands(self) -> dict[str, Command]:
+        """What the Trigger services do to the pipeline."""
+        return {
+            "clear_queries": lambda pipeline: pipeline.queries.clear(),
+            "reset": lambda pipeline: pipeline.reset(),
+            "save_map": lambda pipeline: pipeline.save(self._map_file()),
+            "load_map": lambda pipeline: pipeline.load(self._map_file()),
+        }
+
+    def _map_file(self) -> Path:
+        if not self._settings.map_file:
+            raise ParameterError("the parameter map_file is empty: set it to the file to save to or load from")
+        return Path(self._settings.map_file).expanduser()
 
     def _submit(self, command: Command) -> None:
         if self._worker is None or not self._worker.submit(command):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,7 +45,9 @@ class NodeParameters:
     weights: str = parameter("", "Checkpoint (safetensors). Empty: the nano weights that come with the package.")
     device: str = parameter("auto", "Where the network runs: auto (an accelerator if there is one), or torch's name.")
     image_transport: str = parameter(
-        "raw", "raw: `image` is sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.", choices=("raw", "compressed")
+        "raw",
+        "raw: `image` is sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.",
+        choices=("raw", "compressed"),
     )
     image_is_rectified: bool = parameter(
         False, "The images are free of distortion already (image_rect topics): use P of camera_info, undo nothing."
@@ -60,8 +61,8 @@ class NodeParameters:
         True, "Publish TF map -> camera. Turn off where something else places the camera in the TF tree."
     )
     views: int = parameter(8, "Views per window of the network.", low=2, high=64)
-    overlap: int = parameter(4, "Keyframes that a window shares with the one before (less than `views`).", low=1, high=63)
-    long_side: int = parameter(112, "Long side of the network's images in pixels: 112 nano, 448 full.", low=28, high=1024)
+    overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)
+    long_side: int = parameter(112, "Long side of the network's images, pixels: 112 nano, 448 full.", low=28, high=1024)
     voxel_size: float = parameter(
         0.05, "Edge of the map's voxels: metres once the map is metric, window units before.", low=1e-4, high=10.0
     )
@@ -76,6 +77,7 @@ class NodeParameters:
     max_cloud_points: int = parameter(
         200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"
     )
+    map_file: str = parameter("", "File for the services ~/save_map and ~/load_map.", change="always")
     grid_low: float = parameter(
         -100.0, "Voxels below this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
     )
@@ -83,10 +85,10 @@ class NodeParameters:
         100.0, "Voxels above this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
     )
     inbox_frames: int = parameter(
-        64, "Images that wait while the network runs; beyond, every second one is dropped and counted.", low=2, high=4096
+        64, "Images that wait while the network runs; beyond, every second one is dropped.", low=2, high=4096
     )
     time_jump_reset: float = parameter(
-        1.0, "Seconds that stamps must jump back (a bag that loops) for the frame buffer to start over.", low=0.0, high=1e6
+        1.0, "Seconds that stamps must jump back (a bag that loops) for frames to start over.", low=0.0, high=1e6
     )
     diagnostics_period: float = parameter(1.0, "Seconds between diagnostics.", low=0.05, high=60.0, change="never")
 
@@ -158,7 +160,8 @@ def descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
         read_only=about["change"] == "never",
     )
     if about["low"] is not None and isinstance(_default(field), float):
-        result.floating_point_range = [FloatingPointRange(from_value=float(about["low"]), to_value=float(about["high"]))]
+        bounds = FloatingPointRange(from_value=float(about["low"]), to_value=float(about["high"]))
+        result.floating_point_range = [bounds]
     elif about["low"] is not None:
         result.integer_range = [IntegerRange(from_value=int(about["low"]), to_value=int(about["high"]))]
     return result

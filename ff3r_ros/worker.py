@@ -100,15 +100,18 @@ class Worker:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def offer(self, frame: Frame) -> None:
-        """Hand over a frame. While the network runs frames wait; too many are thinned by every second one."""
+    def offer(self, frame: Frame, arrival: float) -> None:
+        """Hand over a frame, and when its message came (`time.monotonic`).
+
+        While the network runs frames wait; too many are thinned by every second one.
+        """
         with self._wake:
             self._received += 1
             if len(self._frames) >= self._capacity:
                 before = len(self._frames)
                 self._frames = self._frames[-1::-2][::-1]
                 self._backlog += before - len(self._frames)
-            self._frames.append((frame, time.monotonic()))
+            self._frames.append((frame, arrival))
             self._wake.notify()
 
     def submit(self, command: Command, done: Done | None = None) -> bool:
@@ -156,8 +159,9 @@ class Worker:
             self.status = replace(self.status, refused_queries=count, last_refusal=str(refusal))
             _finish(done, refusal)
         except Exception as error:
+            log.error("%s: %s", type(error).__name__, error)
+            self.status = replace(self.status, last_error=str(error))
             _finish(done, error)
-            self._failed(error)
         else:
             _finish(done, None)
             return True

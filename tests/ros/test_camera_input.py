@@ -30,7 +30,7 @@ def image_message(width: int = WIDTH, height: int = HEIGHT, stamp: int = 5, valu
 
 
 def project_distorted(rays: np.ndarray, model: str, distortion: tuple[float, ...]) -> np.ndarray:
-    """Pixels of (x/z, y/z) directions by the models' definitions (OpenCV's documentation), pixel centres at integers."""
+    """Pixels (centres at integers) of (x/z, y/z) directions, by the models' definitions in OpenCV's documentation."""
     x, y = rays.T
     r2 = x * x + y * y
     if model in ("equidistant", "fisheye"):

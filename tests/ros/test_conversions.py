@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from ff3r_model.queries import Mask, Query, project_mask
 from ff3r_ros import conversions
 
 
@@ -20,14 +18,14 @@ def some_pose(seed: int) -> torch.Tensor:
     return torch.from_numpy(matrix).float()
 
 
-def mask(indices: list[list[int]], voxel_size: float = 0.1, scores: list[float] | None = None) -> Any:
-    return SimpleNamespace(
-        query=SimpleNamespace(id=7, text="red chair"),
+def mask(indices: list[list[int]], scores: list[float]) -> Mask:
+    return Mask(
+        query=Query(7, "red chair", torch.zeros(4)),
         threshold=0.5,
-        voxel_size=voxel_size,
-        origin=torch.full((3,), -voxel_size / 2),
+        voxel_size=0.1,
+        origin=torch.full((3,), -0.05),
         indices=torch.tensor(indices, dtype=torch.int32).reshape(-1, 3),
-        scores=torch.tensor(scores if scores is not None else [0.9] * len(indices)),
+        scores=torch.tensor(scores),
         metric=True,
     )
 
@@ -57,32 +55,26 @@ def test_path_and_transform() -> None:
 
 
 def test_mask_lists_its_voxels() -> None:
-    message = conversions.mask_message(conversions.header(1, "map"), mask([[0, 1, 2], [-3, 4, -5]], scores=[0.5, 1.0]))
+    message = conversions.mask_message(conversions.header(1, "map"), mask([[0, 1, 2], [-3, 4, -5]], [0.5, 1.0]))
     assert list(message.indices) == [0, 1, 2, -3, 4, -5] and list(message.scores) == [0.5, 1.0]
     assert (message.query_id, message.query, message.metric) == (7, "red chair", True)
     assert message.origin.x == pytest.approx(-0.05)
 
 
 def test_grid_from_above() -> None:
-    """A voxel's corner lies at origin + size · index; two voxels of one column are one cell."""
-    grid = conversions.grid_message(conversions.header(1, "map"), mask([[2, -1, 0], [2, -1, 9], [4, 1, 3]]))
-    assert (grid.info.width, grid.info.height) == (3, 3)
-    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15))
-    assert np.array(grid.data).reshape(3, 3).tolist() == [[100, 0, 0], [0, 0, 0], [0, 0, 100]]
-    assert grid.info.resolution == pytest.approx(0.1) and grid.info.origin.orientation.w == 1.0
-
-
-def test_stray_voxel_coarsens_the_grid() -> None:
-    far = 10**6
-    grid = conversions.grid_message(conversions.header(1, "map"), mask([[0, 0, 0], [far, far, 0]], voxel_size=0.05))
-    assert len(grid.data) <= conversions.MAX_GRID_CELLS
-    assert grid.info.width * grid.info.resolution >= far * 0.05
-    cells = np.array(grid.data).reshape(grid.info.height, grid.info.width)
-    assert cells[0, 0] == 100 and cells[-1, -1] == 100 and (cells == 100).sum() == 2
+    """Rows along y from the lower left corner, in ROS' order; two voxels of one column are one cell."""
+    shape = mask([[2, -1, 0], [2, -1, 9], [4, 1, 3]], [0.5, 0.9, 1.0])
+    flat = project_mask(shape, (-10, 10), 0.1, observed=torch.tensor([[3, 0, 0]], dtype=torch.int32))
+    grid = conversions.grid_message(conversions.header(1, "map"), flat)
+    assert (grid.info.width, grid.info.height) == (3, 3) and grid.info.origin.orientation.w == 1.0
+    assert np.array(grid.data).reshape(3, 3).tolist() == [[90, -1, -1], [-1, 0, -1], [-1, -1, 100]]
+    assert grid.info.resolution == pytest.approx(0.1)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.2, -0.1), abs=0.051)
 
 
 def test_empty_mask_is_an_empty_grid() -> None:
-    grid = conversions.grid_message(conversions.header(1, "map"), mask([]))
+    flat = project_mask(mask([], []), (-10, 10), 0.1)
+    grid = conversions.grid_message(conversions.header(1, "map"), flat)
     assert len(grid.data) == 0 and grid.info.width == 0 and grid.info.height == 0
 
 
