@@ -86,7 +86,7 @@ class Viewer:
         self._rows: dict[int, _Row] = {}
         self._masked: set[int] = set()
         self._voxel_size = 0.05
-        self._framed = False
+        self._framed: ndarray | None = None
         self._build_scene()
         self._build_panel()
 
@@ -106,8 +106,7 @@ class Viewer:
         self._voxel_size = voxel_size
         self._cloud = (points[::stride], colors[::stride], voxel_size * stride ** (1 / 3))
         self._draw_cloud()
-        if len(points) and not self._framed:
-            self._framed = True
+        if len(points):
             self._look_at(points)
 
     def show_path(self, positions: Float[ndarray, "n 3"]) -> None:
@@ -166,7 +165,7 @@ class Viewer:
     def _build_scene(self) -> None:
         self._server.scene.set_up_direction("+z")
         self._server.scene.world_axes.visible = False
-        self._server.scene.add_frame("/map", axes_length=0.3, axes_radius=0.01)
+        self._server.scene.add_frame("/map", axes_length=0.2, axes_radius=0.006)
         self._server.initial_camera.position = (-3.0, 0.0, 4.0)
         self._server.initial_camera.look_at = (1.0, 0.0, -0.5)
 
@@ -267,13 +266,17 @@ class Viewer:
             row.remove.remove()
 
     def _look_at(self, points: Float[ndarray, "n 3"]) -> None:
-        """Place every camera so that it sees the whole map from above and behind."""
-        low, high = np.quantile(points, (0.02, 0.98), axis=0)
-        centre, reach = (low + high) / 2, float(np.linalg.norm(high - low))
+        """Where browsers start: seeing the whole map from above and behind. Those that look already move only once."""
+        low, high = np.quantile(points[:: 1 + len(points) // 10_000], (0.02, 0.98), axis=0)
+        if self._framed is not None and np.abs(self._framed - [low, high]).max() < 0.1 * np.linalg.norm(high - low):
+            return
+        centre, reach = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
         position = centre + reach * np.array([-0.65, 0.1, 0.7])
         self._server.initial_camera.look_at, self._server.initial_camera.position = centre, position
-        for client in self._server.get_clients().values():
-            client.camera.position, client.camera.look_at = position, centre
+        if self._framed is None:
+            for client in self._server.get_clients().values():
+                client.camera.position, client.camera.look_at = position, centre
+        self._framed = np.array([low, high])
 
 
 def _query_line(query: ShownQuery) -> str:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import random
 import re
-import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from ff3r_ros.domain import free_domain, isolated_environment
 from ff3r_ros.processes import Child, ChildDied, stop_all, tail
 
 # Torch and ROS load inside functions: they take seconds, in which the children start already.
@@ -38,12 +37,12 @@ DEMO_SEED = 1
 """Of the room and the camera's tour."""
 FIELD_OF_VIEW = 70.0
 """Degrees, horizontal."""
-QUERIES_FOR_RECORDINGS = ("chair", "table", "door", "window")
+QUERIES_FOR_RECORDINGS = ("floor", "wall", "chair", "table")
 STARTUP_SECONDS = 120.0
 """The perception node must be active by then. Slow: a first start without caches on a small machine."""
-STATUS_KEYS = ("frames in", "windows", "latency", "voxels", "map bytes", "queries")
-DOMAINS = range(1, 102)
-"""DDS domains whose ports lie below those that Linux hands out by itself."""
+
+
+EXIT_INTERRUPTED = 130
 
 
 class DemoError(RuntimeError):
@@ -75,16 +74,18 @@ class Truth:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; 0 when all went well, 1 when a check failed, 2 when it could not run."""
+    """Run the demo; 0 when all went well, 1 when a check failed, 2 when it could not run, 130 when cut short."""
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # whoever pipes the demo sees its lines at once
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
         _check_source(options)
         return _run(options)
     except KeyboardInterrupt:
-        print("\nstopped")
-        return 0
+        print("\nstopped" + (" before the verdict" if options.seconds is not None else ""))
+        return 0 if options.seconds is None else EXIT_INTERRUPTED
     except (DemoError, ChildDied) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 2
@@ -126,6 +127,8 @@ def _run(options: Options) -> int:
         f"logs: {logs}\njoin from another shell: export ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
     )
     children: list[Child] = []
+    started = time.monotonic()
+    print(f"starting the camera, {'the viewer, ' if options.viewer else ''}the perception node …")
     try:
         children.append(_start("camera", "ff3r_ros.camera_node", _camera_arguments(options), logs))
         if options.viewer:
@@ -135,49 +138,13 @@ def _run(options: Options) -> int:
         with _monitoring() as (monitor, executor):
             _activate(children)
             url = _viewer_url(children, logs) if options.viewer else "none"
-            print(f"viewer: {url}")
+            print(f"all up after {time.monotonic() - started:.1f} s\nviewer: {url}")
             queries = truth.queries if truth else list(QUERIES_FOR_RECORDINGS)
             _watch(options, children, monitor, executor, queries)
             return _judge(monitor, truth) if options.seconds is not None else 0
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave children behind
         stop_all(children)
-
-
-def isolated_environment(domain: int) -> dict[str, str]:
-    """Variables that keep DDS on this machine and in one domain, and let it carry large clouds."""
-    variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    profiles = _config_file("fastdds_large_data.xml")
-    if profiles is not None:
-        old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # Fast DDS 2; later ones warn about the old name
-        variables["FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(profiles)
-    return variables
-
-
-def free_domain() -> int:
-    """A domain in which no participant on this machine listens."""
-    for domain in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7410 + 250 * domain))  # where a domain's first participant listens
-                return domain
-            except OSError:
-                continue
-    raise DemoError("no free DDS domain on this machine")
-
-
-def _config_file(name: str) -> Path | None:
-    """A file of `config/`: beside the package in a checkout, else in the installed share folder."""
-    beside = Path(__file__).resolve().parents[1] / "config" / name
-    if beside.exists():
-        return beside
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-    try:
-        installed = Path(get_package_share_directory("ff3r_ros")) / "config" / name
-    except PackageNotFoundError:
-        return None
-    return installed if installed.exists() else None
 
 
 def _start(name: str, module: str, ros_arguments: list[str], logs: Path) -> Child:
@@ -270,7 +237,9 @@ def _watch(
     queries: list[str],
 ) -> None:
     """Spin, ask the queries once somebody listens, show the status, until the time is over or Ctrl-C."""
-    show, next_status, asked = _status_line(), 0.0, False
+    from ff3r_ros.demo_status import status_line
+
+    show, next_status, asked = status_line(), 0.0, False
     end = time.monotonic() + options.seconds if options.seconds is not None else float("inf")
     while time.monotonic() < end:
         executor.spin_once(timeout_sec=0.1)
@@ -285,32 +254,6 @@ def _watch(
                 child.check()
             show(monitor)
     print()
-
-
-def _status_line() -> Callable[[DemoMonitor], None]:
-    """Shows the status: one live line on a terminal, one line every five seconds elsewhere."""
-    terminal, last = sys.stdout.isatty(), [0.0]
-
-    def show(monitor: DemoMonitor) -> None:
-        if terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r{status_text(monitor.status, monitor.images)[:width]}\x1b[K", end="", flush=True)
-        elif time.monotonic() - last[0] > 5:
-            last[0] = time.monotonic()
-            print(status_text(monitor.status, monitor.images), flush=True)
-
-    return show
-
-
-def status_text(status: dict[str, str], images: int) -> str:
-    """One line of the perception node's figures."""
-    if not status:
-        return f"images sent {images}, waiting for the perception node …"
-    values = {key: status.get(key, "?") for key in STATUS_KEYS}
-    if values["map bytes"].isdigit():
-        values["map bytes"] = f"{int(values['map bytes']) / 1e6:.1f} MB"
-    values["latency"] = f"{values['latency']} s"
-    return " · ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _judge(monitor: DemoMonitor, truth: Truth | None) -> int:

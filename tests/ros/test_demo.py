@@ -24,8 +24,9 @@ from ff3r_model.checkpoint import save_checkpoint
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.synthetic import CLASSES, COLORS, make_room, make_trajectory
 from ff3r_model.text import TextConfig, TextEncoder
-from ff3r_ros import demo, demo_check
+from ff3r_ros import demo, demo_check, domain
 from ff3r_ros.demo_check import Surfaces, Verdict, check_masks, check_poses, thin, tolerant_iou, umeyama
+from ff3r_ros.demo_status import status_text
 from ff3r_ros.processes import Child, ChildDied, stop_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,7 +225,8 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     parent_source = f"""
         import os, sys, time
         from pathlib import Path
-        from ff3r_ros.processes import Child
+        from ff3r_ros.demo_status import status_text
+from ff3r_ros.processes import Child
         child = Child("sleeper", "sleeper", [], Path({str(tmp_path / "sleeper.log")!r}), os.environ)
         print(child.pid, flush=True)
         time.sleep(600)
@@ -288,6 +290,15 @@ def test_ctrl_c_ends_everything(weights: Path) -> None:
     assert not any(map(alive, children))
 
 
+def test_a_run_that_is_cut_short_is_no_success(weights: Path) -> None:
+    with start_demo("--weights", weights, "--no-viewer", "--seconds", 500) as process:
+        children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, 60)
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped before the verdict" in output
+    assert not any(map(alive, children))
+
+
 def test_a_process_that_dies_stops_the_demo_and_is_named(weights: Path) -> None:
     with start_demo("--weights", weights, "--no-viewer") as process:
         children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, 60)
@@ -310,9 +321,9 @@ def test_unreadable_source_and_weights_say_so(tmp_path: Path) -> None:
 
 def test_status_line() -> None:
     status = {"frames in": "12", "windows": "2", "latency": "0.512", "voxels": "900", "map bytes": "1500000"}
-    text = demo.status_text(status | {"queries": "4"}, 20)
+    text = status_text(status | {"queries": "4"}, 20)
     assert text == "frames in 12 · windows 2 · latency 0.512 s · voxels 900 · map bytes 1.5 MB · queries 4"
-    assert "waiting" in demo.status_text({}, 20)
+    assert "waiting" in status_text({}, 20)
 
 
 def test_domains_differ_from_one_in_use() -> None:
@@ -320,8 +331,8 @@ def test_domains_differ_from_one_in_use() -> None:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("", 7410 + 250 * 5))
-        original, demo.DOMAINS = demo.DOMAINS, range(5, 7)
+        original, domain.DOMAINS = domain.DOMAINS, range(5, 7)
         try:
-            assert all(demo.free_domain() == 6 for _ in range(10))
+            assert all(domain.free_domain() == 6 for _ in range(10))
         finally:
-            demo.DOMAINS = original
+            domain.DOMAINS = original
