@@ -150,9 +150,9 @@ def _decode_planar(rows: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
         height, width = rows.shape[0] // 3, rows.shape[1]
         chroma = np.ascontiguousarray(rows[height:]).reshape(height, width, 2)
         planes = np.dstack([rows[:height], chroma[..., 1], chroma[..., 0]])
-        return cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB)
+        return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
     code = cv2.COLOR_YUV2RGB_NV12 if encoding == "nv12" else cv2.COLOR_YUV2RGB_NV21
-    return cv2.cvtColor(np.ascontiguousarray(rows), code)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(rows), code), np.uint8)
 
 
 def _checked_layout(message: Image) -> Layout:

@@ -39,8 +39,8 @@ class LifecycleClient:
         self._node = rclpy.create_node("lifecycle_client", context=context, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self._node)
-        self._get = self._node.create_client(GetState, f"{self.node_name}/get_state")
-        self._change = self._node.create_client(ChangeState, f"{self.node_name}/change_state")
+        self._get: Any = self._node.create_client(GetState, f"{self.node_name}/get_state")
+        self._change: Any = self._node.create_client(ChangeState, f"{self.node_name}/change_state")
 
     def state(self, timeout: float = 10.0) -> str:
         """The state's name. Raises LifecycleError when the node does not answer within `timeout` seconds."""

@@ -1,9 +1,8 @@
-"""Real nodes over real DDS, on a domain of their own, with executors in threads of this process."""
+"""Real nodes over real DDS, with executors in threads of this process."""
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):  # the second before Fast DDS 3
-    os.environ[variable] = str(ROOT / "config" / "fastdds_large_data.xml")
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds_large_data.xml")
 
 rclpy = pytest.importorskip("rclpy", reason="needs a ROS: native, or its wheels")
 

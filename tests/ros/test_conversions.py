@@ -69,7 +69,7 @@ def test_grid_from_above() -> None:
     assert (grid.info.width, grid.info.height) == (3, 3) and grid.info.origin.orientation.w == 1.0
     assert np.array(grid.data).reshape(3, 3).tolist() == [[90, -1, -1], [-1, 0, -1], [-1, -1, 100]]
     assert grid.info.resolution == pytest.approx(0.1)
-    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.2, -0.1), abs=0.051)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15), abs=0.051)
 
 
 def test_empty_mask_is_an_empty_grid() -> None:
