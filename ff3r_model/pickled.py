@@ -7,6 +7,7 @@ called; every other object of the file (a trainer's callbacks, hyperparameters) 
 from __future__ import annotations
 
 import collections
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -93,7 +94,7 @@ _PICKLE = ModuleType("safe_pickle", "What `torch.load` takes for the pickle modu
 vars(_PICKLE).update(Unpickler=SafeUnpickler, load=_load)
 
 
-def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
     """The state dict in a .safetensors file, or in a pickle of PyTorch's (under `key`, where it has one).
 
     Raises CheckpointError for files that are missing, truncated, of another kind, or try to run code.

@@ -51,7 +51,14 @@ class Refinement(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Four maps, fine to coarse → one at twice the finest's resolution."""
+    """Four maps, fine to coarse → one at twice the finest's resolution.
+
+    Published names put a decoder's last layers in here too; whoever owns the decoder sets and calls them.
+    """
+
+    output_conv1: nn.Conv2d
+    output_conv2: nn.Sequential
+    head1: nn.Conv2d
 
     def __init__(self, channels: Sequence[int], features: int, *, batch_norm: bool = False, relu_skip: bool) -> None:
         super().__init__()

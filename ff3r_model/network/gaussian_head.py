@@ -63,6 +63,7 @@ class GaussianHead(nn.Module):
     def start_plain(self) -> None:
         """Initial weights: every Gaussian nearly the same, unrotated."""
         last = self.decoder.scratch.output_conv2[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.trunc_normal_(last.weight, std=0.02)
         nn.init.zeros_(last.bias)
         with torch.no_grad():

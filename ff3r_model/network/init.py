@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ LAST_STD = 0.002
 """Of layers whose output is the answer itself: a start near the prior."""
 
 
-def initialise(network: nn.Module) -> None:
+def initialise(network: Any) -> None:
     """Xavier's uniform for linear layers, small normals for tokens; convolutions of the decoders keep PyTorch's own."""
     for module in network.modules():
         if isinstance(module, nn.Linear):

@@ -66,7 +66,8 @@ class LSeg(nn.Module):
         return Semantics(tokens, self.scratch.head1(self.scratch(maps)))
 
     def _map(self, level: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        steps = self.pretrained[f"act_postprocess{level}"]
+        steps = self.pretrained.get_submodule(f"act_postprocess{level}")
+        assert isinstance(steps, nn.ModuleDict)
         return steps["4"](steps["3"](steps["0"](tokens).transpose(1, 2).unflatten(2, grid)))
 
     def resize(self, images: Float[Tensor, "n 3 h w"], grid: tuple[int, int]) -> Float[Tensor, "n 3 hs ws"]:

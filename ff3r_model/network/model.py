@@ -70,6 +70,7 @@ class FF3R(nn.Module):
         batch = images.shape[:2]
         dense = [self.decode(*chunk, semantics) for chunk in self._chunks(images, aggregated)]
         depth, raw, features, lifted = (_join(parts, batch) for parts in zip(*dense, strict=True))
+        assert depth is not None
         return NetworkOutput(
             pose_encodings=poses,
             depth=depth[:, :, 0],
