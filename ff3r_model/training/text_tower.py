@@ -225,7 +225,7 @@ class Arguments:
     """The text space that the visual network is trained in, as `text_space` wrote it."""
     wordnet: Path = DEFAULT_FOLDER
     cache: Path | None = None
-    """Keeps the teacher's embeddings between runs."""
+    """Keeps the teacher's embeddings between runs; remove it when the teacher or the definitions change."""
     text: TextConfig = field(default_factory=TextConfig.nano)
     distill: DistillConfig = field(default_factory=DistillConfig)
     teacher: TextSpaceConfig = field(default_factory=TextSpaceConfig)
