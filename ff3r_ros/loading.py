@@ -31,7 +31,8 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
 def device_named(name: str) -> torch.device:
     """auto: the accelerator where there is one, else the CPU. Raises ParameterError for a name torch does not know."""
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
     try:
         return torch.device(name)
     except RuntimeError as error:
