@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ LIFTED_OPACITY = 0.9
 """Opacity of the Gaussians of lifting mode, which has no Gaussian head (ours)."""
 
 
+@runtime_checkable
 class RawGaussians(Protocol):
     """The Gaussian head's output before activation."""
 
@@ -47,6 +48,7 @@ class RawGaussians(Protocol):
     feature: Float[Tensor, "batch views channels h w"]
 
 
+@runtime_checkable
 class NetworkOutput(Protocol):
     """What `predict` needs of the network's output."""
 

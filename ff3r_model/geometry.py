@@ -35,7 +35,7 @@ def rigid(rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*ba
     return matrix
 
 
-def transform_points(matrix: Float[Tensor, "*batch 4 4"], points: Float[Tensor, "*batch n 3"]) -> Tensor:
+def transform_points(matrix: Float[Tensor, "*#batch 4 4"], points: Float[Tensor, "*#batch n 3"]) -> Tensor:
     """`matrix @ points` for points as rows."""
     return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
 
@@ -78,7 +78,7 @@ def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "height w
 
 
 def unproject(
-    depth: Float[Tensor, "*batch height width"], intrinsics: Float[Tensor, "*batch 3 3"]
+    depth: Float[Tensor, "*batch height width"], intrinsics: Float[Tensor, "*#batch 3 3"]
 ) -> Float[Tensor, "*batch height width 3"]:
     """Points in the camera's frame from depth along z."""
     grid = pixel_grid(depth.shape[-2], depth.shape[-1], depth)
@@ -89,8 +89,8 @@ def unproject(
 
 
 def project(
-    points: Float[Tensor, "*batch n 3"], intrinsics: Float[Tensor, "*batch 3 3"]
-) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
+    points: Float[Tensor, "*#batch n 3"], intrinsics: Float[Tensor, "*#batch 3 3"]
+) -> tuple[Float[Tensor, "*_ n 2"], Float[Tensor, "*_ n"]]:
     """Pixel (u, v) and depth z of points in the camera's frame. Pixels of z ≤ 0 mean nothing."""
     depth = points[..., 2]
     safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
@@ -129,7 +129,7 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
-def quaternion_multiply(a: Float[Tensor, "*batch 4"], b: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+def quaternion_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*_ 4"]:
     """The rotation b followed by a, wxyz."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)

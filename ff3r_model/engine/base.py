@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ff3r_model.types import Prediction, Window
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A window in, a prediction out."""
 
