@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # whoever pipes the demo sees its lines at once
-    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells start background jobs with it ignored
+        signal.signal(number, _as_keyboard_interrupt)
     try:
         _check_source(options)
         return _run(options)

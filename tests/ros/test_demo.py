@@ -225,8 +225,7 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     parent_source = f"""
         import os, sys, time
         from pathlib import Path
-        from ff3r_ros.demo_status import status_text
-from ff3r_ros.processes import Child
+        from ff3r_ros.processes import Child
         child = Child("sleeper", "sleeper", [], Path({str(tmp_path / "sleeper.log")!r}), os.environ)
         print(child.pid, flush=True)
         time.sleep(600)
