@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_bad_weights_then_good_ones_then_a_map_then_a_clean_end(ros: Ros, tmp_pa
             camera.publish(image_message(index))
             if clouds:
                 break
-            ros.probe.get_clock().sleep_for(_tenth())
+            time.sleep(0.1)
         wait_until(lambda: clouds and clouds[-1].width, "a cloud", 60)
         set_text(ros, "map_file", str(tmp_path / "no such folder" / "map.ff3r"))
         assert not ros.call(Trigger, "/ff3r/save_map").success
@@ -78,9 +79,3 @@ def test_bad_weights_then_good_ones_then_a_map_then_a_clean_end(ros: Ros, tmp_pa
         process.kill()
     assert process.returncode == 0 and "Traceback" not in output
     assert all(name in output for name in ("missing.safetensors", "truncated.safetensors", "foreign.safetensors"))
-
-
-def _tenth() -> Any:
-    from rclpy.duration import Duration
-
-    return Duration(seconds=0.1)
