@@ -81,6 +81,10 @@ class Pipeline:
         self.engine, self.config = engine, config or PipelineConfig()
         self.space = space
         self.windows = WindowBuilder(self.config.window)
+        self._shared: SharedFrames | None = None
+        self._windows = 0
+        self._lost = 0
+        self._scales: list[float] = []
         self.queries = QuerySet(text.encode, space, self.config.queries)
         self.reset()
 
@@ -135,10 +139,9 @@ class Pipeline:
         self.windows.reset()
         self.map = VoxelMap(self.config.map, self.space.channels, self.space)
         self._voxelize_config = VoxelizeConfig(self.config.map.voxel_size, self.config.map.distance_weight)
-        self._shared: SharedFrames | None = None
-        self._windows = 0
-        self._lost = 0
-        self._scales: list[float] = []
+        self._shared = None
+        self._windows = self._lost = 0
+        self._scales = []
 
     def save(self, path: Path) -> None:
         """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from ff3r_model.engine import Engine
 from ff3r_model.evaluation.metrics import auc, confusion, depth_inliers, depth_rel, mean_iou, pair_errors
-from ff3r_model.text_space import TextSpace
 from ff3r_model.synthetic import CLASSES
 from ff3r_model.text import TextEncoder
+from ff3r_model.text_space import TextSpace
 from ff3r_model.training.data import render_shard
 from ff3r_model.training.views import Views, make_views
 from ff3r_model.types import Window

@@ -41,7 +41,9 @@ class LossWeights:
     """Of the cosine classification over phrases."""
 
 
-def camera_losses(encodings: Float[Tensor, "iterations batch views 9"], truth: Views, gamma: float) -> dict[str, Tensor]:
+def camera_losses(
+    encodings: Float[Tensor, "iterations batch views 9"], truth: Views, gamma: float
+) -> dict[str, Tensor]:
     """Chordal rotation error, Huber on translation, L1 on the field of view, over all iterations of the camera head.
 
     Rotations are compared as matrices: quaternions jump in sign and a Huber on them teaches small networks nothing.
@@ -96,7 +98,9 @@ def phrase_loss(
     return F.cross_entropy(logits, labels, ignore_index=-1)
 
 
-def patch_matches(truth: Views, patch: int) -> tuple[Float[Tensor, "batch views target n 2"], Bool[Tensor, "batch views target n"]]:
+def patch_matches(
+    truth: Views, patch: int
+) -> tuple[Float[Tensor, "batch views target n 2"], Bool[Tensor, "batch views target n"]]:
     """Where the centre of each patch of each view lies in every view, in patch units, and whether it is seen there."""
     depth = truth.depth
     batch, views, height, width = depth.shape
@@ -107,7 +111,8 @@ def patch_matches(truth: Views, patch: int) -> tuple[Float[Tensor, "batch views 
     n = world.shape[2]
     expanded = world[:, :, None].expand(batch, views, views, n, 3)
     target_from_world = truth.camera_from_world[:, None].expand(batch, views, views, 4, 4)
-    pixels, z = project(transform_points(target_from_world, expanded), truth.intrinsics[:, None].expand(-1, views, -1, 3, 3))
+    intrinsics = truth.intrinsics[:, None].expand(-1, views, -1, 3, 3)
+    pixels, z = project(transform_points(target_from_world, expanded), intrinsics)
     grid = pixels / torch.tensor([width, height], dtype=pixels.dtype) * 2 - 1
     seen = torch.nn.functional.grid_sample(
         depth[:, None].expand(-1, views, -1, -1, -1).reshape(-1, 1, height, width),
@@ -150,15 +155,15 @@ def flow_loss(
 def _bilinear_log_likelihood(log_attention: Tensor, matches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Σ over the four neighbouring patches of weight · log attention."""
     rows, columns = grid
-    position = matches - 0.5
-    corner = position.floor()
-    fraction = position - corner
+    corner = (matches - 0.5).floor()
+    fraction = matches - 0.5 - corner
     total = torch.zeros_like(matches[..., 0])
     for dx in (0, 1):
         for dy in (0, 1):
             column = (corner[..., 0] + dx).clamp(0, columns - 1)
             row = (corner[..., 1] + dy).clamp(0, rows - 1)
-            weight = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (fraction[..., 1] if dy else 1 - fraction[..., 1])
+            shares = (fraction - 1 + torch.tensor([dx, dy])).abs()
+            weight = shares[..., 0] * shares[..., 1]
             index = (row * columns + column).long()
             total = total + weight * log_attention.gather(-1, index[..., None]).squeeze(-1)
     return total

@@ -86,6 +86,7 @@ class Objective(nn.Module):
             x.flatten(0, 1)[picks] for x in (batch.images, batch.depth, batch.classes, batch.colors)
         )
         depth, raw, semantics, _ = network.decode(images, layers)
+        assert depth is not None and raw is not None and semantics is not None, "lifting mode has nothing to train"
         terms = depth_losses(depth[:, 0].float(), depth[:, 1].float(), truth, self.weights.confidence)
         gaussians = split(raw[:, None], network.config)
         error = (depth[:, 0].detach().float().clamp(min=1e-4).log() - truth.clamp(min=1e-4).log()).abs()
@@ -136,6 +137,7 @@ class Objective(nn.Module):
         matching, flow = [], []
         for probe, index in zip(self.flow, self.matching_blocks, strict=True):
             block, call = network.aggregator.global_blocks[index], calls[1 + index]
+            assert isinstance(block, Block)
             first, within = _attention_to_views(block, call.inputs, views, count)
             matching.append(matching_loss(first[..., :1, :], matches[:, :, :1], visible[:, :, :1], grid))
             matching.append(matching_loss(within, matches, visible, grid))

@@ -16,8 +16,8 @@ from ff3r_model.evaluation.synthetic import HELD_OUT, evaluate
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.model import FF3R
 from ff3r_model.pipeline import NANO_WEIGHTS
-from ff3r_model.text_space import TextSpace
 from ff3r_model.text import TextConfig, TextEncoder
+from ff3r_model.text_space import TextSpace
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ff3r_model.geometry import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
-from ff3r_model.training.views import Views
 from ff3r_model.training.losses import (
     camera_losses,
     depth_losses,
@@ -18,6 +17,7 @@ from ff3r_model.training.losses import (
     patch_matches,
     phrase_loss,
 )
+from ff3r_model.training.views import Views
 
 HEIGHT, WIDTH, PATCH = 28, 42, 14
 
