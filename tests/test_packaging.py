@@ -6,7 +6,6 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -249,20 +248,3 @@ def test_robot_env_refuses_a_python_with_wheels() -> None:
     pytest.importorskip("ros_wheels_bootstrapper", reason="this Python has no wheels of ROS")
     with pytest.raises(SetupError, match="ROS from wheels"):
         robot_env.check_python()
-
-
-def test_displays_show_topics_that_the_node_publishes() -> None:
-    """RViz and Foxglove are not here to load them, so the files are read and their topics and QoS compared."""
-    yaml = pytest.importorskip("yaml")
-    source = (ROOT / "ff3r_ros/publishers.py").read_text()
-    published = {f"/ff3r/{name}" for name in re.findall(r'"~/(\w+)"', source)}
-    published |= {f"/ff3r/masks/q{query}" for query in (1, 2, 3)}
-    displays = yaml.safe_load((ROOT / "rviz/ff3r.rviz").read_text())["Visualization Manager"]["Displays"]
-    topics = [display["Topic"] for display in displays if "Topic" in display]
-    layout = json.loads((ROOT / "config/foxglove_layout.json").read_text())
-    shown = {topic["Value"] for topic in topics} | set(layout["configById"]["3D!map"]["topics"])
-    wanted = {"/ff3r/semantic_cloud", "/ff3r/path", "/ff3r/masks/q1"}
-    assert wanted <= {topic["Value"] for topic in topics} and shown <= published
-    assert {topic["Durability Policy"] for topic in topics} == {"Transient Local"}, "late comers would see nothing"
-    panels = re.findall(r'"(\w+!\w+)"', json.dumps(layout["layout"]))
-    assert set(panels) == set(layout["configById"])
