@@ -116,7 +116,7 @@ class Trainer:
             terms = self.objective(self.network, batch, dense=progress >= self.config.geometry_share)
         loss = terms["total"]
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {float(loss)} at step {self.step}: {terms}")
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.step}: {terms}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
