@@ -141,7 +141,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = (file.metadata() or {}).get(METADATA_KEY)
             if header is None:
                 raise CheckpointError(f"{path} is no FF3R checkpoint; make one of public weights with `ff3r convert`.")
-            return json.loads(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            fields = json.loads(header)
+            if not isinstance(fields, dict):
+                raise ValueError(f"its header is {fields!r}")
+            return fields, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a safetensors file ({error}). It may be truncated or of another kind: "

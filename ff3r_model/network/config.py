@@ -197,8 +197,6 @@ def _build(kind: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{where} should be an object, not {values!r}")
     known = {f.name for f in dataclasses.fields(kind)}
-    # A field of another version that was left empty says nothing about the network.
-    values = {name: value for name, value in values.items() if name in known or value is not None}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{where} has the unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     return kind(**{name: _value(kind, name, value, where) for name, value in values.items()})

@@ -77,6 +77,9 @@ def test_foreign_files(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2)}, other)
     with pytest.raises(CheckpointError, match="no FF3R checkpoint"):
         load_checkpoint(other)
+    save_file({"x": torch.zeros(2)}, other, {"ff3r": "[1]"})
+    with pytest.raises(CheckpointError, match=r"its header is \[1\]"):
+        load_checkpoint(other)
 
 
 def test_renamed_tensor(saved: Path, tmp_path: Path) -> None:
