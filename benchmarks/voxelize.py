@@ -60,7 +60,7 @@ def _view(side: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
 
 
 def published(gaussians: Gaussians, epsilon: float) -> tuple[Int[Tensor, "m 3"], dict[str, Float[Tensor, "m c"]]]:
-    """As the published code does it: unique rows, scatter-softmax of the confidence alone, one scatter per attribute."""
+    """As the published code does it: unique rows, scatter-softmax of the confidence, one scatter per attribute."""
     cells = torch.round(gaussians.means / epsilon).int()
     unique, inverse, counts = torch.unique(cells, dim=0, return_inverse=True, return_counts=True)
     voxels = len(counts)
@@ -71,11 +71,7 @@ def published(gaussians: Gaussians, epsilon: float) -> tuple[Int[Tensor, "m 3"],
     weights = weights / (sums[inverse] + 1e-6)
     merged = {}
     for name in Gaussians.__dataclass_fields__:
-        values = (
-            getattr(gaussians, name).flatten(1)
-            if getattr(gaussians, name).ndim > 1
-            else getattr(gaussians, name)[:, None]
-        )
+        values = getattr(gaussians, name).reshape(len(inverse), -1)
         index = inverse[:, None].expand_as(values)
         merged[name] = values.new_zeros(voxels, values.shape[1]).scatter_add(0, index, values * weights[:, None])
     return unique, merged
@@ -87,19 +83,10 @@ def measure(quick: bool, report: Report) -> None:
     sizes = {"2m": 10, "4m": 20}
     ours_seconds = {}
     for label, views in sizes.items():
-        gaussians, epsilon = scene(views, side)
-        config = VoxelizeConfig(epsilon)
-        ours, theirs = interleaved_seconds(
-            [lambda: voxelize(gaussians, config), lambda: published(gaussians, epsilon)],
-            repeats=3,
-        )
-        ours_seconds[label] = ours
-        report.add(f"voxelize_ms_{label}", ours * 1e3, "ms", "with the semantic term")
-        report.add(
-            f"voxelize_published_ms_{label}", theirs * 1e3, "ms", "torch.unique(dim=0) + scatter softmax, without it"
-        )
-        report.add(f"voxelize_speedup_{label}", theirs / ours, "x")
-        del gaussians
+        ours_seconds[label], theirs = _both(*scene(views, side))
+        report.add(f"voxelize_ms_{label}", ours_seconds[label] * 1e3, "ms", "with the semantic term")
+        report.add(f"voxelize_published_ms_{label}", theirs * 1e3, "ms", "unique(dim=0), scatter softmax, without it")
+        report.add(f"voxelize_speedup_{label}", theirs / ours_seconds[label], "x")
     peaks = {
         label: fresh_process("benchmarks.voxelize", "--peak", str(views), str(side)) for label, views in sizes.items()
     }
@@ -108,6 +95,12 @@ def measure(quick: bool, report: Report) -> None:
         report.add(f"voxelize_published_peak_mb_{label}", peak["published"] / 2**20, "MiB")
     report.add("voxelize_time_growth", ours_seconds["4m"] / ours_seconds["2m"], "x", "4M against 2M; 2 is linear")
     report.add("voxelize_memory_growth", peaks["4m"]["ours"] / peaks["2m"]["ours"], "x", "4M against 2M; 2 is linear")
+
+
+def _both(gaussians: Gaussians, epsilon: float) -> list[float]:
+    """Seconds of our way and of the published one."""
+    config = VoxelizeConfig(epsilon)
+    return interleaved_seconds([lambda: voxelize(gaussians, config), lambda: published(gaussians, epsilon)])
 
 
 def peaks(views: int, side: int) -> dict[str, float]:

@@ -21,6 +21,9 @@ MIN_POINTS = 100
 _HYPOTHESES = 1024
 _SAMPLE = 2000
 _REFINEMENTS = 5
+_SPREADS = 4.0
+"""Median distances within which a refinement takes points: a wall's foot is soon left out."""
+_TIGHTEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,17 @@ def _proposals(points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "m 3"], Floa
 def _refine(
     points: Float[Tensor, "n 3"], normal: Float[Tensor, " 3"], distance: Float[Tensor, ""]
 ) -> tuple[Float[Tensor, " 3"], Float[Tensor, ""], float]:
-    """Least squares through the plane's points, a few times over; and the share of points on it."""
-    near = 1 / points.norm(dim=1)
+    """Least squares through the plane's points, a few times over, ever closer to it; and the share of points on it."""
+    near, tolerance = 1 / points.norm(dim=1), torch.tensor(TOLERANCE, dtype=points.dtype, device=points.device)
     for _ in range(_REFINEMENTS):
-        on_plane = (points @ normal + distance).abs() * near < TOLERANCE
+        residuals = (points @ normal + distance).abs() * near
+        on_plane = residuals <= tolerance
         weights = (near.square() * on_plane)[:, None]
         centre = (weights * points).sum(dim=0) / weights.sum()
         centred = points - centre
         fitted = torch.linalg.eigh((weights * centred).T @ centred).eigenvectors[:, 0]
         normal = fitted * (1.0 if fitted[2] >= 0 else -1.0)
         distance = -(normal * centre).sum()
+        tolerance = (_SPREADS * residuals[on_plane].median()).clamp(_TIGHTEST, TOLERANCE)
+    on_plane = (points @ normal + distance).abs() * near < TOLERANCE
     return normal, distance, float(on_plane.double().mean())

@@ -23,6 +23,9 @@ NO_QUERY = -1
 MAX_GRID_SIDE = 4096
 """Cells along a side of a grid; what lies further from the middle is cut off."""
 
+_EDGE = 1e-6
+"""A voxel's centre this share of a grid cell below the edge of two cells belongs to the upper one."""
+
 
 class QueryRejected(ValueError):
     """A query that is not taken, and why."""
@@ -142,7 +145,10 @@ class QuerySet:
         texts = torch.stack([query.embedding for query in queries] + list(self._negatives.values()))
         logits = self.space.similarity(features, texts, norms).div_(self.config.temperature)
         asked, others = logits[:, : len(queries)], logits[:, len(queries) :]
-        columns = [self._against(asked[:, index], others, query.text) for index, query in enumerate(queries)]
+        memory: dict[str, Tensor] = {}
+        rivals = (self._rivals(others, query.text, memory) for query in queries)
+        # softmax over a query and its rivals, that is exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid
+        columns = [torch.sigmoid(column - rival) for column, rival in zip(asked.unbind(1), rivals, strict=True)]
         probability = torch.stack(columns, dim=1)
         best_score, index = probability.max(dim=1)
         ids = torch.tensor([query.id for query in queries], device=features.device)
@@ -163,7 +169,7 @@ class QuerySet:
                     query=query,
                     threshold=self.config.threshold,
                     voxel_size=size,
-                    origin=torch.full((3,), -size / 2),
+                    origin=torch.full((3,), -size / 2, dtype=torch.float64),
                     indices=cells[chosen].cpu(),
                     scores=probability[chosen].cpu(),
                     metric=voxel_map.metric,
@@ -171,13 +177,13 @@ class QuerySet:
             )
         return masks
 
-    def _against(self, asked: Float[Tensor, " n"], others: Float[Tensor, "n k"], text: str) -> Float[Tensor, " n"]:
-        """softmax over one query and the negatives other than itself: 1 / (1 + Σ exp(other − asked))."""
-        rivals = [column for name, column in zip(self._negatives, others.unbind(1), strict=True) if name != text]
-        total = torch.ones_like(asked)
-        for column in rivals:
-            total += (column - asked).exp_()
-        return total.reciprocal_()
+    def _rivals(self, negatives: Float[Tensor, "n k"], text: str, memory: dict[str, Tensor]) -> Float[Tensor, " n"]:
+        """log Σ exp over the negatives other than the text itself, computed once for all texts that are none."""
+        key = text if text in self._negatives else ""
+        if key not in memory:
+            kept = [index for index, name in enumerate(self._negatives) if name != text]
+            memory[key] = negatives[:, kept].T.contiguous().logsumexp(dim=0)
+        return memory[key]
 
 
 def project_mask(
@@ -218,7 +224,7 @@ def _flatten(
     """The grid cells under the voxels in the height band, and their scores."""
     centres = mask.origin.double() + (indices.double() + 0.5) * mask.voxel_size
     inside = (centres[:, 2] >= band[0]) & (centres[:, 2] <= band[1])
-    places = torch.floor(centres[inside, :2] / resolution + 1e-9).long()
+    places = torch.floor(centres[inside, :2] / resolution + _EDGE).long()
     return places, torch.zeros(len(places)) if scores is None else scores[inside].float()
 
 

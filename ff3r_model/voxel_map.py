@@ -272,7 +272,7 @@ class VoxelMap:
             confidences=self._columns["log_mass"],
             features=torch.cat([gaussians.features, carried], dim=1),
         )
-        voxels = voxelize(moved, VoxelizeConfig(self.config.voxel_size, distance_weight=0))
+        voxels = voxelize(moved, VoxelizeConfig(self.config.voxel_size, distance_weight=0.0))
         values = values_of(voxels, pack(voxels.cells), 0, self.config.bands)
         confidences, seen = values["features"][:, -2:].unbind(1)
         features = values["features"][:, :-2]
