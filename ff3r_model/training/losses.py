@@ -21,7 +21,7 @@ class LossWeights:
     """How the terms add up. All ours."""
 
     rotation: float = 1.0
-    translation: float = 1.0
+    translation: float = 3.0
     field_of_view: float = 1.0
     depth: float = 1.0
     depth_gradient: float = 0.5
@@ -31,6 +31,7 @@ class LossWeights:
     matching: float = 0.5
     flow: float = 0.3
     pose_probe: float = 0.2
+    point_probe: float = 0.3
     semantics: float = 0.5
     feature: float = 0.5
     color: float = 0.5
@@ -122,6 +123,19 @@ def patch_matches(
     ).view(batch, views, views, n)
     inside = (grid.abs() < 1).all(-1) & (z > 0.02) & (centre_depth > 0)[:, :, None]
     return pixels / patch, inside & ((seen - z).abs() < 0.05 * z)
+
+
+def patch_points(truth: Views, patch: int) -> Float[Tensor, "batch views n 3"]:
+    """The point that the centre of each patch shows, in the first camera's frame."""
+    points = unproject(truth.depth, truth.intrinsics)[:, :, patch // 2 :: patch, patch // 2 :: patch]
+    return transform_points(invert_rigid(truth.camera_from_world), points.flatten(2, 3))
+
+
+def balanced_pixels(classes: Int[Tensor, "views pixels"], count: int, total: int) -> Int[Tensor, "views count"]:
+    """Pixels drawn so that a class that fills a view counts little more than a small thing: ∝ 1 / √(its pixels)."""
+    frequency = torch.nn.functional.one_hot(classes.clamp(min=0), total).sum(1)
+    weights = frequency.float().clamp(min=1).rsqrt().gather(1, classes.clamp(min=0))
+    return torch.multinomial(weights, count, replacement=True)
 
 
 def matching_loss(

@@ -17,11 +17,13 @@ from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.losses import (
     LossWeights,
+    balanced_pixels,
     camera_losses,
     depth_losses,
     flow_loss,
     matching_loss,
     patch_matches,
+    patch_points,
     phrase_loss,
 )
 from ff3r_model.training.views import Views
@@ -62,6 +64,7 @@ class Objective(nn.Module):
         self.contrast = nn.Linear(width, 64)
         self.flow = nn.ModuleList(nn.Linear(width, 2) for _ in matching_blocks)
         self.pose = nn.ModuleList(nn.Linear(width, 12) for _ in pose_blocks)
+        self.point = nn.ModuleList(nn.Linear(width, 3) for _ in pose_blocks)
 
     def forward(self, network: FF3R, batch: Views, dense: bool = True) -> dict[str, Tensor]:
         """Run the network on the batch and compare with everything that is known; `dense` False: geometry alone."""
@@ -108,11 +111,12 @@ class Objective(nn.Module):
     def _phrase_terms(
         self, features: Tensor, classes: Tensor, colors: Tensor, decoder: nn.Module | None = None
     ) -> Tensor:
-        """Features at random pixels, classified over classes and over colour phrases."""
-        picks = torch.randint(classes[0].numel(), (self.pixels_per_view,), device=classes.device)
-        sampled = features.flatten(2)[..., picks].transpose(1, 2).flatten(0, 1)
+        """Features at sampled pixels, classified over classes and over colour phrases."""
+        picks = balanced_pixels(classes.flatten(1), self.pixels_per_view, len(self.targets.classes))
+        rows = features.flatten(2).transpose(1, 2)
+        sampled = rows.gather(1, picks[..., None].expand(-1, -1, rows.shape[-1])).flatten(0, 1)
         sampled = sampled if decoder is None else decoder(sampled)
-        classes, colors = (x.flatten(1)[:, picks].flatten() for x in (classes, colors))
+        classes, colors = (x.flatten(1).gather(1, picks).flatten() for x in (classes, colors))
         names = len(self.targets.phrases) // len(self.targets.classes)
         phrases = torch.where(colors >= 0, classes * names + colors, -1)
         temperature = self.weights.temperature
@@ -124,8 +128,9 @@ class Objective(nn.Module):
         """Tells encoder and global blocks where each patch lies elsewhere; nothing is added to the network.
 
         In each supervised block, head 0 attends to the first view's match among all tokens and head 1 to the match
-        within each view. Linear probes, thrown away after training, read the position in the first view off the
-        patches and the pose off the camera tokens, and the encoder's patches are told apart by their matches.
+        within each view. Linear probes, thrown away after training, read the position in the first view and the
+        point in space off the patches and the pose off the camera tokens, and the encoder's patches are told apart by
+        their matches.
         """
         patch = network.aggregator.patch
         grid = (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch)
@@ -142,15 +147,13 @@ class Objective(nn.Module):
             matching.append(matching_loss(first[..., :1, :], matches[:, :, :1], visible[:, :, :1], grid))
             matching.append(matching_loss(within, matches, visible, grid))
             flow.append(flow_loss(probe(call.output.unflatten(1, (views, -1))[:, :, -count:]), matches, visible))
-        pose = [
-            _pose_error(probe(calls[1 + index].output.unflatten(1, (views, -1))[:, :, 0]).float(), batch)
-            for probe, index in zip(self.pose, self.pose_blocks, strict=True)
-        ]
-        return terms | {
-            "matching": torch.stack(matching).mean(),
-            "flow": torch.stack(flow).mean(),
-            "pose_probe": torch.stack(pose).mean(),
-        }
+        pose, point, truth = [], [], patch_points(batch, patch)
+        for to_pose, to_point, index in zip(self.pose, self.point, self.pose_blocks, strict=True):
+            tokens = calls[1 + index].output.unflatten(1, (views, -1))
+            pose.append(_pose_error(to_pose(tokens[:, :, 0]).float(), batch))
+            point.append((to_point(tokens[:, :, -count:]).float() - truth).abs().sum(-1).mean())
+        probes = {"matching": matching, "flow": flow, "pose_probe": pose, "point_probe": point}
+        return terms | {name: torch.stack(values).mean() for name, values in probes.items()}
 
 
 CONTRAST_TEMPERATURE = 0.1

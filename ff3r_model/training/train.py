@@ -63,10 +63,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
+        self.elapsed = 0.0
+        """Seconds of the budget that are spent, earlier runs included."""
 
     def run(self) -> None:
         """Train until the budget is spent, with a progress bar; the averaged weights are saved along the way."""
-        start = saved = time.monotonic()
+        saved = time.monotonic()
+        start = saved - self.elapsed
         batches: Iterator[Views] = self.pool.windows(self.config.total_views, self.config.views)
         with tqdm(unit="step", mininterval=10) as bar:
             while (progress := (time.monotonic() - start) / (60 * self.config.minutes)) < 1:
@@ -78,6 +81,7 @@ class Trainer:
                     bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
                 if self.step % 50 == 0:
                     self._write_log(terms, progress)
+                self.elapsed = time.monotonic() - start
                 if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
                     saved = time.monotonic()
                     self.save()
@@ -90,12 +94,12 @@ class Trainer:
             (self.out / f".{name}").rename(self.out / name)
 
     def resume(self) -> None:
-        """Go on from `state.pt` in the output folder: weights, averaged weights, optimizer, step."""
+        """Go on from `state.pt` in the output folder: weights, averaged weights, optimizer, step, time spent."""
         state = torch.load(self.out / "state.pt", weights_only=True)
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step = state["average"], state["step"]
+        self.average, self.step, self.elapsed = state["average"], state["step"], state["elapsed"]
 
     def _state(self) -> dict[str, object]:
         return {
@@ -104,6 +108,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
+            "elapsed": self.elapsed,
         }
 
     def _step(self, batch: Views, progress: float) -> dict[str, float]:

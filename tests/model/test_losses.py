@@ -9,12 +9,14 @@ import torch
 
 from ff3r_model.geometry import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
 from ff3r_model.training.losses import (
+    balanced_pixels,
     camera_losses,
     depth_losses,
     field_of_view,
     flow_loss,
     matching_loss,
     patch_matches,
+    patch_points,
     phrase_loss,
 )
 from ff3r_model.training.views import Views
@@ -131,3 +133,17 @@ def test_phrase_loss_ignores_unlabelled_pixels() -> None:
     labels = torch.tensor([0, 1, 2, 3, 4, -1, -1])
     assert float(phrase_loss(features, labels, targets, 0.02)) < 1e-3
     assert float(phrase_loss(features, (labels + 1) % 5, targets, 0.02)) > 1
+
+
+def test_patch_points_lie_on_the_plane() -> None:
+    points = patch_points(plane_scene(), PATCH)
+    assert torch.allclose(points[..., 2], torch.full_like(points[..., 2], 4.0), atol=1e-4)
+
+
+def test_balanced_pixels_draw_small_things_more_than_evenly() -> None:
+    torch.manual_seed(0)
+    classes = torch.zeros(1, 1000, dtype=torch.int64)
+    classes[0, :10] = 3
+    drawn = classes[0][balanced_pixels(classes, 20_000, 5)[0]]
+    expected = 10 / 10**0.5 / (10 / 10**0.5 + 990 / 990**0.5)
+    assert float((drawn == 3).float().mean()) == pytest.approx(expected, abs=0.01)
