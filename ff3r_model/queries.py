@@ -103,7 +103,8 @@ class QuerySet:
         self.config, self.space = config or QueryConfig(), space
         self._embed, self._ids = embed, itertools.count(1)
         self._queries: dict[str, Query] = {}
-        self._negatives = dict(zip(self.config.negatives, embed(list(self.config.negatives)), strict=True))
+        rivals = list(dict.fromkeys(self.config.negatives))
+        self._negatives = dict(zip(rivals, embed(rivals) if rivals else (), strict=True))
 
     @property
     def active(self) -> tuple[Query, ...]:
@@ -143,16 +144,14 @@ class QuerySet:
             best = torch.full((len(features),), NO_QUERY, dtype=torch.int64, device=features.device)
             return Scores(best.new_zeros(len(features), 0, dtype=torch.float32), best, best.float() * 0)
         texts = torch.stack([query.embedding for query in queries] + list(self._negatives.values()))
-        logits = self.space.similarity(features, texts, norms).div_(self.config.temperature)
-        asked, others = logits[:, : len(queries)], logits[:, len(queries) :]
+        logits = self.space.similarity(features, texts, norms).T / self.config.temperature
         memory: dict[str, Tensor] = {}
-        rivals = (self._rivals(others, query.text, memory) for query in queries)
+        rivals = [self._rivals(logits[len(queries) :], query.text, memory) for query in queries]
         # softmax over a query and its rivals, that is exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid
-        columns = [torch.sigmoid(column - rival) for column, rival in zip(asked.unbind(1), rivals, strict=True)]
-        probability = torch.stack(columns, dim=1)
-        best_score, index = probability.max(dim=1)
+        probability = torch.stack([torch.sigmoid(logits[row] - rival) for row, rival in enumerate(rivals)])
+        best_score, index = probability.max(dim=0)
         ids = torch.tensor([query.id for query in queries], device=features.device)
-        return Scores(probability, ids[index], best_score)
+        return Scores(probability.T, ids[index], best_score)
 
     def masks(self, voxel_map: VoxelMap) -> list[Mask]:
         """Each query's voxels of the map, those whose score reaches the threshold; one mask per active query."""
@@ -160,7 +159,7 @@ class QuerySet:
         if not queries:
             return []
         scores = self.score(voxel_map.features, voxel_map.feature_norms)
-        cells, size = voxel_map.cells(), voxel_map.config.voxel_size
+        size = voxel_map.config.voxel_size
         masks = []
         for query, probability in zip(queries, scores.probability.unbind(1), strict=True):
             chosen = (probability >= self.config.threshold).nonzero().squeeze(1)
@@ -170,19 +169,19 @@ class QuerySet:
                     threshold=self.config.threshold,
                     voxel_size=size,
                     origin=torch.full((3,), -size / 2, dtype=torch.float64),
-                    indices=cells[chosen].cpu(),
+                    indices=voxel_map.cells(chosen).cpu(),
                     scores=probability[chosen].cpu(),
                     metric=voxel_map.metric,
                 )
             )
         return masks
 
-    def _rivals(self, negatives: Float[Tensor, "n k"], text: str, memory: dict[str, Tensor]) -> Float[Tensor, " n"]:
+    def _rivals(self, negatives: Float[Tensor, "k n"], text: str, memory: dict[str, Tensor]) -> Float[Tensor, " n"]:
         """log Σ exp over the negatives other than the text itself, computed once for all texts that are none."""
         key = text if text in self._negatives else ""
         if key not in memory:
             kept = [index for index, name in enumerate(self._negatives) if name != text]
-            memory[key] = negatives[:, kept].T.contiguous().logsumexp(dim=0)
+            memory[key] = negatives[kept].logsumexp(dim=0)
         return memory[key]
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_CHUNK = 2**15
+_CHUNK = 2**13
 """Voxels per step, so that a step's numbers stay in the cache."""
 
 
@@ -50,13 +50,15 @@ class TextSpace:
         texts: Float[Tensor, "q text"],
         norms: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n q"]:
-        """The cosine of each decoded feature and each text; 0 where either is zero. `norms` as from `self.norms`."""
+        """The cosine of each decoded feature and each text; 0 where either is zero. `norms` as from `self.norms`.
+
+        A text's cosines lie together in memory.
+        """
         short = torch.nn.functional.normalize(texts.float(), dim=1).to(features.device)
-        compact = self.decoder.to(features.device).T @ short.T
+        compact = short @ self.decoder.to(features.device)
         lengths = self.norms(features) if norms is None else norms
-        out = torch.empty(len(features), len(texts), device=features.device)
+        cosines = torch.empty(len(texts), len(features), device=features.device)
         for start in range(0, len(features), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            inverse = lengths[rows].clamp_min(torch.finfo(torch.float32).tiny).reciprocal()
-            torch.mul(features[rows].float() @ compact, inverse[:, None], out=out[rows])
-        return out.clamp_(-1, 1)
+            cosines[:, rows] = compact @ features[rows].float().T
+        return cosines.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny)).clamp_(-1, 1).T

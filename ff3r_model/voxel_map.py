@@ -87,9 +87,10 @@ class VoxelMap:
         """The map's Gaussians, one per voxel, in float32. In no particular order; the same as `cells`."""
         return self._columns.gaussians()
 
-    def cells(self) -> Int[Tensor, "n 3"]:
-        """The voxels' cells: the centre of cell k is k · voxel_size."""
-        return unpack(self._columns["keys"])
+    def cells(self, rows: Int[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
+        """The cells of all voxels, or of some: the centre of cell k is k · voxel_size."""
+        keys = self._columns["keys"]
+        return unpack(keys if rows is None else keys.index_select(0, rows))
 
     def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> IntegrationStats:
         """Merge a window that has been placed in the map's frame. Time is linear in the window, not in the map.

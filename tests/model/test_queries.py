@@ -114,6 +114,13 @@ def test_synonyms_do_not_halve_each_other() -> None:
     torch.testing.assert_close(alone.score(features).probability[:, 0], both.score(features).probability[:, 0])
 
 
+def test_without_rivals_everything_answers() -> None:
+    for negatives in ((), ("chair", "chair")):
+        asked = queries(negatives=negatives)
+        asked.add("chair")
+        assert asked.score(torch.randn(3, 6)).probability.tolist() == [[1.0]] * 3
+
+
 def test_without_queries_nothing_is_best() -> None:
     scores = queries().score(torch.randn(5, 6))
     assert scores.probability.shape == (5, 0)
