@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -134,11 +135,11 @@ class Worker:
                     break
                 frames, self._frames = self._frames, []
                 commands, self._commands = self._commands, []
-            try:
-                self._work(frames, commands)
-            except Exception as error:  # nothing that happens to one window may end the mapping
-                self._failed(error)
-            self._take_stock()
+            for step in (partial(self._work, frames, commands), self._take_stock):
+                try:
+                    step()
+                except Exception as error:  # nothing that happens to one window may end the mapping
+                    self._failed(error)
         for _, done in self._commands:
             _finish(done, RuntimeError("the worker stopped"))
 

@@ -64,7 +64,7 @@ def test_mask_lists_its_voxels() -> None:
 def test_grid_from_above() -> None:
     """Rows along y from the lower left corner, in ROS' order; two voxels of one column are one cell."""
     shape = mask([[2, -1, 0], [2, -1, 9], [4, 1, 3]], [0.5, 0.9, 1.0])
-    flat = project_mask(shape, (-10, 10), 0.1, observed=torch.tensor([[3, 0, 0]], dtype=torch.int32))
+    flat = project_mask(shape, (-10.0, 10.0), 0.1, observed=torch.tensor([[3, 0, 0]], dtype=torch.int32))
     grid = conversions.grid_message(conversions.header(1, "map"), flat)
     assert (grid.info.width, grid.info.height) == (3, 3) and grid.info.origin.orientation.w == 1.0
     assert np.array(grid.data).reshape(3, 3).tolist() == [[90, -1, -1], [-1, 0, -1], [-1, -1, 100]]
@@ -73,7 +73,7 @@ def test_grid_from_above() -> None:
 
 
 def test_empty_mask_is_an_empty_grid() -> None:
-    flat = project_mask(mask([], []), (-10, 10), 0.1)
+    flat = project_mask(mask([], []), (-10.0, 10.0), 0.1)
     grid = conversions.grid_message(conversions.header(1, "map"), flat)
     assert len(grid.data) == 0 and grid.info.width == 0 and grid.info.height == 0
 

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import OccupancyGrid, Path
@@ -79,7 +80,10 @@ class Robot:
 
     def wait_for(self, key: str, value: str, timeout: float = 30) -> None:
         """Until diagnostics say so."""
-        wait_until(lambda: self.values.get(key) == value, f"{key} = {value}: {self.values}", timeout)
+        try:
+            wait_until(lambda: self.values.get(key) == value, f"{key} = {value}", timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; diagnostics: {self.values}") from None
 
     def fresh_status(self) -> DiagnosticStatus:
         """The status of diagnostics that are published from now on."""
@@ -233,17 +237,15 @@ def test_a_failing_network_is_survived(ros: Ros) -> None:
     robot.film(0, 4)
     robot.wait_for("windows", "1")
     voxels = robot.values["voxels"]
-    import torch
-
     robot.engine.fail = [ValueError("a broken kernel"), torch.OutOfMemoryError("tried to allocate 9 TiB")]
     robot.film(4, 6)
     robot.wait_for("failures", "1")
     status = robot.fresh_status()
     assert status.level == DiagnosticStatus.ERROR and "a broken kernel" in status.message
-    robot.film(6, 10)
+    robot.film(6, 8)
     robot.wait_for("failures", "2")
     assert "long_side" in robot.values["last error"] and robot.values["voxels"] == voxels
-    robot.film(10, 14)
+    robot.film(8, 12)
     wait_until(lambda: int(robot.values["windows"]) > 1, "a window that works")
     assert robot.fresh_status().level != DiagnosticStatus.ERROR and int(robot.values["voxels"]) > int(voxels)
 
