@@ -70,6 +70,8 @@ class Trainer:
         """Train until the budget is spent, with a progress bar; the averaged weights are saved along the way."""
         saved = time.monotonic()
         start = saved - self.elapsed
+        if not self.pool.refresh():
+            raise FileNotFoundError(f"{self.pool.folder} holds no shards: render some with ff3r_model.training.shards")
         batches: Iterator[Views] = self.pool.windows(self.config.total_views, self.config.views)
         with tqdm(unit="step", mininterval=10) as bar:
             while (progress := (time.monotonic() - start) / (60 * self.config.minutes)) < 1:

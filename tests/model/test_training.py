@@ -89,14 +89,13 @@ def small_trainer(shards: Path, out: Path, minutes: float) -> Trainer:
     targets = TextTargets(classes, torch.nn.functional.normalize(phrases, dim=-1))
     objective = Objective(LossWeights(), targets, network.config.width, dense_views=2)
     config = TrainConfig(minutes=minutes, total_views=4, views=(2,), geometry_share=0.3, bfloat16=False, warmup=0.1)
-    pool = RoomPool(shards, 0)
-    pool.refresh()
     out.mkdir(exist_ok=True)
-    return Trainer(network, objective, pool, config, out)
+    return Trainer(network, objective, RoomPool(shards, 0), config, out)
 
 
 def test_loss_falls_and_a_resumed_run_has_the_same_state(shards: Path, tmp_path: Path) -> None:
     trainer = small_trainer(shards, tmp_path, minutes=0.3)
+    assert trainer.pool.refresh() == ROOMS
     batch = next(trainer.pool.windows(4, (2,)))
     torch.manual_seed(1)
     before = float(trainer.objective(trainer.network, batch)["total"].detach())
@@ -106,7 +105,7 @@ def test_loss_falls_and_a_resumed_run_has_the_same_state(shards: Path, tmp_path:
     assert after < 0.8 * before
     resumed = small_trainer(shards, tmp_path, minutes=0.1)
     resumed.resume()
-    assert resumed.step == trainer.step
+    assert resumed.step == trainer.step and resumed.elapsed == trainer.elapsed
     for ours, theirs in zip(trainer.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert (tmp_path / "average.pt").exists() and not list(tmp_path.glob(".*.pt"))
@@ -114,6 +113,8 @@ def test_loss_falls_and_a_resumed_run_has_the_same_state(shards: Path, tmp_path:
 
 def test_a_loss_that_is_no_number_stops_the_run(shards: Path, tmp_path: Path) -> None:
     trainer = small_trainer(shards, tmp_path, minutes=0.1)
+    with pytest.raises(FileNotFoundError, match="no shards"):
+        small_trainer(tmp_path, tmp_path, minutes=0.1).run()
     with torch.no_grad():
         next(trainer.network.camera_head.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 0"):
