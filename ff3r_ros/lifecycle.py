@@ -24,6 +24,8 @@ STEPS = {
     ("inactive", "unconfigured"): Transition.TRANSITION_CLEANUP,
 }
 """The transition to take from (state, target)."""
+RETRY = 2.0
+"""Seconds after which a question that got no answer is asked again."""
 TARGETS = ("unconfigured", "inactive", "active")
 
 
@@ -43,8 +45,19 @@ class LifecycleClient:
         self._change: Any = self._node.create_client(ChangeState, f"{self.node_name}/change_state")
 
     def state(self, timeout: float = 10.0) -> str:
-        """The state's name. Raises LifecycleError when the node does not answer within `timeout` seconds."""
-        return str(self._call(self._get, GetState.Request(), timeout).current_state.label)
+        """The state's name. Raises LifecycleError when the node does not answer within `timeout` seconds.
+
+        Asks again and again: a request can reach a node that is about to end, or one that has not found us yet.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return str(self._call(self._get, GetState.Request(), min(left, RETRY)).current_state.label)
+            except LifecycleError as error:
+                if left <= RETRY:
+                    text = f"no lifecycle node {self.node_name} answers within {timeout:.0f} s; is it running?"
+                    raise LifecycleError(text) from error
 
     def drive(self, target: str = "active", timeout: float = 120.0) -> None:
         """Take the transitions to `target`. Raises LifecycleError when one fails; its reason is in the node's log."""
@@ -69,6 +82,7 @@ class LifecycleClient:
         future = client.call_async(request)
         self._executor.spin_until_future_complete(future, timeout_sec=max(0.0, deadline - time.monotonic()))
         if not future.done():
+            client.remove_pending_request(future)
             raise LifecycleError(f"{self.node_name} does not answer within {timeout:.0f} s")
         return future.result()
 
