@@ -2,7 +2,8 @@
 
 `generate` drives the rosidl generators through their argument files, as ament_cmake does; `extension` then describes
 ONE extension module, `<package>/<package>_s__rosidl_typesupport_c`, that holds the C structs, the type description and
-its hash, the FastDDS type support and the conversion between C and Python. On a native ROS, CMake builds the messages
+its hash, the type supports that FastDDS uses and the conversion between C and Python: no libraries of our own have to
+be found at run time, so it works from a checkout too. On a native ROS, CMake builds the messages
 instead (CMakeLists.txt), with type support for every middleware.
 """
 
@@ -16,9 +17,9 @@ from typing import Any
 
 from setuptools import Extension
 
-TYPESUPPORT = "rosidl_typesupport_fastrtps_c"
-GENERATORS = ("rosidl_generator_c", "rosidl_generator_py", "rosidl_generator_type_description",
-              "rosidl_typesupport_c", TYPESUPPORT)  # fmt: skip
+FASTDDS, INTROSPECTION = "rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"
+GENERATORS = ("rosidl_generator_c", "rosidl_generator_py", "rosidl_generator_type_description", FASTDDS, INTROSPECTION)
+DISPATCH = Path(__file__).resolve().parent / "type_support.cpp.in"
 
 
 class RosidlMissing(RuntimeError):
@@ -58,15 +59,15 @@ def check(dependencies: list[str]) -> None:
 
 
 def generate(package: str, root: Path, dependencies: list[str], out: Path) -> None:
-    """Write the sources of every root/msg/*.msg: C and C++ below out/c, Python below out/py."""
-    import rosidl_typesupport_c
+    """Write the sources of every root/msg/*.msg: C and C++ below out/c and out/introspection, Python below out/py."""
     from rosidl_adapter.msg import convert_msg_to_idl
     from rosidl_generator_c import generate_c
     from rosidl_generator_py import generate_py
     from rosidl_generator_type_description import generate_type_hash
     from rosidl_typesupport_fastrtps_c import generate_typesupport_fastrtps_c
+    from rosidl_typesupport_introspection_c import generate_c as generate_introspection
 
-    idl, c, py = out / "idl", out / "c" / package, out / "py" / package
+    idl, c, introspection, py = (out / kind / package for kind in ("idl", "c", "introspection", "py"))
     messages = [path.relative_to(root) for path in sorted(root.glob("msg/*.msg"))]
     for message in messages:
         convert_msg_to_idl(root, package, message, idl / "msg")
@@ -76,19 +77,21 @@ def generate(package: str, root: Path, dependencies: list[str], out: Path) -> No
         call("rosidl_generator_c", c, type_description_tuples=call.descriptions,
              ros_interface_files=[str(root / message) for message in messages])
     )  # fmt: skip
-    generate_typesupport_fastrtps_c(call(TYPESUPPORT, c))
-    # With exactly one implementation the code calls it directly and opens no lib<package>__*.so at run time.
-    rosidl_typesupport_c.generate_c(call("rosidl_typesupport_c", c), [TYPESUPPORT])
+    generate_typesupport_fastrtps_c(call(FASTDDS, c))
+    generate_introspection(call(INTROSPECTION, introspection))  # its files have the names of rosidl_generator_c's
     generate_py(call("rosidl_generator_py", py), ["rosidl_typesupport_c"])
-    for generator in ("rosidl_generator_c", TYPESUPPORT):
-        _write_visibility_header(generator, package, c / "msg")
+    for generator, folder in (("rosidl_generator_c", c), (FASTDDS, c), (INTROSPECTION, introspection)):
+        _write_visibility_header(generator, package, folder / "msg")
+    names = "".join(f"MESSAGE({message.stem})\n" for message in messages)
+    dispatch = DISPATCH.read_text().replace("@PACKAGE@", package).replace("@MESSAGES@\n", names)
+    (c / "type_support.cpp").write_text(dispatch)
 
 
 class _Arguments:
     """Writes a generator's argument file and returns its path."""
 
     def __init__(self, package: str, messages: list[Path], dependencies: list[str], out: Path) -> None:
-        idl = out / "idl"
+        idl = out / "idl" / package
         self.out = out
         self.include_paths = [f"{name}:{share(name)}" for name in dependencies]
         self.descriptions = [f"{m.with_suffix('.idl')}:{idl / m.with_suffix('.json')}" for m in messages]
@@ -119,15 +122,14 @@ def extension(package: str, dependencies: list[str], out: Path) -> Extension:
     """The extension module that `generate` wrote the sources of."""
     import numpy
 
-    generated = sorted(out.glob("c/**/*")) + sorted(out.glob("py/**/*"))
+    generated = [path for kind in ("c", "introspection", "py") for path in sorted(out.glob(f"{kind}/**/*"))]
     sources = [path for path in generated if path.suffix in (".c", ".cpp")]
-    includes = [out / "c", Path(numpy.get_include())]
+    includes = [out / "c", out / "introspection", Path(numpy.get_include())]
     for prefix in prefixes():  # one folder per package: include/<package>/<package>/*.h
         includes += [folder for folder in sorted((prefix / "include").iterdir()) if (folder / folder.name).is_dir()]
-    kinds = ("rosidl_generator_py", TYPESUPPORT, "rosidl_typesupport_c", "rosidl_generator_c")
+    kinds = ("rosidl_generator_py", FASTDDS, INTROSPECTION, "rosidl_generator_c")
     libraries = [f"{name}__{kind}" for name in dependencies for kind in kinds]
-    libraries += [TYPESUPPORT, "rosidl_typesupport_fastrtps_cpp", "rosidl_typesupport_c", "rosidl_runtime_c",
-                  "rcutils", "fastcdr"]  # fmt: skip
+    libraries += [FASTDDS, "rosidl_typesupport_fastrtps_cpp", INTROSPECTION, "rosidl_runtime_c", "rcutils", "fastcdr"]
     return Extension(
         f"{package}.{package}_s__rosidl_typesupport_c",
         sources=[os.path.relpath(path) for path in sources],  # setuptools refuses absolute ones
