@@ -20,15 +20,17 @@ from ff3r_model.alignment import (
     SharedFrames,
     align_window,
     map_from_first_camera,
-    metric_scale_from_camera_height,
 )
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.engine import Engine, TorchEngine
 from ff3r_model.gaussians import transform_gaussians
+from ff3r_model.ground import Floor, floor_below, stand_on
+from ff3r_model.metric_scale import ScaleEstimate
+from ff3r_model.network import FF3RConfig
 from ff3r_model.queries import QueryConfig, QuerySet
 from ff3r_model.text import TextEncoder
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Frame, Gaussians, Prediction, Window
+from ff3r_model.types import Frame, Gaussians, Prediction, Similarity, Window
 from ff3r_model.voxel_map import MapConfig, MapFileError, ScaleInfo, VoxelMap
 from ff3r_model.voxelize import VoxelizeConfig, voxelize
 from ff3r_model.window import WindowBuilder, WindowConfig
@@ -51,6 +53,9 @@ class PipelineConfig:
     """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
     scale_windows: int = 3
     """Windows whose floors must be found before the map's scale is set, to their median."""
+    ground_weight: float = 0.5
+    """How far each window of a metric map is moved towards standing on the floor at `camera_height`, 0 to 1: holds
+    size, tilt and height, which drift from window to window otherwise. 0: not at all."""
     drop_uncertain: float = 0.2
     """Share of a window's pixels, the least confident, that never reach the map."""
     max_lost: int = 3
@@ -84,7 +89,8 @@ class Pipeline:
         self._shared: SharedFrames | None = None
         self._windows = 0
         self._lost = 0
-        self._scales: list[float] = []
+        self._floors: list[ScaleEstimate] = []
+        self._floor: Floor | None = None
         self.queries = QuerySet(text.encode, space, self.config.queries)
         self.reset()
 
@@ -94,9 +100,11 @@ class Pipeline:
     ) -> Pipeline:
         """A pipeline around the network and the words of a checkpoint (None: the shipped nano).
 
-        Raises CheckpointError for a file that is missing, damaged or foreign.
+        Images get the size that the network is meant for, unless the configuration says another. Raises
+        CheckpointError for a file that is missing, damaged or foreign.
         """
         checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
+        config = _sized(config or PipelineConfig(), checkpoint.config)
         space = TextSpace(checkpoint.network.feature_decoder.weight)
         return cls(TorchEngine(checkpoint.network), checkpoint.text_encoder, space, config)
 
@@ -118,7 +126,7 @@ class Pipeline:
         with _timed(seconds, "network"):
             prediction = self.engine(window)
         with _timed(seconds, "align"):
-            alignment = self._align(prediction, window)
+            alignment = self._grounded(prediction, self._align(prediction, window))
             frames = SharedFrames.of(prediction, window, alignment.map_from_window)
         if not alignment.accepted:
             self.windows.roll_back()
@@ -130,7 +138,7 @@ class Pipeline:
             self.map.integrate(voxels, self._windows)
             self.map.add_keyframes(window.keyframes, window.stamps, frames.map_from_camera)
             self._shared, self._windows = frames, self._windows + 1
-            self._make_metric(gaussians, frames)
+            self._make_metric(prediction, alignment.map_from_window, frames)
         assert self._shared is not None
         return MapUpdate(window, self._shared.map_from_camera, True, alignment.reason, seconds)
 
@@ -141,7 +149,7 @@ class Pipeline:
         self._voxelize_config = VoxelizeConfig(self.config.map.voxel_size, self.config.map.distance_weight)
         self._shared = None
         self._windows = self._lost = 0
-        self._scales = []
+        self._floors, self._floor = [], None
 
     def save(self, path: Path) -> None:
         """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
@@ -169,6 +177,17 @@ class Pipeline:
             return replace(alignment, accepted=True, reason=f"placed roughly: {alignment.reason}")
         return alignment
 
+    def _grounded(self, prediction: Prediction, alignment: Alignment) -> Alignment:
+        """Held to the floor, once the map knows where that is."""
+        height, weight = self.config.camera_height, self.config.ground_weight
+        if self._floor is None or height is None or not weight or not alignment.accepted:
+            return alignment
+        seen = floor_below(prediction, alignment.map_from_window, height)
+        if seen is None:
+            return alignment
+        placed = stand_on(self._floor, seen, height, prediction, alignment.map_from_window, weight)
+        return replace(alignment, map_from_window=placed)
+
     def _new_gaussians(self, window: Window, prediction: Prediction) -> Gaussians:
         """The certain Gaussians of the views that the map has not seen yet."""
         known = self._shared.keyframes if self._shared is not None else ()
@@ -179,21 +198,30 @@ class Pipeline:
         keep[fresh] = confidence >= floor
         return prediction.gaussians.select(keep.flatten())
 
-    def _make_metric(self, gaussians: Gaussians, frames: SharedFrames) -> None:
+    def _make_metric(self, prediction: Prediction, map_from_window: Similarity, frames: SharedFrames) -> None:
         """Scale the map once enough windows have seen the floor that the camera stands above."""
-        if self.config.camera_height is None or self.map.metric:
+        height = self.config.camera_height
+        if height is None or self.map.metric:
             return
-        below = gaussians.means - frames.map_from_camera[-1, :3, 3]
-        estimate = metric_scale_from_camera_height(below, self.config.camera_height)
-        if estimate is not None:
-            self._scales.append(estimate.scale)
-        if len(self._scales) < self.config.scale_windows:
+        seen = floor_below(prediction, map_from_window, height)
+        if seen is not None:
+            self._floors.append(seen)
+        if len(self._floors) < self.config.scale_windows:
             return
-        factor = median(self._scales)
+        factor = median(seen.scale for seen in self._floors)
         self.map.rescale(factor)
-        self.map.scale = ScaleInfo(metric=True, source=f"camera height {self.config.camera_height:g} m")
+        self.map.scale = ScaleInfo(metric=True, source=f"camera height {height:g} m")
         self._shared = frames.rescaled(factor)
+        normal = torch.nn.functional.normalize(torch.stack([seen.normal for seen in self._floors]).mean(0), dim=0)
+        centres = torch.stack([pose[:3, 3] for _, pose in self.map.trajectory()])
+        self._floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)
         log.info("the map is metric: 1 unit was %.3f m, by the camera height", factor)
+
+
+def _sized(config: PipelineConfig, network: FF3RConfig) -> PipelineConfig:
+    """The configuration with the network's patches, and with its image size where none is given."""
+    side = config.window.long_side or network.image_side
+    return replace(config, window=replace(config.window, long_side=side, patch=network.encoder.patch))
 
 
 @contextmanager

@@ -86,7 +86,7 @@ LSEG_UNUSED = expand(
 """In the file, but read by no part of LSeg's own forward: ImageNet's classes, and a join with nothing to join."""
 
 CLIP_UNUSED = expand(
-    "logit_scale",
+    "{logit_scale,input_resolution,context_length,vocab_size}",
     "visual.{class_embedding,positional_embedding,proj,conv1.weight}",
     "visual.ln_{pre,post}.{weight,bias}",
     "visual.transformer.resblocks.{0-11}.ln_{1,2}.{weight,bias}",
@@ -94,7 +94,7 @@ CLIP_UNUSED = expand(
     "visual.transformer.resblocks.{0-11}.attn.out_proj.{weight,bias}",
     "visual.transformer.resblocks.{0-11}.mlp.c_{fc,proj}.{weight,bias}",
 )
-"""CLIP's image side, and a constant of its training."""
+"""CLIP's image side, and constants of its training, three of which stand in OpenAI's own file alone."""
 
 
 class _Geometry(nn.Module):

@@ -20,10 +20,6 @@ logger = logging.getLogger(__name__)
 
 CLIP_VOCABULARY = 49408
 
-IGNORED_CLIP_PREFIXES = ("visual.",)
-IGNORED_CLIP_KEYS = ("logit_scale", "input_resolution", "context_length", "vocab_size")
-"""What a CLIP checkpoint holds besides the text tower; everything else must be known."""
-
 
 class TextWeightsError(ValueError):
     """Tensors that do not make the text tower asked for."""
@@ -89,8 +85,16 @@ def _tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
+class _Tower(TextTransformer):
+    """open_clip's, which also takes texts cut before their padding: its causal mask is made for whole contexts."""
+
+    def _embeds(self, text: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, mask = super()._embeds(text)
+        return x, None if mask is None else mask[..., : text.shape[1], : text.shape[1]]
+
+
 def _build_tower(config: TextConfig) -> TextTransformer:
-    tower = TextTransformer(
+    tower = _Tower(
         context_length=config.context_length,
         # The whole table is built only where it stays.
         vocab_size=CLIP_VOCABULARY if config.vocabulary_rank is None else 1,
@@ -154,7 +158,9 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:
-        tokens = self.tokenize(texts).to(self.tower.positional_embedding.device)
+        tokens = self.tokenize(texts)
+        longest = int(tokens.argmax(1).max()) + 1  # the end of text has the largest id; nothing after it is looked at
+        tokens = tokens[:, :longest].to(self.tower.positional_embedding.device)
         return F.normalize(self(tokens).float(), dim=-1)
 
     def _remember(self, embeddings: dict[str, Tensor]) -> None:
@@ -179,27 +185,21 @@ def normalize_text(text: str) -> str:
 
 
 def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:
-    """The text tower of CLIP ViT-B/32 from a whole CLIP state dict under its published names.
+    """The text tower of CLIP ViT-B/32 from its tensors alone, under their published names (`published.text_tower`).
 
-    The image tower and the logit scale are ignored. Raises TextWeightsError naming each missing, unexpected or
-    misshapen tensor.
+    Raises TextWeightsError naming each missing, unexpected or misshapen tensor.
     """
     encoder = TextEncoder(TextConfig.clip_vitb32())
     wanted = encoder.tower.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not _ignored(name)}
-    problems = _key_problems({name: tuple(t.shape) for name, t in wanted.items()}, given)
+    problems = _key_problems({name: tuple(t.shape) for name, t in wanted.items()}, state)
     if problems:
         raise TextWeightsError(
             "not the text tower of CLIP ViT-B/32 (expected OpenAI's names, as net.clip_pretrained.* in LSeg's file): "
             + "; ".join(problems)
         )
-    encoder.tower.load_state_dict({name: tensor.float() for name, tensor in given.items()})
+    encoder.tower.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     encoder.clear_cache()
     return encoder.eval()
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(IGNORED_CLIP_PREFIXES) or name in IGNORED_CLIP_KEYS
 
 
 def _key_problems(wanted: dict[str, tuple[int, ...]], given: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -30,12 +31,17 @@ class WindowConfig:
     """Views per window, 2 to 64."""
     overlap: int = 4
     """Keyframes that a window shares with the one processed before."""
-    long_side: int = 112
-    """Long side of the network's images, pixels (112 for nano, 448 for full)."""
+    long_side: int | None = None
+    """Long side of the network's images, pixels; None: the checkpoint's own (112 for nano, 448 for full)."""
     patch: int = 14
     """Sides become multiples of this."""
     min_difference: float = 0.008
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
+    min_motion: float = 0.08
+    """How far the picture has moved since the last keyframe, as a share of its long side, when the next is due: views
+    that hardly differ say little about where the camera went. 0 keeps every frame."""
+    new_view: float = 0.6
+    """A frame that differs from the last keyframe by this share of its own contrast is due in any case."""
     min_contrast: float = 0.01
     """Standard deviation of a prepared image below which it shows nothing (black, lens cap, white wall)."""
     max_pending: int = 256
@@ -44,6 +50,8 @@ class WindowConfig:
     def __post_init__(self) -> None:
         if not MIN_VIEWS <= self.views <= MAX_VIEWS:
             raise ValueError(f"views must be {MIN_VIEWS} to {MAX_VIEWS}, not {self.views}")
+        if self.long_side is not None and self.long_side < self.patch:
+            raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
         if not 1 <= self.overlap < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
         if self.max_pending < self.views:
@@ -64,13 +72,18 @@ class WindowBuilder:
     """Collects keyframes and cuts windows out of them."""
 
     def __init__(self, config: WindowConfig) -> None:
+        if config.long_side is None:
+            raise ValueError("long_side is None: take the checkpoint's, as Pipeline.from_checkpoint does, or give one")
         self.config = config
+        self._long_side = config.long_side
         self.dropped: Counter[str] = Counter()
         """Frames that never reached a window, by reason."""
         self._pending: deque[Keyframe] = deque()
         self._shared: list[Keyframe] = []
         self._shared_before: list[Keyframe] = []
         self._last: Keyframe | None = None
+        self._previous: Tensor | None = None
+        self._moved = 0.0
         self._next_id = 0
 
     def add(self, frame: Frame) -> None:
@@ -81,7 +94,7 @@ class WindowBuilder:
             self.dropped[rejection.reason] += 1
             raise
         self._next_id += 1
-        self._last = keyframe
+        self._last, self._previous, self._moved = keyframe, keyframe.image, 0.0
         self._pending.append(keyframe)
         if len(self._pending) > self.config.max_pending:
             self._pending.popleft()
@@ -138,7 +151,7 @@ class WindowBuilder:
         if self._last is not None and frame.stamp <= self._last.stamp:
             raise FrameRejected("time went backwards", f"{frame.stamp} ns after {self._last.stamp} ns")
         try:
-            image, intrinsics, _ = prepare(frame.image, frame.intrinsics, self.config.long_side, self.config.patch)
+            image, intrinsics, _ = prepare(frame.image, frame.intrinsics, self._long_side, self.config.patch)
         except ValueError as error:
             raise FrameRejected("unusable size", str(error)) from error
         self._check_content(image)
@@ -157,6 +170,23 @@ class WindowBuilder:
         difference = float((image - other.image).abs().mean())
         if difference < self.config.min_difference:
             raise FrameRejected("identical image", f"difference {difference:.4f} < {self.config.min_difference}")
+        if self.config.min_motion and difference < self.config.new_view * contrast:
+            self._check_motion(image)
+
+    def _check_motion(self, image: Float[Tensor, "3 height width"]) -> None:
+        """Displacements add up from frame to frame: flow is only good between neighbours."""
+        if self._previous is not None:
+            self._moved += motion(self._previous, image)
+        self._previous = image
+        if self._moved < self.config.min_motion:
+            raise FrameRejected("little motion", f"the picture moved by {self._moved:.3f} < {self.config.min_motion}")
+
+
+def motion(before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]) -> float:
+    """Median displacement between two images as a share of their long side, by dense optical flow."""
+    gray = [(image.mean(0) * 255).byte().cpu().numpy() for image in (before, after)]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(*gray, None)
+    return float(np.median(np.linalg.norm(flow, axis=-1))) / max(gray[0].shape)
 
 
 def _window(views: list[Keyframe]) -> Window:

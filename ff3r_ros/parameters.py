@@ -62,7 +62,9 @@ class NodeParameters:
     )
     views: int = parameter(8, "Views per window of the network.", low=2, high=64)
     overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)
-    long_side: int = parameter(112, "Long side of the network's images, pixels: 112 nano, 448 full.", low=28, high=1024)
+    long_side: int = parameter(
+        0, "Long side of the network's images, pixels. 0: the checkpoint's own, 112 nano, 448 full.", low=0, high=1024
+    )
     voxel_size: float = parameter(
         0.05, "Edge of the map's voxels: metres once the map is metric, window units before.", low=1e-4, high=10.0
     )

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -26,6 +26,7 @@ def reconstruct(
     overlap: int = 4,
     stride: int = 1,
     camera_height: float | None = None,
+    long_side: int | None = None,
     topic: str | None = None,
     weights: Path | None = None,
     device: str = "auto",
@@ -42,13 +43,14 @@ def reconstruct(
         overlap: Keyframes that each window shares with the one before.
         stride: Use every n-th frame.
         camera_height: Metres of the camera above the floor; makes the map metric.
+        long_side: Pixels of the network's images along their long side; what the checkpoint is meant for if not given.
         topic: Image topic of a bag; the one with the most colour images if not given.
         weights: Checkpoint; the nano weights of the package if not given.
         device: Where the network runs: auto, cpu, or another of torch's names.
     """
     from ff3r_model.cli import reconstruction
 
-    plan = reconstruction.Plan(source, output, views, overlap, stride, camera_height, topic, weights, device)
+    plan = reconstruction.Plan(source, output, views, overlap, stride, camera_height, long_side, topic, weights, device)
     print(reconstruction.reconstruct(plan))
 
 
@@ -89,7 +91,40 @@ def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weigh
     asking.view(map, host=host, port=port, weights=weights)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"reconstruct": reconstruct, "query": query, "view": view}
+def convert(
+    output: Annotated[Path, arg(aliases=["-o"])],
+    vggt: Path | None = None,
+    lseg: Path | None = None,
+    clip: Path | None = None,
+    ff3r: Path | None = None,
+    channels: int = 64,
+    precision: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> None:
+    """Make a checkpoint of the public weights of VGGT-1B and LSeg, or check and rewrite one of FF3R's own.
+
+    Nothing in the given files is executed. The new file runs in lifting mode: VGGT's cameras and depth, LSeg's
+    semantics, no FF3R training. Mind the terms of the public weights; VGGT-1B's are non-commercial.
+
+    Args:
+        output: Checkpoint to write (.safetensors).
+        vggt: VGGT-1B's model.pt or model.safetensors.
+        lseg: LSeg's demo_e200.ckpt, which also holds CLIP's text tower.
+        clip: CLIP ViT-B/32's weights under OpenAI's names, in place of those in LSeg's file.
+        ff3r: A checkpoint of FF3R's own, in place of all the others.
+        channels: Width of the compact semantic features; 512 loses nothing and makes maps larger.
+        precision: Of the stored weights; the narrower ones halve the file.
+    """
+    from ff3r_model.cli import converting
+
+    print(converting.run(converting.Plan(output, vggt, lseg, clip, ff3r, channels, precision)))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "reconstruct": reconstruct,
+    "query": query,
+    "view": view,
+    "convert": convert,
+}
 """Every subcommand: its name and the function whose signature and docstring make its options and help."""
 
 
@@ -120,9 +155,11 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Exceptions whose message is meant for the user, who needs no traceback."""
     from ff3r_model.checkpoint import CheckpointError
     from ff3r_model.cli.reconstruction import ReconstructError
+    from ff3r_model.convert import ConvertError
     from ff3r_model.ply import PlyError
     from ff3r_model.queries import QueryRejected
     from ff3r_model.sources import SourceError
     from ff3r_model.voxel_map import MapFileError
 
-    return (SourceError, CheckpointError, MapFileError, PlyError, QueryRejected, ReconstructError, OSError)
+    about_files = (SourceError, CheckpointError, MapFileError, PlyError, OSError)
+    return (*about_files, QueryRejected, ReconstructError, ConvertError)

@@ -42,6 +42,7 @@ class Plan:
     overlap: int = 4
     stride: int = 1
     camera_height: float | None = None
+    long_side: int | None = None
     topic: str | None = None
     weights: Path | None = None
     device: str = "auto"
@@ -114,7 +115,7 @@ def _pipeline(plan: Plan) -> Pipeline:
     if plan.camera_height is not None and not plan.camera_height > 0:
         raise ReconstructError(f"camera height must be positive metres, not {plan.camera_height}")
     try:
-        window = WindowConfig(views=plan.views, overlap=plan.overlap)
+        window = WindowConfig(views=plan.views, overlap=plan.overlap, long_side=plan.long_side)
     except ValueError as error:
         raise ReconstructError(str(error)) from error
     config = PipelineConfig(window=window, camera_height=plan.camera_height)

@@ -22,6 +22,6 @@ class TorchEngine:
         device = next(self.network.parameters()).device
         images = window.images.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-            output = self.network(images[None])
+            output = self.network(images[None], semantics=False)
         known = window.intrinsics.to(device) if self.use_known_intrinsics and window.intrinsics is not None else None
         return predict(output, intrinsics=known, images=images)

@@ -116,6 +116,8 @@ class FF3RConfig:
     """D: the width of the text embeddings and of LSeg's features."""
     feature_channels: int = 64
     """C: the width of the compact feature of each Gaussian."""
+    long_side: int | None = None
+    """Of the images that it is meant for, pixels; None: as many patches as the encoder's grid of positions has."""
     head_chunk: int = 8
     """Views that the dense heads take at once: bounds their memory, changes no result."""
 
@@ -125,14 +127,19 @@ class FF3RConfig:
         return self.encoder.width
 
     @property
+    def image_side(self) -> int:
+        """Long side of the images that it is meant for, in pixels."""
+        return self.long_side or self.encoder.grid * self.encoder.patch
+
+    @property
     def bands(self) -> int:
         """Spherical harmonics per colour channel."""
         return (self.sh_degree + 1) ** 2
 
     @staticmethod
     def full() -> FF3RConfig:
-        """VGGT-1B's and LSeg ViT-L/16's sizes."""
-        return FF3RConfig()
+        """VGGT-1B's and LSeg ViT-L/16's sizes, and the paper's images of 448 pixels."""
+        return FF3RConfig(long_side=448)
 
     @staticmethod
     def nano() -> FF3RConfig:

@@ -104,7 +104,8 @@ def test_names_to_ignore_are_those_of_the_published_files() -> None:
     clip = json.loads((REFERENCE / "clip_vitb32_shapes.json").read_text())
     lseg = json.loads((REFERENCE / "lseg_vitl16_shapes.json").read_text())
     assert {name for name in vggt if name.startswith(("point_head", "track_head"))} == VGGT_UNUSED
-    assert {name for name in clip if name.startswith("visual.")} | {"logit_scale"} == CLIP_UNUSED
+    constants = {"logit_scale", "input_resolution", "context_length", "vocab_size"}
+    assert {name for name in clip if name.startswith("visual.")} | constants == CLIP_UNUSED
     assert set(lseg) > LSEG_UNUSED
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import get_tokenizer
 
+from ff3r_model.published import text_tower
 from ff3r_model.text import FactorisedEmbedding, TextConfig, TextEncoder, TextWeightsError, load_clip_text
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -35,7 +36,8 @@ def standin_tensor(name: str, shape: list[int]) -> torch.Tensor:
 def clip_state() -> dict[str, torch.Tensor]:
     shapes = json.loads((REFERENCE / "clip_vitb32_shapes.json").read_text())
     images = {name: torch.zeros(()) for name in shapes if name.startswith("visual.")}
-    return {name: standin_tensor(name, shape) for name, shape in shapes.items() if name not in images} | images
+    state = {name: standin_tensor(name, shape) for name, shape in shapes.items() if name not in images} | images
+    return text_tower(state)
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def test_clip_text_tower_matches_the_published_features(clip_state):
         features = encoder(tokens)
     expected = torch.from_numpy(reference["text_features"])
     assert (features - expected).norm() / expected.norm() < 1e-3
+    # `encode` cuts the padding off, and may: these are the whole tower's features
     torch.testing.assert_close(encoder.encode(texts), F.normalize(expected, dim=-1), atol=1e-4, rtol=1e-3)
 
 
@@ -64,6 +67,8 @@ def test_clip_keys_are_checked(clip_state):
     renamed = {("transformer.blocks.3" if key == name else key): value for key, value in clip_state.items()}
     with pytest.raises(TextWeightsError, match=rf"missing {name}.*unexpected transformer\.blocks\.3"):
         load_clip_text(renamed)
+    with pytest.raises(TextWeightsError, match=r"unexpected visual\.surprise"):
+        load_clip_text(text_tower(clip_state | {"visual.surprise": torch.zeros(3)}))
     with pytest.raises(TextWeightsError, match=r"resblocks\.3\.mlp\.c_fc\.weight has shape \(512, 2048\), not"):
         load_clip_text(clip_state | {name: clip_state[name].T})
 
