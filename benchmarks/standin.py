@@ -70,8 +70,7 @@ def tiny() -> FF3RConfig:
     """The classes of the full size, switched as there, in a network that runs in milliseconds."""
     dpt = DPTConfig(channels=(8, 8, 8, 8), features=8, hidden=(8, 8))
     vit = ViTConfig(width=16, depth=4, heads=2, patch=16, grid=4, registers=0, layer_scale=None)
-    return replace(
-        FF3RConfig.full(),
+    return FF3RConfig(
         name="tiny",
         long_side=84,
         encoder=ViTConfig(width=16, depth=1, heads=2, grid=4, registers=1),
