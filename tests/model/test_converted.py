@@ -181,4 +181,4 @@ def test_full_size_from_files_to_a_map(frames: Path, tmp_path: Path) -> None:
     voxel_map = reconstruct(frames, tmp_path / "ff3r.safetensors", tmp_path, "--long-side", "84")
     assert len(voxel_map) > 0 and voxel_map.channels == 64
     expected = pose_of(torch.from_numpy(REFERENCE["pose_enc"][0]))
-    np.testing.assert_allclose(relative_pose(tmp_path), expected, atol=0.02)
+    assert np.linalg.norm(relative_pose(tmp_path) - expected) < 0.03 * np.linalg.norm(expected)
