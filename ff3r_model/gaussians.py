@@ -22,6 +22,7 @@ from ff3r_model.geometry import (
 )
 from ff3r_model.harmonics import rotate_harmonics
 from ff3r_model.ply import PlyError, read_ply, write_ply
+from ff3r_model.refine import refine_cameras
 from ff3r_model.types import SH_C0, Cameras, Gaussians, Prediction, Similarity
 
 __all__ = ["PlyError", "decode_cameras", "predict", "read_ply", "transform_gaussians", "write_ply"]
@@ -79,15 +80,18 @@ def predict(
     output: NetworkOutput,
     intrinsics: Float[Tensor, "views 3 3"] | None = None,
     images: Float[Tensor, "views 3 h w"] | None = None,
+    refine: bool = False,
 ) -> Prediction:
     """What the network's output for one window (a batch of one) means, in float32 and in the first camera's frame.
 
     Known `intrinsics` replace the predicted ones. `images` (RGB in [0, 1]) colour the Gaussians of lifting mode, which
-    are grey without them.
+    are grey without them; with `refine` they also correct the predicted poses by optical flow.
     """
     depth, confidence = output.depth[0].float(), output.depth_confidence[0].float()
     cameras = decode_cameras(output.pose_encodings[-1, 0].float(), *depth.shape[1:])
     cameras = _anchored(cameras if intrinsics is None else replace(cameras, intrinsics=intrinsics.to(depth)))
+    if refine and images is not None:
+        cameras = refine_cameras(images, depth, cameras)
     if output.gaussians is not None:
         gaussians = _activate(output.gaussians, depth, confidence, cameras)
     elif output.lifted is not None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ff3r_model.engine import Engine
 from ff3r_model.evaluation.metrics import auc, confusion, depth_inliers, depth_rel, mean_iou, pair_errors
+from ff3r_model.refine import refine_cameras
 from ff3r_model.synthetic import CLASSES
 from ff3r_model.text import TextEncoder
 from ff3r_model.text_space import TextSpace
@@ -66,9 +67,10 @@ def evaluate(
 ) -> dict[str, float]:
     """Figures of a network over held-out rooms, and beside each the `constant_` predictor's.
 
-    The constant predictor says: cameras at one place, the truth's mean depth everywhere, the commonest class.
+    `engine` should not refine poses: `auc30` is the network's own, `auc30_refined` what optical flow makes of it. The
+    constant predictor says: cameras at one place, the truth's mean depth everywhere, the commonest class.
     """
-    network, constant, seconds = Tally(), Tally(), 0.0
+    network, constant, refined, seconds = Tally(), Tally(), list[Tensor](), 0.0
     embeddings = text.encode(list(CLASSES))
     for seed in tqdm(seeds, desc=f"held-out rooms, {views} views", unit="window"):
         truth = held_out_window(seed, views)
@@ -78,8 +80,11 @@ def evaluate(
         seconds += time.perf_counter() - start
         labels = space.similarity(prediction.gaussians.features, embeddings).argmax(-1)
         network.add(prediction.depth, prediction.cameras.camera_from_world, labels, truth)
+        better = refine_cameras(window.images, prediction.depth, prediction.cameras)
+        refined.append(pair_errors(better.camera_from_world, truth.camera_from_world[0]))
         flat = torch.full_like(truth.depth[0], float(truth.depth[truth.depth > 0].mean()))
         still = torch.eye(4).expand(views, 4, 4)
         constant.add(flat, still, torch.full_like(truth.classes[0], CLASSES.index("wall")), truth)
     figures = network.figures() | {"seconds_per_window": seconds / len(seeds)}
+    figures["auc30_refined"] = auc(torch.cat(refined), 30)
     return figures | {f"constant_{name}": value for name, value in constant.figures().items()}

@@ -118,6 +118,8 @@ class FF3RConfig:
     """C: the width of the compact feature of each Gaussian."""
     long_side: int | None = None
     """Of the images that it is meant for, pixels; None: as many patches as the encoder's grid of positions has."""
+    refine_poses: bool = False
+    """Ours, and no part of the network: whether its poses are worth correcting by optical flow before use."""
     head_chunk: int = 8
     """Views that the dense heads take at once: bounds their memory, changes no result."""
 
@@ -175,6 +177,7 @@ class FF3RConfig:
             sh_degree=0,
             text_width=64,
             feature_channels=32,
+            refine_poses=True,
             head_chunk=32,
         )
 

@@ -58,7 +58,7 @@ def main() -> None:
     space = TextSpace(shipped.network.feature_decoder.weight.detach())
     figures = {
         f"{views} views": evaluate(
-            TorchEngine(shipped.network), shipped.text_encoder, space, views, HELD_OUT[: options.rooms]
+            TorchEngine(shipped.network, refine=False), shipped.text_encoder, space, views, HELD_OUT[: options.rooms]
         )
         for views in options.views
     }

@@ -8,7 +8,7 @@ import torch
 from ff3r_model.types import Frame, Window
 from ff3r_model.window import FrameRejected, WindowBuilder, WindowConfig
 
-CONFIG = WindowConfig(views=4, overlap=2, long_side=56, patch=14, max_pending=8)
+CONFIG = WindowConfig(views=4, overlap=2, long_side=56, patch=14, max_pending=8, min_motion=0.0)
 
 
 def frame(stamp: int, seed: int | None = None, size: tuple[int, int] = (42, 56)) -> Frame:
