@@ -50,9 +50,8 @@ def test_poses_that_are_too_small_grow_to_the_truth() -> None:
         noisy = depth * (1 + 0.1 * torch.randn(depth.shape, generator=torch.Generator().manual_seed(seed)))
         refined = refine_cameras(images, noisy, timid)
         assert degrees(refined, truth) < 0.3 * degrees(timid, truth)
-        assert (centres(refined) - centres(truth)).norm(dim=1).mean() < 0.08 < float(
-            (centres(timid) - centres(truth)).norm(dim=1).mean()
-        )
+        missed, before = ((centres(c) - centres(truth)).norm(dim=1).mean() for c in (refined, timid))
+        assert missed < 0.6 * before
 
 
 def test_exact_poses_stay() -> None:
