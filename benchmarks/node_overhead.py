@@ -6,13 +6,14 @@ with queries active. Between arrival and publication the node decodes, prepares,
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import logging
 import os
 import random
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import rclpy
@@ -42,22 +43,29 @@ class Filming:
         self.values: dict[str, str] = {}
         self._shots = enumerate(SyntheticRoom(CameraParameters()), start=1)
 
-    def window(self, count: int) -> dict[str, str]:
-        """Publish `count` images, 0.1 s apart by their stamps, and wait until a window came of them."""
+    def window(self) -> dict[str, str]:
+        """Publish images, 0.1 s apart by their stamps, until a window came of them: not every image is a keyframe.
+
+        Raises RuntimeError when the node fails on one, or the room's tour ends first.
+        """
         windows = self.values.get("windows", "0")
-        for index, shot in itertools.islice(self._shots, count):
-            received = self._received()
+        for index, shot in self._shots:
+            taken = self._taken()
             self._images.publish(image_message(header(index * 10**8, "camera"), shot.frame.image))
-            wait_until(lambda before=received: self._received() > before)  # type: ignore[misc]
-        wait_until(lambda: self.values.get("windows", "0") != windows)
-        return dict(self.values)
+            wait_until(lambda before=taken: self._taken() > before)  # type: ignore[misc]
+            if self.values["failures"] != "0":
+                raise RuntimeError(f"the node failed: {self.values['last error']}")
+            if self.values["windows"] != windows:
+                return dict(self.values)
+        raise RuntimeError("the tour of the room ended before it made a window")
 
     def ready(self) -> bool:
         """Whether the node is there."""
         return self._images.get_subscription_count() > 0
 
-    def _received(self) -> int:
-        return int(self.values.get("frames received", "0"))
+    def _taken(self) -> int:
+        """Frames that the worker is done with, the window that they completed included."""
+        return int(self.values.get("frames in", "0"))
 
     def _take(self, message: DiagnosticArray) -> None:
         self.values = {item.key: item.value for item in message.status[0].values}
@@ -79,23 +87,35 @@ def measure(quick: bool, report: Report) -> None:
     rclpy.init(args=[])
     overrides = [Parameter("queries", value=QUERIES), Parameter("diagnostics_period", value=0.05)]
     node, filming = PerceptionNode(parameter_overrides=overrides), Filming()
-    executors = []
-    for each in (node, filming.node):
-        executors.append(SingleThreadedExecutor())
-        executors[-1].add_node(each)
-        threading.Thread(target=executors[-1].spin, daemon=True).start()
-    node.trigger_configure()
-    node.trigger_activate()
-    try:
-        wait_until(filming.ready)
-        filming.window(8)  # the first window pays for caches and memory
-        windows = [filming.window(4) for _ in range(2 if quick else 20)]
-    finally:
-        node.release()
-        for executor in executors:
-            executor.shutdown()
-        rclpy.shutdown()
+    with spinning(node), spinning(filming.node):
+        try:
+            node.trigger_configure()
+            node.trigger_activate()
+            wait_until(filming.ready)
+            filming.window()  # the first window pays for caches and memory
+            windows = [filming.window() for _ in range(2 if quick else 20)]
+        finally:
+            node.release()
+    rclpy.shutdown()
     _report(windows, report)
+
+
+@contextlib.contextmanager
+def spinning(node: Node) -> Iterator[None]:
+    """Callbacks of the node run on a thread of their own.
+
+    The thread is joined: `shutdown` does not wait for `spin`, and Python's exit aborts threads that wait inside rclpy.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
+        node.destroy_node()
 
 
 def _report(windows: list[dict[str, str]], report: Report) -> None:
