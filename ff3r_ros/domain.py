@@ -12,9 +12,9 @@ DOMAINS = range(1, 102)
 
 
 def isolated_environment(domain: int) -> dict[str, str]:
-    """Variables that keep DDS on this machine and in one domain, and let it carry large clouds."""
+    """Variables that keep DDS on this machine, its ports included, and in one domain, and let it carry large clouds."""
     variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    profiles = _config_file("fastdds_large_data.xml")
+    profiles = _config_file("fastdds_localhost.xml")
     if profiles is not None:
         old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # Fast DDS 2; later ones warn about the old name
         variables["FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(profiles)
