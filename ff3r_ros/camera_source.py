@@ -38,7 +38,7 @@ class CameraParameters:
     trajectory: str = parameter(
         "robot", "How the camera moves through the synthetic room.", choices=("robot", "handheld"), change="never"
     )
-    step: float = parameter(0.08, "Metres between frames in the synthetic room.", low=0.001, high=1.0, change="never")
+    step: float = parameter(0.03, "Metres between frames in the synthetic room.", low=0.001, high=1.0, change="never")
     field_of_view: float = parameter(
         70.0, "Horizontal, degrees, in the synthetic room.", low=20.0, high=140.0, change="never"
     )

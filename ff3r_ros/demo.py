@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from ff3r_ros.demo_check import Verdict
     from ff3r_ros.demo_monitor import DemoMonitor
 
-DEMO_SEED = 1
-"""Of the room and the camera's tour."""
+DEMO_SEED = 30
+"""Of the room and the camera's tour; this one is wide."""
+VOXEL_SIZE = 0.1
+"""Metres, in the synthetic room: nano's depth is no finer."""
 FIELD_OF_VIEW = 70.0
 """Degrees, horizontal."""
 QUERIES_FOR_RECORDINGS = ("floor", "wall", "chair", "table")
@@ -161,7 +163,9 @@ def _camera_arguments(options: Options) -> list[str]:
 
 def _perception_arguments(options: Options, truth: Truth | None) -> list[str]:
     height = options.camera_height if options.camera_height is not None else truth.camera_height if truth else None
-    given = {"device": options.device, "weights": options.weights, "camera_height": height}
+    given: dict[str, object] = {"device": options.device, "weights": options.weights, "camera_height": height}
+    if truth is not None:
+        given["voxel_size"] = VOXEL_SIZE
     return [word for name, value in given.items() if value for word in ("-p", f"{name}:={value}")]
 
 

@@ -19,7 +19,12 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
     Raises CheckpointError for weights that cannot be used, ValueError for values that do not go together.
     """
     config = PipelineConfig(
-        window=WindowConfig(views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side or None),
+        window=WindowConfig(
+            views=parameters.views,
+            overlap=parameters.overlap,
+            long_side=parameters.long_side or None,
+            min_motion=parameters.min_motion,
+        ),
         map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
         camera_height=parameters.camera_height or None,

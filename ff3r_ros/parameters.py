@@ -62,6 +62,12 @@ class NodeParameters:
     )
     views: int = parameter(8, "Views per window of the network.", low=2, high=64)
     overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)
+    min_motion: float = parameter(
+        0.08,
+        "How far the picture must have moved, as a share of its long side, for the next keyframe. 0: every image.",
+        low=0.0,
+        high=1.0,
+    )
     long_side: int = parameter(
         0, "Long side of the network's images, pixels. 0: the checkpoint's own, 112 nano, 448 full.", low=0, high=1024
     )

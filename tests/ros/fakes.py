@@ -101,7 +101,9 @@ def scene_gaussians(means: Tensor, origin_x: float) -> Gaussians:
 def fake_pipeline(engine: FakeEngine, parameters: NodeParameters) -> Pipeline:
     """As `pipeline_from_parameters`, around the fake network and the fake words."""
     config = PipelineConfig(
-        window=WindowConfig(views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side),
+        window=WindowConfig(
+            views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side, min_motion=0.0
+        ),
         map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
         camera_height=parameters.camera_height or None,
