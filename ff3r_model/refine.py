@@ -111,7 +111,7 @@ def _correspondences(
     before: ndarray, after: ndarray, expected: ndarray, config: RefineConfig
 ) -> tuple[ndarray, ndarray]:
     """Pixels (column, row) of the first image and where flow finds them (u, v) in the second."""
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     forward = method.calc(before, after, expected.copy())
     backward = method.calc(after, before, -expected)
     height, width = before.shape

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
+from ff3r_model.engine import device_named
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.queries import QueryConfig
 from ff3r_model.voxel_map import MapConfig
 from ff3r_model.window import WindowConfig
-from ff3r_ros.parameters import NodeParameters, ParameterError
+from ff3r_ros.parameters import NodeParameters
 
 
 def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
@@ -31,14 +30,3 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     return Pipeline.from_checkpoint(weights, config, device_named(parameters.device))
-
-
-def device_named(name: str) -> torch.device:
-    """auto: the accelerator where there is one, else the CPU. Raises ParameterError for a name torch does not know."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ParameterError(f"parameter device = {name!r}: {error}") from error

@@ -16,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm import tqdm
 
+from ff3r_model.engine import device_named
 from ff3r_model.pictures import save_picture, top_down
 from ff3r_model.pipeline import MapUpdate, Pipeline, PipelineConfig
 from ff3r_model.ply import write_ply
@@ -41,6 +42,7 @@ class Plan:
     views: int = 8
     overlap: int = 4
     stride: int = 1
+    min_motion: float = 0.08
     camera_height: float | None = None
     long_side: int | None = None
     topic: str | None = None
@@ -99,27 +101,18 @@ def picture_of(voxel_map: VoxelMap) -> ndarray:
     return top_down(points, colors, path, voxel_size=voxel_map.config.voxel_size, metric=voxel_map.metric)
 
 
-def device_named(name: str) -> torch.device:
-    """auto: the accelerator where there is one, else the CPU. Raises ReconstructError for what torch does not know."""
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ReconstructError(f"device {name!r}: {error}") from error
-
-
 def _pipeline(plan: Plan) -> Pipeline:
     if plan.stride < 1:
         raise ReconstructError(f"stride must be at least 1, not {plan.stride}")
     if plan.camera_height is not None and not plan.camera_height > 0:
         raise ReconstructError(f"camera height must be positive metres, not {plan.camera_height}")
     try:
-        window = WindowConfig(views=plan.views, overlap=plan.overlap, long_side=plan.long_side)
+        window = WindowConfig(plan.views, plan.overlap, plan.long_side, min_motion=plan.min_motion)
+        device = device_named(plan.device)
     except ValueError as error:
         raise ReconstructError(str(error)) from error
     config = PipelineConfig(window=window, camera_height=plan.camera_height)
-    return Pipeline.from_checkpoint(plan.weights, config, device_named(plan.device))
+    return Pipeline.from_checkpoint(plan.weights, config, device)
 
 
 def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int) -> list[MapUpdate]:

@@ -67,7 +67,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(frames: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of one run."""
     folder = tmp_path_factory.mktemp("out") / "deep" / "er"
-    assert main(["reconstruct", str(frames), "-o", str(folder), "--weights", str(weights), "--device", "cpu"]) == 0
+    options = ["--weights", str(weights), "--device", "cpu", "--min-motion", "0"]
+    assert main(["reconstruct", str(frames), "-o", str(folder), *options]) == 0
     return folder
 
 
@@ -91,7 +92,7 @@ def test_reconstruct_writes_what_the_map_holds(made: Path) -> None:
 
 
 def test_stride_skips_frames(frames: Path, weights: Path, tmp_path: Path, run: Run) -> None:
-    options = ["--weights", weights, "--stride", 2, "--views", 4, "--overlap", 2, "--device", "cpu"]
+    options = ["--weights", weights, "--stride", 2, "--min-motion", 0, "--views", 4, "--overlap", 2, "--device", "cpu"]
     status, out, _ = run("reconstruct", frames, "-o", tmp_path, *options)
     assert status == 0 and "voxels" in out
     trajectory = file_interface.read_tum_trajectory_file(str(tmp_path / reconstruction.TRAJECTORY))
