@@ -185,7 +185,8 @@ class WindowBuilder:
 def motion(before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]) -> float:
     """Median displacement between two images as a share of their long side, by dense optical flow."""
     gray = [(image.mean(0) * 255).byte().cpu().numpy() for image in (before, after)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(gray[0], gray[1], np.zeros((*gray[0].shape, 2), np.float32))
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow = method.calc(gray[0], gray[1], np.zeros((*gray[0].shape, 2), np.float32))
     return float(np.median(np.linalg.norm(flow, axis=-1))) / max(gray[0].shape)
 
 
