@@ -14,6 +14,7 @@ import pytest
 import torch
 from evo.tools import file_interface
 
+from benchmarks.network import available_bytes
 from benchmarks.standin import tiny, write_published
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.cli import main, reconstruction
@@ -29,15 +30,6 @@ REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "vggt_2x56x84.npz"
 """Two images and what the published VGGT says of them under the stand-in weights."""
 NEEDED = 12e9
 """Bytes that the full size takes."""
-
-
-def available_bytes() -> float:
-    """Memory that could be had now (Linux; no limit known elsewhere)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +125,19 @@ def test_known_intrinsics_place_lifted_gaussians(weights: Path) -> None:
     torch.testing.assert_close(prediction.gaussians.means[row * 84 + column], expected, rtol=1e-4, atol=1e-5)
     color = prediction.gaussians.colors[row * 84 + column]
     torch.testing.assert_close(color, pictures[0, row, column].float() / 255, atol=1e-4, rtol=0)
+
+
+def test_lseg_sees_the_whole_image_at_multiples_of_32(weights: Path) -> None:
+    """Sides near 16 pixels per patch of the geometry's grid, and every place at the same share of the width."""
+    lseg = load_checkpoint(weights).network.lseg
+    for rows, columns in ((1, 1), (4, 6), (8, 5), (18, 32), (32, 32), (32, 8)):
+        ramp = ((torch.arange(14 * columns) + 0.5) / (14 * columns)).expand(1, 3, 14 * rows, -1)
+        seen = lseg.resize(ramp, (rows, columns))
+        height, width = seen.shape[-2:]
+        assert height % 32 == width % 32 == 0 and height and width
+        assert abs(height - 16 * rows) <= 16 and abs(width - 16 * columns) <= 16
+        shares = (torch.arange(width) + 0.5) / width
+        torch.testing.assert_close(seen[0, 0, 0, 2:-2], shares[2:-2], atol=1e-4, rtol=0)
 
 
 def test_convert_reports_and_rewrites(
