@@ -55,7 +55,9 @@ class MapPublishers:
         self._stamp = 0
 
     def publish(self, pipeline: Pipeline, update: MapUpdate | None) -> None:
-        """Cloud, masks, grids and queries; with an update the camera's poses too."""
+        """Cloud, masks, grids and queries; with an update the camera's poses too. Silent once ROS has shut down."""
+        if not self._node.context.ok():
+            return
         if update is not None and update.accepted:
             self._publish_poses(pipeline, update)
         head = conversions.header(self._stamp, self.parameters.map_frame)
@@ -109,8 +111,9 @@ class MapPublishers:
 
     def _remove_grid(self, head: Header, query_id: int) -> None:
         publisher = self._grids.pop(query_id)
-        publisher.publish(conversions.empty_grid(head, resolution=1.0))
-        publisher.wait_for_all_acked(ACKNOWLEDGE)
+        if self._node.context.ok():
+            publisher.publish(conversions.empty_grid(head, resolution=1.0))
+            publisher.wait_for_all_acked(ACKNOWLEDGE)
         self._node.destroy_publisher(publisher)
 
 
