@@ -14,11 +14,11 @@ from scipy.spatial import cKDTree
 from ff3r_model.geometry import transform_points, unproject
 from ff3r_model.synthetic import CLASSES, COLORS, Room, pinhole, render
 
-MAX_POSE_ERROR = 0.15
+MAX_POSE_ERROR = 0.08
 """Largest root mean square position error after Sim(3) alignment, as a share of the path's length."""
 MAX_SHARE_OF_STILL = 0.5
 """Largest such error as a share of what a camera that never moves would get: long tours flatter the share above."""
-MIN_MASK_IOU = 0.10
+MIN_MASK_IOU = 0.15
 """Smallest mean intersection over union of masks, over the queries whose things the camera saw."""
 TOLERANCE_VOXELS = 3.0
 """A voxel counts as right when the true surface is within this many voxel sizes."""
