@@ -22,7 +22,7 @@ def test_depth_figures_ignore_scale_and_invalid_pixels() -> None:
 def turned(degrees: float, translation: tuple[float, float, float]) -> torch.Tensor:
     half = math.radians(degrees) / 2
     rotation = quaternion_to_matrix(torch.tensor([math.cos(half), 0.0, math.sin(half), 0.0]))
-    return rigid(rotation, torch.tensor(translation))
+    return rigid(rotation, torch.tensor(translation, dtype=torch.float32))
 
 
 def test_pair_error_is_the_larger_of_rotation_and_direction() -> None:
