@@ -26,6 +26,12 @@ class Frame:
     intrinsics: Float[Tensor, "3 3"] | None = None
     """Of the undistorted image as given; None where nobody knows them."""
     frame_id: str = "camera"
+    depth: Float[Tensor, "height width"] | None = None
+    """z in metres, registered to the image; 0 where unknown. None without a depth sensor."""
+    odom_from_camera: Float[Tensor, "4 4"] | None = None
+    """Pose of the camera (optical axes, metres) in a frame that never jumps: odometry, or TF. None where unknown."""
+    up: Float[Tensor, " 3"] | None = None
+    """Unit vector against gravity in the camera's axes, from TF or an IMU. None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,12 @@ class Window:
     """Nanoseconds, one per view."""
     intrinsics: Float[Tensor, "views 3 3"] | None = None
     """Known intrinsics in the pixels of `images`, or None."""
+    depth: Float[Tensor, "views height width"] | None = None
+    """Measured z in metres, 0 where unknown; None where no view has any."""
+    odom_from_camera: Float[Tensor, "views 4 4"] | None = None
+    """As in Frame, NaN for views without one; None where no view has one."""
+    up: Float[Tensor, "views 3"] | None = None
+    """As in Frame, NaN for views without one; None where no view has one."""
 
     def __post_init__(self) -> None:
         views = self.images.shape[0]
