@@ -1,0 +1,43 @@
+"""What one training step sees: windows of images, who they are, and what a teacher or the world says about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.training.teachers import TeacherTargets
+from ff3r_model.training.views import Views
+
+Tensors = TypeVar("Tensors", TeacherTargets, Views)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch of windows of one size and one number of views."""
+
+    images: Float[Tensor, "batch views 3 height width"]
+    """RGB in [0, 1]."""
+    ids: tuple[str, ...]
+    """One per view, window by window (batch · views of them): the same id always shows the same pixels."""
+    targets: TeacherTargets | None = None
+    """What the teacher says; None where the objective asks no teacher."""
+    truth: Views | None = None
+    """What the synthetic world knows; None for real images."""
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """The same batch with all its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            targets=None if self.targets is None else _moved(self.targets, device),
+            truth=None if self.truth is None else _moved(self.truth, device),
+        )
+
+
+def _moved(tensors: Tensors, device: torch.device | str) -> Tensors:
+    values = {field.name: getattr(tensors, field.name).to(device, non_blocking=True) for field in fields(tensors)}
+    return replace(tensors, **values)
