@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ class Layout:
             "features": ((self.channels,), small),
             "log_mass": ((), full),
             "last_seen": ((), torch.int32),
+            "anchors": ((), torch.int32),
             "norms": ((), full),
         }
 
@@ -72,6 +74,14 @@ class Columns:
             self._data[name] = grown
         self.capacity = capacity
 
+    def blocks(self, size: int) -> Iterator[slice]:
+        """The rows in use, `size` at a time."""
+        return (slice(start, min(start + size, self.rows)) for start in range(0, self.rows, size))
+
+    def take(self, rows: slice | Int64[Tensor, " n"]) -> dict[str, Tensor]:
+        """All attributes of some rows, as they are stored."""
+        return {name: column[: self.rows][rows] for name, column in self._data.items()}
+
     def append(self, values: dict[str, Tensor]) -> None:
         """Add rows; there must be room. Values too large for a compact column are clamped."""
         count = len(values["keys"])
@@ -79,10 +89,10 @@ class Columns:
             column[self.rows : self.rows + count] = _fit(values[name], column.dtype)
         self.rows += count
 
-    def write(self, rows: Int64[Tensor, " n"], values: dict[str, Tensor]) -> None:
+    def write(self, rows: slice | Int64[Tensor, " n"], values: dict[str, Tensor]) -> None:
         """Replace some attributes of some rows."""
         for name, new in values.items():
-            self._data[name].index_copy_(0, rows, _fit(new, self._data[name].dtype))
+            self._data[name][rows] = _fit(new, self._data[name].dtype)
 
     def movers(self, victims: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
         """Which rows fill which holes when the victims go: (from, to)."""
@@ -99,11 +109,16 @@ class Columns:
         self.rows -= len(victims)
 
     def merge(self, rows: Int64[Tensor, " n"], values: dict[str, Tensor]) -> None:
-        """Merge values into rows, both weighted by their mass; `last_seen` and `norms` are taken from `values`."""
+        """Merge values into rows, both weighted by their mass; the newer sight and the heavier side's anchor stay.
+
+        The norms are left to the caller.
+        """
         old_mass, new_mass = self["log_mass"][rows], values["log_mass"]
         mass = torch.logaddexp(old_mass, new_mass)
         weight = (new_mass - mass).exp()
-        merged = {"log_mass": mass, "last_seen": values["last_seen"]}
+        anchors = torch.where(new_mass > old_mass, values["anchors"], self["anchors"][rows])
+        seen = self["last_seen"][rows].maximum(values["last_seen"])
+        merged = {"log_mass": mass, "last_seen": seen, "anchors": anchors}
         for name in _LERPED:
             old = self[name].index_select(0, rows).float()
             merged[name] = old.lerp(values[name], weight.view(-1, *[1] * (old.ndim - 1)))
@@ -111,9 +126,12 @@ class Columns:
         merged["quaternions"] = _mean_of_two(old_rotations, values["quaternions"], weight)
         self.write(rows, merged)
 
-    def gaussians(self) -> Gaussians:
-        """All rows as Gaussians in float32."""
-        return Gaussians(**{name: self[name].float() for name in Gaussians.__dataclass_fields__})
+    def gaussians(self, rows: Int64[Tensor, " n"] | None = None) -> Gaussians:
+        """All rows, or some, as Gaussians in float32: copies."""
+        columns = {name: self[name] for name in Gaussians.__dataclass_fields__}
+        if rows is not None:
+            columns = {name: column.index_select(0, rows) for name, column in columns.items()}
+        return Gaussians(**{name: column.to(torch.float32, copy=rows is None) for name, column in columns.items()})
 
 
 def values_of(voxels: VoxelizedGaussians, keys: Int64[Tensor, " n"], window_id: int, bands: int) -> dict[str, Tensor]:
@@ -121,8 +139,9 @@ def values_of(voxels: VoxelizedGaussians, keys: Int64[Tensor, " n"], window_id: 
     gaussians = voxels.gaussians
     values = {name: getattr(gaussians, name).detach().to(keys.device) for name in Gaussians.__dataclass_fields__}
     values["harmonics"] = values["harmonics"][:, :bands]
-    seen = torch.full_like(keys, window_id, dtype=torch.int32)
-    return {"keys": keys, "log_mass": voxels.log_mass.detach().to(keys.device), "last_seen": seen, **values}
+    window = torch.full_like(keys, window_id, dtype=torch.int32)
+    log_mass = voxels.log_mass.detach().to(keys.device)
+    return {"keys": keys, "log_mass": log_mass, "last_seen": window, "anchors": window.clone(), **values}
 
 
 def _mean_of_two(

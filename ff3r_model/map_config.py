@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_WINDOW = -1
+"""Anchor of voxels that came from no known window; no window has this id."""
+
 
 @dataclass(frozen=True)
 class MapConfig:

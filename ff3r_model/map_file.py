@@ -15,9 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the files that we write: 2 has the voxels' anchors and extras of the caller's."""
+READABLE = (1, 2)
 _KEY = "ff3r_map"
-_TYPES = {torch.int64: "I64", torch.int32: "I32", torch.float32: "F32", torch.float16: "F16"}
+_TYPES = {
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
+}  # fmt: skip
 
 
 class MapFileError(Exception):
@@ -78,10 +83,8 @@ def _record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         version, _ = record["version"], record["checksum"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise MapFileError(f"{path} is a safetensors file, but holds no map") from error
-    if version != FORMAT_VERSION:
-        raise MapFileError(
-            f"{path} has map format {version}; this program reads {FORMAT_VERSION}: use a matching release"
-        )
+    if version not in READABLE:
+        raise MapFileError(f"{path} has map format {version}; this program reads {READABLE}: use a matching release")
     return record
 
 

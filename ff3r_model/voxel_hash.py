@@ -15,6 +15,8 @@ _EMPTY, _REMOVED = -1, -2
 _MULTIPLIER = -7046029254386353131
 """Fibonacci hashing: 2⁶⁴ / φ, as a signed number."""
 _BITS = 21
+_BLOCK = 2**18
+"""Keys per step of a rebuild, which bounds its working memory."""
 
 
 def pack(cells: Int[Tensor, "n 3"]) -> Int64[Tensor, " n"]:
@@ -85,7 +87,8 @@ class HashIndex:
         """Start afresh with the keys of all rows."""
         self._table.fill_(_EMPTY)
         self._removed = 0
-        self.insert(column, torch.arange(len(column), device=column.device))
+        for keys, rows in zip(column.split(_BLOCK), torch.arange(len(column)).split(_BLOCK), strict=True):
+            self.insert(keys, rows.to(column.device))
 
     def crowded(self, rows: int) -> bool:
         """Whether `rows` keys and the traces of removed ones make probing long."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,16 +15,21 @@ from torch import Tensor
 
 from ff3r_model.keyframes import KEYFRAME_BYTES, Keyframes
 from ff3r_model.map_columns import Columns, Layout, values_of
-from ff3r_model.map_config import IntegrationStats, MapConfig, ScaleInfo
+from ff3r_model.map_config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo
 from ff3r_model.map_file import MapFileError, read_map, write_map
+from ff3r_model.map_fusion import Motion
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Gaussians
-from ff3r_model.voxel_hash import BYTES_PER_SLOT, HashIndex, pack, slots_for, unpack
+from ff3r_model.types import Gaussians, Similarity
+from ff3r_model.voxel_hash import pack, unpack
+from ff3r_model.voxel_store import VoxelStore, bytes_for, rows_within
 from ff3r_model.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
 
-__all__ = ["IntegrationStats", "MapConfig", "MapFileError", "ScaleInfo", "VoxelMap"]
+__all__ = ["NO_WINDOW", "IntegrationStats", "MapConfig", "MapFileError", "ScaleInfo", "VoxelMap"]
 
 logger = logging.getLogger(__name__)
+
+_EXTRA = "extra."
+"""Before the names of a file's tensors that are the caller's own."""
 
 
 class VoxelMap:
@@ -35,8 +40,15 @@ class VoxelMap:
     prototype of the Gaussian's own window, not from that of all windows, and of the rotations merged before, the map
     knows only their mean.
 
+    A voxel is anchored to the window that brought it; where two merge, the heavier one's anchor stays. When windows are
+    placed anew, `move` takes the voxels along.
+
     Eviction: voxels go in the order of log mass − evict_decay × windows since last seen, smallest first, oldest row
     first where equal; never those of the window that is being integrated, unless it alone exceeds the map.
+
+    The cap holds for what the map keeps, at any time. Working memory comes on top: the window's own size for
+    `integrate`, one column while columns grow or shrink, and about 64 bytes per voxel for what sorts the whole map
+    (`move`, `rescale`, and each eviction).
     """
 
     def __init__(
@@ -56,7 +68,7 @@ class VoxelMap:
         self._start_empty()
 
     def __len__(self) -> int:
-        return self._columns.rows
+        return len(self._store)
 
     @property
     def metric(self) -> bool:
@@ -66,7 +78,7 @@ class VoxelMap:
     @property
     def nbytes(self) -> int:
         """Bytes of everything the map holds, spare room included."""
-        return self._columns.nbytes + self._index.nbytes + self._keyframes.nbytes + self._space_bytes()
+        return self._store.nbytes + self._keyframes.nbytes + self._space_bytes()
 
     @property
     def features(self) -> Float[Tensor, "n channels"]:
@@ -83,9 +95,19 @@ class VoxelMap:
         """What each voxel weighs when a window is merged."""
         return self._columns["log_mass"]
 
-    def gaussians(self) -> Gaussians:
-        """The map's Gaussians, one per voxel, in float32. In no particular order; the same as `cells`."""
-        return self._columns.gaussians()
+    @property
+    def anchors(self) -> Int[Tensor, " n"]:
+        """The window that each voxel moves with; NO_WINDOW for those of files that do not say."""
+        return self._columns["anchors"]
+
+    def gaussians(self, limit: int | None = None) -> Gaussians:
+        """The map's Gaussians, one per voxel, in float32. In no particular order; the same as `cells`.
+
+        At most `limit` of them, spread evenly over that order; only those are copied.
+        """
+        if limit is None or len(self) <= limit:
+            return self._columns.gaussians()
+        return self._columns.gaussians(torch.arange(limit, device=self.device) * len(self) // limit)
 
     def cells(self, rows: Int[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
         """The cells of all voxels, or of some: the centre of cell k is k · voxel_size."""
@@ -102,14 +124,48 @@ class VoxelMap:
         )
         self._check(voxels)
         values = values_of(voxels, pack(voxels.cells).to(self.device), window_id, self.config.bands)
-        rows = self._index.find(values["keys"], self._columns["keys"])
-        known, new = (rows >= 0).nonzero().squeeze(1), (rows < 0).nonzero().squeeze(1)
-        self._merge(rows[known], _take(values, known))
-        fitting = self._heaviest(new, values["log_mass"], self.max_rows - len(known))
-        evicted = self._make_room(len(fitting), window_id)
-        self._append(_take(values, fitting))
         self.revision += 1
-        return IntegrationStats(len(fitting), len(known), evicted, len(new) - len(fitting))
+        return self._store.enter(values, window_id, protect=True)
+
+    def move(self, new_from_old: Mapping[int, Similarity]) -> None:
+        """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.
+
+        Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
+        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes are not touched.
+        """
+        if new_from_old:
+            self._move(Motion(new_from_old, Similarity(), self.config.bands, self.device))
+
+    def relabel(self, new_of_old: Mapping[int, int]) -> None:
+        """Give voxels other anchors, where windows become one."""
+        anchors = self._columns["anchors"]
+        old, which = anchors.unique(return_inverse=True)
+        new = [new_of_old.get(anchor, anchor) for anchor in old.tolist()]
+        anchors.copy_(torch.tensor(new, dtype=torch.int32, device=self.device)[which])
+        self.revision += 1
+
+    def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
+        """Take in all voxels of another map, with their anchors and masses; `other` stays as it is.
+
+        Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
+        """
+        self._check_kin(other)
+        self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
+        self.revision += 1
+
+    def set_budget(self, max_map_bytes: int) -> None:
+        """Change the cap; evicts at once what does not fit. Raises ValueError where nothing would fit.
+
+        Lowering it copies the map once, so it is better done in steps than bit by bit.
+        """
+        config, self.config = self.config, replace(self.config, max_map_bytes=max_map_bytes)
+        try:
+            self.max_rows = self._rows_under_cap()
+        except ValueError:
+            self.config = config
+            raise
+        self._store.limit(self.max_rows)
+        self.revision += 1
 
     def add_keyframes(
         self, keyframes: Sequence[int], stamps: Sequence[int], map_from_camera: Float[Tensor, "views 4 4"]
@@ -129,13 +185,8 @@ class VoxelMap:
         if not (factor > 0 and math.isfinite(factor)):
             raise ValueError(f"a map is rescaled by a positive factor, not {factor}")
         self._keyframes.rescale(factor)
-        if len(self):
-            values = self._rescaled_values(factor)
-            self._start_empty()
-            self._make_room(len(values["keys"]), 0)
-            self._append(values)
+        self._move(Motion({}, Similarity(factor), self.config.bands, self.device))
         self.scale = scale or self.scale
-        self.revision += 1
 
     def clear(self) -> None:
         """Forget all voxels, keyframes and the scale."""
@@ -144,19 +195,36 @@ class VoxelMap:
         self.scale = ScaleInfo()
         self.revision += 1
 
-    def save(self, path: Path | str) -> None:
-        """Write the map with its poses, scale and text space. Raises MapFileError; then `path` is as it was."""
+    def save(
+        self,
+        path: Path | str,
+        extra_tensors: Mapping[str, Tensor] | None = None,
+        extra_header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the map with its poses, scale and text space, and what the caller wants kept beside them.
+
+        `extra_header` is anything that JSON can hold. Raises MapFileError; then `path` is as it was.
+        """
         names = [name for name in self._columns.layout.fields() if name != "norms"]
         tensors = {f"voxels.{name}": self._columns[name] for name in names} | self._keyframes.tensors()
+        tensors |= {f"{_EXTRA}{name}": tensor for name, tensor in (extra_tensors or {}).items()}
         if self.space is not None:
             tensors["decoder"] = self.space.decoder
         header = {"config": asdict(self.config), "channels": self.channels, "scale": asdict(self.scale)}
-        write_map(Path(path), tensors, {**header, "revision": self.revision})
+        write_map(Path(path), tensors, {**header, "revision": self.revision, "extra": dict(extra_header or {})})
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VoxelMap:
         """The map that `save` wrote. Raises MapFileError for a file that is damaged, foreign or newer."""
+        return cls.load_with_extras(path, device)[0]
+
+    @classmethod
+    def load_with_extras(
+        cls, path: Path | str, device: torch.device | str = "cpu"
+    ) -> tuple[VoxelMap, dict[str, Tensor], dict[str, Any]]:
+        """The map, the extra tensors (on the CPU) and the extra header that `save` was given. Raises as `load`."""
         header, tensors = read_map(Path(path))
+        extras = {name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
         try:
             space = TextSpace(tensors["decoder"].to(device)) if "decoder" in tensors else None
             loaded = cls(MapConfig(**header["config"]), header["channels"], space, device)
@@ -164,21 +232,27 @@ class VoxelMap:
             loaded._restore(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise MapFileError(f"{path} holds a map that this program does not understand: {error}") from error
-        return loaded
+        return loaded, extras, header.get("extra", {})
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over the voxels and keyframes of a file."""
         values = {name.removeprefix("voxels."): tensor.to(self.device) for name, tensor in tensors.items()}
+        values.setdefault("anchors", torch.full_like(values["last_seen"], NO_WINDOW))
         if len(values["keys"]) > self.max_rows:
             raise ValueError(f"{len(values['keys'])} voxels exceed max_map_bytes = {self.config.max_map_bytes}")
-        self._make_room(len(values["keys"]), 0)
-        self._append(values)
+        self._store.make_room(len(values["keys"]))
+        self._store.append(values)
         self._keyframes.restore(tensors)
 
     def _start_empty(self) -> None:
-        layout = Layout(self.channels, self.config.bands, self.config.compact)
-        self._columns = Columns(layout, min(self.config.initial_rows, self.max_rows), self.device)
-        self._index = HashIndex(self._columns.capacity, self.device)
+        self._store = VoxelStore(self.config, self._layout(), self.max_rows, self.space, self.device)
+
+    @property
+    def _columns(self) -> Columns:
+        return self._store.columns
+
+    def _layout(self) -> Layout:
+        return Layout(self.channels, self.config.bands, self.config.compact)
 
     def _voxelize_config(self) -> VoxelizeConfig:
         return VoxelizeConfig(self.config.voxel_size, self.config.distance_weight)
@@ -188,15 +262,10 @@ class VoxelMap:
 
     def _rows_under_cap(self) -> int:
         """How many voxels fit under `max_map_bytes` with their index and as many keyframes as may be kept."""
-        row = Layout(self.channels, self.config.bands, self.config.compact).row_bytes
         budget = self.config.max_map_bytes - self._space_bytes() - KEYFRAME_BYTES * self.config.max_keyframes
-
-        def total(rows: int) -> int:
-            return rows * row + slots_for(rows) * BYTES_PER_SLOT
-
-        rows = bisect.bisect_right(range(max(budget, 0) // row + 1), budget, key=total) - 1
+        rows = rows_within(budget, self._layout())
         if rows < 1:
-            least = self.config.max_map_bytes - budget + total(1)
+            least = self.config.max_map_bytes - budget + bytes_for(1, self._layout())
             raise ValueError(f"max_map_bytes = {self.config.max_map_bytes} is too small: {least} is the least here")
         return rows
 
@@ -211,74 +280,16 @@ class VoxelMap:
                 f"{self.channels} and {self.config.bands}"
             )
 
-    def _merge(self, rows: Tensor, values: dict[str, Tensor]) -> None:
-        self._columns.merge(rows, values)
-        if self.space is not None:
-            self._columns.write(rows, {"norms": self.space.norms(self._columns["features"][rows])})
-
-    def _append(self, values: dict[str, Tensor]) -> None:
-        """Add voxels that are not in the map; there must be room."""
-        features = values["features"]
-        norms = features.new_zeros(len(features)) if self.space is None else self.space.norms(features)
-        first = self._columns.rows
-        self._columns.append({**values, "norms": norms})
-        self._index.insert(values["keys"], torch.arange(first, self._columns.rows, device=self.device))
-
-    @staticmethod
-    def _heaviest(candidates: Tensor, log_mass: Tensor, limit: int) -> Tensor:
-        """At most `limit` of the candidates, in their order, the heaviest."""
-        if len(candidates) <= limit:
-            return candidates
-        heavy = log_mass[candidates].argsort(descending=True, stable=True)[:limit]
-        return candidates[heavy.sort().values]
-
-    def _make_room(self, count: int, window_id: int) -> int:
-        """Evict or grow so that `count` voxels can be added; says how many were evicted."""
-        excess = len(self) + count - self.max_rows
-        if excess > 0:
-            current = self._columns["last_seen"] == window_id
-            spare = max(excess, int(self.config.eviction_share * self.max_rows))
-            excess = min(spare, len(self) - int(current.sum()))
-            self._evict(excess, current, window_id)
-        needed = len(self) + count
-        if needed > self._columns.capacity:
-            self._columns.reserve(min(self.max_rows, max(needed, self._columns.capacity * 3 // 2)))
-        if self._index.slots < slots_for(self._columns.capacity):
-            self._index = HashIndex(self._columns.capacity, self.device)
-            self._index.rebuild(self._columns["keys"])
-        elif self._index.crowded(needed):
-            self._index.rebuild(self._columns["keys"])
-        return max(excess, 0)
-
-    def _evict(self, count: int, keep: Tensor, window_id: int) -> None:
-        """Remove the `count` voxels that are first in the order of eviction."""
-        age = window_id - self._columns["last_seen"]
-        order = self._columns["log_mass"] - self.config.evict_decay * age
-        victims = order.masked_fill(keep, math.inf).argsort(stable=True)[:count].sort().values
-        keys = self._columns["keys"]
-        source, target = self._columns.movers(victims)
-        self._index.remove(keys[victims], keys)
-        self._index.move(keys[source], target, keys)
-        self._columns.remove(victims)
-        logger.debug("evicted %d voxels", count)
-
-    def _rescaled_values(self, factor: float) -> dict[str, Tensor]:
-        """All voxels, every length multiplied, in the cells where they lie then."""
-        gaussians, seen = self._columns.gaussians(), self._columns["last_seen"].float()
-        carried = torch.stack([gaussians.confidences, seen], dim=1)
-        moved = replace(
-            gaussians,
-            means=gaussians.means * factor,
-            scales=gaussians.scales * factor,
-            confidences=self._columns["log_mass"],
-            features=torch.cat([gaussians.features, carried], dim=1),
+    def _check_kin(self, other: VoxelMap) -> None:
+        """Raise ValueError for a map whose voxels do not fit this one's."""
+        own, theirs = (
+            {"voxel_size": each.config.voxel_size, "bands": each.config.bands, "channels": each.channels}
+            for each in (self, other)
         )
-        voxels = voxelize(moved, VoxelizeConfig(self.config.voxel_size, distance_weight=0.0))
-        values = values_of(voxels, pack(voxels.cells), 0, self.config.bands)
-        confidences, seen = values["features"][:, -2:].unbind(1)
-        features = values["features"][:, :-2]
-        return {**values, "features": features, "confidences": confidences, "last_seen": seen.round().int()}
+        if own != theirs or other is self:
+            raise ValueError(f"a map of {theirs} cannot be taken into one of {own}: they must be two and agree")
 
-
-def _take(values: dict[str, Tensor], index: Int[Tensor, " n"]) -> dict[str, Tensor]:
-    return {name: column.index_select(0, index) for name, column in values.items()}
+    def _move(self, motion: Motion) -> None:
+        if lost := self._store.move(motion):
+            logger.warning("%d voxels have left the range of the map's cells and are dropped", lost)
+        self.revision += 1

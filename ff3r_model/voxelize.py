@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
@@ -119,7 +119,7 @@ def voxelize(gaussians: Gaussians, config: VoxelizeConfig) -> VoxelizedGaussians
     if not len(cells):
         return VoxelizedGaussians(gaussians, cells, gaussians.confidences, config.epsilon, dropped)
     groups = group(cells)
-    weights, log_mass = _softmax(_logits(gaussians, groups, config.distance_weight), groups)
+    weights, log_mass = softmax_within(_logits(gaussians, groups, config.distance_weight), groups)
     occupied = cells.index_select(0, groups.order[groups.offsets[:-1]])
     return VoxelizedGaussians(_average(gaussians, weights, groups), occupied, log_mass, config.epsilon, dropped)
 
@@ -134,8 +134,13 @@ def group(cells: Int[Tensor, "n 3"]) -> Groups:
     low, high = cells.amin(dim=0), cells.amax(dim=0)
     x, y, z = (cells - low).long().unbind(1)
     _, rows, layers = (high - low + 1).tolist()
-    keys, order = torch.sort((x * rows + y) * layers + z, stable=True)
-    counts = torch.unique_consecutive(keys, return_counts=True)[1]
+    return group_keys((x * rows + y) * layers + z)
+
+
+def group_keys(keys: Int64[Tensor, " n"]) -> Groups:
+    """The rows that share a key, in the order of the keys."""
+    ordered, order = torch.sort(keys, stable=True)
+    counts = torch.unique_consecutive(ordered, return_counts=True)[1]
     return Groups(order, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
 
 
@@ -205,7 +210,7 @@ def _rotations(quaternions: Float[Tensor, "n 4"], weights: Float[Tensor, " n"], 
     return torch.where(means[:, :1] < 0, -means, means)
 
 
-def _softmax(logits: Float[Tensor, " n"], groups: Groups) -> tuple[Float[Tensor, " n"], Float[Tensor, " v"]]:
+def softmax_within(logits: Float[Tensor, " n"], groups: Groups) -> tuple[Float[Tensor, " n"], Float[Tensor, " v"]]:
     """Softmax within each voxel, and the log of its denominator."""
     highest = torch.segment_reduce(logits.detach(), "max", offsets=groups.offsets)
     exponentials = (logits - groups.spread(highest)).exp()

@@ -54,7 +54,7 @@ def joined(parts: list[Gaussians]) -> Gaussians:
 def by_cell(voxel_map: VoxelMap) -> tuple[torch.Tensor, Gaussians]:
     """Cells and Gaussians in the order of the cells' keys, and the index checked on the way."""
     keys = pack(voxel_map.cells())
-    rows = voxel_map._index.find(keys, voxel_map._columns["keys"])
+    rows = voxel_map._store.find(keys)
     assert torch.equal(rows, torch.arange(len(voxel_map)))
     order = keys.argsort()
     return voxel_map.cells()[order], voxel_map.gaussians().select(order)
@@ -136,7 +136,7 @@ def test_nbytes_counts_what_is_held() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS, TextSpace(torch.randn(12, CHANNELS)))
     voxel_map.integrate(scene(200), 0)
     held = sum(column.untyped_storage().nbytes() for column in voxel_map._columns._data.values())
-    held += voxel_map._index._table.untyped_storage().nbytes()
+    held += voxel_map._store._index._table.untyped_storage().nbytes()
     assert voxel_map.nbytes >= held + 12 * CHANNELS * 4
     before = voxel_map.nbytes
     voxel_map.add_keyframes([1], [1], torch.eye(4)[None])
