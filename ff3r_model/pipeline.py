@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ff3r_model.alignment import (
-    AlignConfig,
-    Alignment,
-    SharedFrames,
-    align_window,
-    map_from_first_camera,
-)
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.engine import Engine, TorchEngine
-from ff3r_model.gaussians import transform_gaussians
-from ff3r_model.ground import Floor, floor_below, stand_on
-from ff3r_model.metric_scale import ScaleEstimate
+from ff3r_model.mapping import Mapper, MappingConfig, MapUpdate, timed
 from ff3r_model.network import FF3RConfig
 from ff3r_model.queries import QueryConfig, QuerySet
 from ff3r_model.text import TextEncoder
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Frame, Gaussians, Prediction, Similarity, Window
-from ff3r_model.voxel_map import MapConfig, MapFileError, ScaleInfo, VoxelMap
-from ff3r_model.voxelize import VoxelizeConfig, voxelize
+from ff3r_model.types import Frame
+from ff3r_model.voxel_map import VoxelMap
 from ff3r_model.window import WindowBuilder, WindowConfig
 
-log = logging.getLogger(__name__)
+__all__ = ["NANO_WEIGHTS", "MapUpdate", "Pipeline", "PipelineConfig"]
 
 NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
 """The small FF3R that comes with the package."""
@@ -43,38 +26,11 @@ NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Everything a run can be told, composed from the stages' own configurations. The defaults are ours."""
+    """Everything a run can be told, composed from the stages' own configurations."""
 
     window: WindowConfig = field(default_factory=WindowConfig)
-    align: AlignConfig = field(default_factory=AlignConfig)
-    map: MapConfig = field(default_factory=MapConfig)
+    mapping: MappingConfig = field(default_factory=MappingConfig)
     queries: QueryConfig = field(default_factory=QueryConfig)
-    camera_height: float | None = None
-    """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
-    scale_windows: int = 3
-    """Windows whose floors must be found before the map's scale is set, to their median."""
-    ground_weight: float = 0.5
-    """How far each window of a metric map is moved towards standing on the floor at `camera_height`, 0 to 1: holds
-    size, tilt and height, which drift from window to window otherwise. 0: not at all."""
-    drop_uncertain: float = 0.2
-    """Share of a window's pixels, the least confident, that never reach the map."""
-    max_lost: int = 3
-    """After so many windows in a row that could not be aligned, the next is placed as well as it can be."""
-
-
-@dataclass(frozen=True)
-class MapUpdate:
-    """What one window did."""
-
-    window: Window
-    map_from_camera: Float[Tensor, "views 4 4"]
-    """Poses of the window's cameras in the map; meaningless where not accepted."""
-    accepted: bool
-    """Whether the window entered the map."""
-    reason: str
-    """Why not, or what is doubtful about it; empty otherwise."""
-    seconds: dict[str, float]
-    """Per stage: network, align, voxelize, integrate."""
 
 
 class Pipeline:
@@ -86,13 +42,13 @@ class Pipeline:
         self.engine, self.config = engine, config or PipelineConfig()
         self.space = space
         self.windows = WindowBuilder(self.config.window)
-        self._shared: SharedFrames | None = None
-        self._windows = 0
-        self._lost = 0
-        self._floors: list[ScaleEstimate] = []
-        self._floor: Floor | None = None
+        self.mapper = Mapper(engine, space, self.config.mapping)
         self.queries = QuerySet(text.encode, space, self.config.queries)
-        self.reset()
+
+    @property
+    def map(self) -> VoxelMap:
+        """The map as it is now."""
+        return self.mapper.map
 
     @classmethod
     def from_checkpoint(
@@ -123,109 +79,32 @@ class Pipeline:
         if window is None:
             return None
         seconds: dict[str, float] = {}
-        with _timed(seconds, "network"):
+        with timed(seconds, "network"):
             prediction = self.engine(window)
-        with _timed(seconds, "align"):
-            alignment = self._grounded(prediction, self._align(prediction, window))
-            frames = SharedFrames.of(prediction, window, alignment.map_from_window)
-        if not alignment.accepted:
+        update = self.mapper.place(window, prediction)
+        if not update.accepted:
             self.windows.roll_back()
-            return MapUpdate(window, frames.map_from_camera, False, alignment.reason, seconds)
-        with _timed(seconds, "voxelize"):
-            gaussians = transform_gaussians(alignment.map_from_window, self._new_gaussians(window, prediction))
-            voxels = voxelize(gaussians, self._voxelize_config)
-        with _timed(seconds, "integrate"):
-            self.map.integrate(voxels, self._windows)
-            self.map.add_keyframes(window.keyframes, window.stamps, frames.map_from_camera)
-            self._shared, self._windows = frames, self._windows + 1
-            self._make_metric(prediction, alignment.map_from_window, frames)
-        assert self._shared is not None
-        return MapUpdate(window, self._shared.map_from_camera, True, alignment.reason, seconds)
+        return replace(update, seconds=seconds | update.seconds)
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""
         self.windows.reset()
-        self.map = VoxelMap(self.config.map, self.space.channels, self.space)
-        self._voxelize_config = VoxelizeConfig(self.config.map.voxel_size, self.config.map.distance_weight)
-        self._shared = None
-        self._windows = self._lost = 0
-        self._floors, self._floor = [], None
+        self.mapper.reset()
 
     def save(self, path: Path) -> None:
         """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
-        self.map.save(path)
+        self.mapper.save(path)
 
     def load(self, path: Path) -> None:
         """Show a saved map in place of the present one, which stays if the file is not a map of this network.
 
         Raises MapFileError. Frames that follow start from the saved map's origin: they are not localised in it.
         """
-        loaded = VoxelMap.load(path)
-        if loaded.channels != self.space.channels:
-            raise MapFileError(f"{path}: its features have {loaded.channels} channels, not {self.space.channels}")
-        self.reset()
-        self.map = loaded
-
-    def _align(self, prediction: Prediction, window: Window) -> Alignment:
-        """Where the window lies in the map; the first one defines the map's frame."""
-        if self._shared is None:
-            return Alignment(map_from_first_camera(), 0.0, 1.0, True)
-        alignment = align_window(prediction, window, self._shared, self.config.align)
-        self._lost = 0 if alignment.accepted else self._lost + 1
-        if self._lost > self.config.max_lost and alignment.rms < float("inf"):
-            self._lost = 0
-            return replace(alignment, accepted=True, reason=f"placed roughly: {alignment.reason}")
-        return alignment
-
-    def _grounded(self, prediction: Prediction, alignment: Alignment) -> Alignment:
-        """Held to the floor, once the map knows where that is."""
-        height, weight = self.config.camera_height, self.config.ground_weight
-        if self._floor is None or height is None or not weight or not alignment.accepted:
-            return alignment
-        seen = floor_below(prediction, alignment.map_from_window, height)
-        if seen is None:
-            return alignment
-        placed = stand_on(self._floor, seen, height, prediction, alignment.map_from_window, weight)
-        return replace(alignment, map_from_window=placed)
-
-    def _new_gaussians(self, window: Window, prediction: Prediction) -> Gaussians:
-        """The certain Gaussians of the views that the map has not seen yet."""
-        known = self._shared.keyframes if self._shared is not None else ()
-        fresh = torch.tensor([keyframe not in known for keyframe in window.keyframes])
-        confidence = prediction.depth_confidence[fresh.to(prediction.depth.device)]
-        floor = torch.quantile(confidence.flatten()[:: 1 + confidence.numel() // 100_000], self.config.drop_uncertain)
-        keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
-        keep[fresh] = confidence >= floor
-        return prediction.gaussians.select(keep.flatten())
-
-    def _make_metric(self, prediction: Prediction, map_from_window: Similarity, frames: SharedFrames) -> None:
-        """Scale the map once enough windows have seen the floor that the camera stands above."""
-        height = self.config.camera_height
-        if height is None or self.map.metric:
-            return
-        seen = floor_below(prediction, map_from_window, height)
-        if seen is not None:
-            self._floors.append(seen)
-        if len(self._floors) < self.config.scale_windows:
-            return
-        factor = median(seen.scale for seen in self._floors)
-        self.map.rescale(factor)
-        self.map.scale = ScaleInfo(metric=True, source=f"camera height {height:g} m")
-        self._shared = frames.rescaled(factor)
-        normal = torch.nn.functional.normalize(torch.stack([seen.normal for seen in self._floors]).mean(0), dim=0)
-        centres = torch.stack([pose[:3, 3] for _, pose in self.map.trajectory()])
-        self._floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)
-        log.info("the map is metric: 1 unit was %.3f m, by the camera height", factor)
+        self.mapper.load(path)
+        self.windows.reset()
 
 
 def _sized(config: PipelineConfig, network: FF3RConfig) -> PipelineConfig:
     """The configuration with the network's patches, and with its image size where none is given."""
     side = config.window.long_side or network.image_side
     return replace(config, window=replace(config.window, long_side=side, patch=network.encoder.patch))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ff3r_model.engine import device_named
+from ff3r_model.mapping import MappingConfig
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.queries import QueryConfig
 from ff3r_model.voxel_map import MapConfig
@@ -24,9 +25,11 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
             long_side=parameters.long_side or None,
             min_motion=parameters.min_motion,
         ),
-        map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
+        mapping=MappingConfig(
+            map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
+            camera_height=parameters.camera_height or None,
+        ),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
-        camera_height=parameters.camera_height or None,
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     return Pipeline.from_checkpoint(weights, config, device_named(parameters.device))

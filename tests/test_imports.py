@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     {"types", "geometry"},
     {"images", "network", "text", "gaussians", "voxelize", "window", "engine", "alignment", "voxel_map", "queries"},
+    {"mapping"},
     {"pipeline"},
     {"cli"},
 )

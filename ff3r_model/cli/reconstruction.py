@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ff3r_model.engine import device_named
+from ff3r_model.mapping import MappingConfig
 from ff3r_model.pictures import save_picture, top_down
 from ff3r_model.pipeline import MapUpdate, Pipeline, PipelineConfig
 from ff3r_model.ply import write_ply
@@ -111,7 +112,7 @@ def _pipeline(plan: Plan) -> Pipeline:
         device = device_named(plan.device)
     except ValueError as error:
         raise ReconstructError(str(error)) from error
-    config = PipelineConfig(window=window, camera_height=plan.camera_height)
+    config = PipelineConfig(window=window, mapping=MappingConfig(camera_height=plan.camera_height))
     return Pipeline.from_checkpoint(plan.weights, config, device)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ff3r_model.geometry import invert_rigid, pixel_grid, transform_points, unproject
 from ff3r_model.map_config import MapConfig
+from ff3r_model.mapping import MappingConfig
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.queries import QueryConfig, TextSpace
 from ff3r_model.text import TextEncoder
@@ -104,9 +105,11 @@ def fake_pipeline(engine: FakeEngine, parameters: NodeParameters) -> Pipeline:
         window=WindowConfig(
             views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side, min_motion=0.0
         ),
-        map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
+        mapping=MappingConfig(
+            map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
+            camera_height=parameters.camera_height or None,
+        ),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
-        camera_height=parameters.camera_height or None,
     )
     return Pipeline(engine, FakeText(), TextSpace(torch.eye(DIM)), config)
 
