@@ -54,10 +54,15 @@ class Aggregator(nn.Module):
             Block(width, sizes.heads, layer_scale=sizes.layer_scale, qk_norm=True) for _ in range(sizes.depth)
         )
 
-    def embed(self, images: Float[Tensor, "batch views 3 h w"]) -> Float[Tensor, "batch views tokens width"]:
-        """Special tokens, of which the first view has its own version, and encoded patches."""
-        batch, views = images.shape[:2]
-        patches = self.patch_embed(((images - self.mean) / self.std).flatten(0, 1)).unflatten(0, (batch, views))
+    def encode(self, images: Float[Tensor, "batch views 3 h w"]) -> Float[Tensor, "batch views patches width"]:
+        """Patch tokens of each view, which knows nothing of the others yet."""
+        return self.patch_embed(((images - self.mean) / self.std).flatten(0, 1)).unflatten(0, tuple(images.shape[:2]))
+
+    def with_special(
+        self, patches: Float[Tensor, "batch views patches width"]
+    ) -> Float[Tensor, "batch views tokens width"]:
+        """Special tokens, of which the first view has its own version, before the patches."""
+        batch, views = patches.shape[:2]
         special = torch.cat([self.camera_token, self.register_token], dim=2)
         special = torch.cat([special[:, :1], special[:, 1:].expand(-1, views - 1, -1, -1)], dim=1)
         return torch.cat([special.expand(batch, -1, -1, -1).to(patches.dtype), patches], dim=2)
@@ -69,9 +74,13 @@ class Aggregator(nn.Module):
         return rotary(positions, head, self.config.rope_base)
 
     def forward(self, images: Float[Tensor, "batch views 3 h w"]) -> Aggregated:
-        tokens = self.embed(images)
+        return self.aggregate(self.encode(images), (images.shape[-2], images.shape[-1]))
+
+    def aggregate(self, patches: Float[Tensor, "batch views patches width"], size: tuple[int, int]) -> Aggregated:
+        """What `encode` gave, views together; `size`: the images' height and width."""
+        tokens = self.with_special(patches)
         batch, views, count, _ = tokens.shape
-        rope = self.rope(images.shape[-2], images.shape[-1], images.device)
+        rope = self.rope(*size, patches.device)
         rope_all = rope.repeat(views)
         kept = []
         for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):

@@ -120,8 +120,8 @@ class FF3RConfig:
     """Of the images that it is meant for, pixels; None: as many patches as the encoder's grid of positions has."""
     refine_poses: bool = False
     """Ours, and no part of the network: whether its poses are worth correcting by optical flow before use."""
-    head_chunk: int = 8
-    """Views that the dense heads take at once: bounds their memory, changes no result."""
+    head_chunk: int | None = 8
+    """Views that LSeg and the dense heads take at once: bounds their memory, changes no result. None: all."""
 
     @property
     def width(self) -> int:

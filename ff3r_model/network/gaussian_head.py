@@ -54,10 +54,11 @@ class GaussianHead(nn.Module):
         layers: Sequence[Float[Tensor, "n patches width"]],
         grid: tuple[int, int],
         images: Float[Tensor, "n 3 h w"],
-        features: Float[Tensor, "n text hs ws"],
+        semantic: Float[Tensor, "n hidden hs ws"],
     ) -> Float[Tensor, "n all h w"]:
+        """`semantic`: LSeg's features as the layer of this name projects them."""
         size = (images.shape[-2], images.shape[-1])
-        semantic = F.interpolate(self.semantic(features), size, mode="bilinear", align_corners=False)
+        semantic = F.interpolate(semantic, size, mode="bilinear", align_corners=False)
         return self.decoder(layers, grid, size, self.appearance(images) + semantic)
 
     def start_plain(self) -> None:

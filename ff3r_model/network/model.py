@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ff3r_model.network.aggregator import Aggregated, Aggregator
+from ff3r_model.network.aggregator import Aggregator
 from ff3r_model.network.camera_head import CameraHead
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.dpt import DepthHead
+from ff3r_model.network.frames import FrameFeatures, in_chunks
 from ff3r_model.network.fusion import Fusion
 from ff3r_model.network.gaussian_head import GaussianHead, RawGaussians, split
 from ff3r_model.network.init import initialise
@@ -64,20 +64,42 @@ class FF3R(nn.Module):
         `semantics=False` drops LSeg's features once used: for 64 large views they take gigabytes.
         """
         self.check(images)
-        aggregated = self.aggregator(images)
+        return self.decode_window(images, self.encode_frames(images, semantics))
+
+    def encode_frames(self, images: Float[Tensor, "batch views 3 h w"], semantics: bool = False) -> FrameFeatures:
+        """All that depends on each view alone, whatever window it stands in; any number of views."""
+        batch = tuple(images.shape[:2])
+        patches = self.aggregator.encode(images)
+        seen = in_chunks(lambda part: self._see(part, semantics), self.config.head_chunk, images.flatten(0, 1))
+        tokens, maps, features = (None if x is None else x.unflatten(0, batch) for x in seen)
+        assert maps is not None
+        return FrameFeatures(patches, maps, tokens, features)
+
+    def decode_window(self, images: Float[Tensor, "batch views 3 h w"], frames: FrameFeatures) -> NetworkOutput:
+        """What the views say together; `frames`: what `encode_frames` said of each, now or in an earlier window."""
+        batch = tuple(images.shape[:2])
+        aggregated = self.aggregator.aggregate(frames.patches, (images.shape[-2], images.shape[-1]))
         with torch.autocast(images.device.type, enabled=False):
             poses = self.camera_head(aggregated.camera.float())
-        batch = images.shape[:2]
-        dense = [self.decode(*chunk, semantics) for chunk in self._chunks(images, aggregated)]
-        depth, raw, features, lifted = (_join(parts, batch) for parts in zip(*dense, strict=True))
+        layers = [layer[:, :, aggregated.special :].flatten(0, 1) for layer in aggregated.layers]
+        tokens = [] if frames.semantic_tokens is None else [frames.semantic_tokens.flatten(0, 1)]
+        dense = in_chunks(
+            self._decode,
+            self.config.head_chunk,
+            images.flatten(0, 1),
+            frames.semantic_maps.flatten(0, 1),
+            *layers,
+            *tokens,
+        )
+        depth, raw = (None if x is None else x.unflatten(0, batch) for x in dense)
         assert depth is not None
         return NetworkOutput(
             pose_encodings=poses,
             depth=depth[:, :, 0],
             depth_confidence=depth[:, :, 1],
             gaussians=None if raw is None else split(raw, self.config),
-            semantics=features,
-            lifted=lifted,
+            semantics=frames.features,
+            lifted=None if self.config.decode_gaussians else frames.semantic_maps,
             tokens=aggregated.layers[-1],
         )
 
@@ -92,33 +114,38 @@ class FF3R(nn.Module):
         if height % patch or width % patch or not height or not width:
             raise ValueError(f"image sides must be multiples of {patch}, not {height}×{width}; resize the images first")
 
-    def _chunks(self, images: Tensor, aggregated: Aggregated) -> list[tuple[Tensor, list[Tensor]]]:
-        """Images and kept patch tokens of `head_chunk` views at a time, whatever window they belong to."""
-        flat = images.flatten(0, 1).split(self.config.head_chunk)
-        layers = [x[:, :, aggregated.special :].flatten(0, 1).split(self.config.head_chunk) for x in aggregated.layers]
-        return [(part, list(tokens)) for part, *tokens in zip(flat, *layers, strict=True)]
-
     def decode(self, images: Tensor, layers: list[Tensor], semantics: bool = True) -> tuple[Tensor | None, ...]:
         """Depth and its confidence, raw Gaussians, LSeg features, lifted features of some views."""
-        patch = self.config.encoder.patch
-        grid = (images.shape[-2] // patch, images.shape[-1] // patch)
+        tokens, maps, features = self._see(images, semantics)
+        assert maps is not None
+        depth, raw = self._decode(images, maps, *layers, *([] if tokens is None else [tokens]))
+        return depth, raw, features, None if self.config.decode_gaussians else maps
+
+    def _see(self, images: Float[Tensor, "n 3 h w"], semantics: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Semantic tokens on the geometry's grid, semantic maps, LSeg's features: see FrameFeatures."""
+        grid = self._grid(images)
+        seen = self.lseg(self.lseg.resize(images, grid))
+        features = seen.features.float() if semantics else None
+        if not self.config.decode_gaussians:
+            return None, self._lift(seen.features), features
+        tokens = F.interpolate(seen.tokens, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+        return tokens, self.gaussian_head.semantic(seen.features), features
+
+    def _decode(self, images: Tensor, maps: Tensor, *tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Depth with its confidence, and raw Gaussians, of some views: kept layers' tokens, then semantic tokens."""
+        grid, layers = self._grid(images), tokens[: len(self.config.aggregator.layers)]
         with torch.autocast(images.device.type, enabled=False):
             depth = self.depth_head([x.float() for x in layers], grid, images.float())
-        seen = self.lseg(self.lseg.resize(images, grid))
-        kept = seen.features.float() if semantics else None
         if not self.config.decode_gaussians:
-            return depth, None, kept, self._lift(seen.features)
-        tokens = F.interpolate(seen.tokens, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
-        fused = self.fusion(layers[-1], tokens)
-        return depth, self.gaussian_head([*layers[:-1], fused], grid, images, seen.features).float(), kept, None
+            return depth, None
+        fused = self.fusion(layers[-1], tokens[-1])
+        return depth, self.gaussian_head([*layers[:-1], fused], grid, images, maps).float()
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        patch = self.config.encoder.patch
+        return images.shape[-2] // patch, images.shape[-1] // patch
 
     def _lift(self, features: Float[Tensor, "n text h w"]) -> Float[Tensor, "n channels h w"]:
         """Coordinates of unit features in the decoder's basis, which is orthonormal in lifting mode."""
         return torch.einsum("dc,ndhw->nchw", self.feature_decoder.weight, F.normalize(features.float(), dim=1))
-
-
-def _join(parts: Sequence[Tensor | None], batch: Sequence[int]) -> Tensor | None:
-    """Chunks of views back into windows."""
-    if parts[0] is None:
-        return None
-    return torch.cat([part for part in parts if part is not None]).unflatten(0, tuple(batch))
