@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ff3r_model.geometry import pixel_grid
+
 NANO_LONG_SIDE = 112
 FULL_LONG_SIDE = 448
 MAX_ASPECT = 4.0
@@ -110,3 +112,12 @@ def prepare(
 def unprepare(images: Float[Tensor, "*batch 3 H W"]) -> UInt8[Tensor, "*batch H W 3"]:
     """Bytes as cameras give them from prepared images, for showing and saving."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).contiguous()
+
+
+def prepare_depth(depth: Float[Tensor, "h w"], crop: Crop) -> Float[Tensor, "H W"]:
+    """A depth image as the prepared image shows it: each pixel takes what was measured nearest to its centre.
+
+    Never averaged: between a table's edge and the floor behind it lies nothing. 0, unknown, stays 0.
+    """
+    u, v = crop.to_original(pixel_grid(crop.height, crop.width, depth)).floor().long().unbind(-1)
+    return depth[v.clamp(0, depth.shape[0] - 1), u.clamp(0, depth.shape[1] - 1)]

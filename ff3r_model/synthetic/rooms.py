@@ -122,8 +122,14 @@ def make_room(seed: int) -> Room:
     rng = np.random.default_rng([seed, 7])
     size = rng.uniform([3.0, 3.0, 2.4], [8.0, 8.0, 3.0])
     low, high = np.array([-size[0] / 2, -size[1] / 2, 0.0]), np.array([size[0] / 2, size[1] / 2, size[2]])
-    lighting = _draw_lighting(low, high, rng)
-    things = furnish(low, high, rng)
+    lighting = draw_lighting(low, high, rng)
+    return assemble(seed, low, high, lighting, furnish(low, high, rng), rng)
+
+
+def assemble(
+    seed: int, low: np.ndarray, high: np.ndarray, lighting: Lighting, things: list[Placed], rng: np.random.Generator
+) -> Room:
+    """A closed box from low to high with things where they were placed; `rng` draws what surfaces look like."""
     rows, instances = _shell_rows(low, high, rng)
     for thing in things:
         instances.append(_instance(len(instances), thing.name, thing.color, part_bounds(thing.parts)))
@@ -187,7 +193,8 @@ def _stack(rows: list[dict]) -> Primitives:
     return Primitives(**columns)
 
 
-def _draw_lighting(low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> Lighting:
+def draw_lighting(low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> Lighting:
+    """One to three lights below the ceiling."""
     count = int(rng.integers(1, 4))
     spot = rng.uniform([0.2, 0.2, 0.85], [0.8, 0.8, 0.97], (count, 3))
     tint = np.array([1.0, 0.97, 0.92]) + rng.uniform(-0.06, 0.06, (count, 3))
