@@ -85,13 +85,15 @@ def predict(
     """What the network's output for one window (a batch of one) means, in float32 and in the first camera's frame.
 
     Known `intrinsics` replace the predicted ones. `images` (RGB in [0, 1]) colour the Gaussians of lifting mode, which
-    are grey without them; with `refine` they also correct the predicted poses by optical flow.
+    are grey without them; with `refine` they also correct the predicted
+    cameras, and each view's depth by a factor, by optical flow.
     """
     depth, confidence = output.depth[0].float(), output.depth_confidence[0].float()
     cameras = decode_cameras(output.pose_encodings[-1, 0].float(), *depth.shape[1:])
     cameras = _anchored(cameras if intrinsics is None else replace(cameras, intrinsics=intrinsics.to(depth)))
     if refine and images is not None:
-        cameras = refine_cameras(images, depth, cameras)
+        refined = refine_cameras(images, depth, cameras, known_intrinsics=intrinsics is not None)
+        cameras, depth = refined.cameras, depth * refined.depth_scale[:, None, None]
     if output.gaussians is not None:
         gaussians = _activate(output.gaussians, depth, confidence, cameras)
     elif output.lifted is not None:

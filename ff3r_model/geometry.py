@@ -99,6 +99,13 @@ def project(
     return pixels, depth
 
 
+def skew(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The matrix whose product with x is vector × x."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
 def quaternion_to_matrix(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of wxyz quaternions, which need not have unit norm."""
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)

@@ -1,13 +1,13 @@
-"""Poses refined by optical flow: each view against the one before it, through the depth that the network predicts.
+"""Cameras refined by optical flow: all overlapping views against each other, through the predicted depth.
 
 Not in the paper, and off for a network that does not need it: a small network's rotations come out too small, and such
 an error adds up from window to window. The network's own cameras and depth say where every pixel should have gone;
-dense flow, started there, says where it went; PnP over all pixels says which camera explains that.
+dense flow, started there, says where it went; bundle adjustment says which cameras explain that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from ff3r_model.bundle import Adjusted, BundleConfig, Matches, adjust
 from ff3r_model.geometry import invert_rigid, project, transform_points, unproject
 from ff3r_model.types import Cameras
 
@@ -24,106 +25,134 @@ from ff3r_model.types import Cameras
 class RefineConfig:
     """All ours."""
 
+    rounds: int = 2
+    """Flow is measured anew after each adjustment, from where the better cameras expect it."""
+    neighbours: int = 6
+    """Views that each view is compared with, those it shares most with."""
+    min_overlap: float = 0.25
+    """Least share of a view's pixels that the other is expected to see."""
     stride: int = 3
     """Every so many pixels along each axis become a correspondence."""
+    max_matches: int = 100
+    """Of one pair of views, in one direction."""
+    min_matches: int = 30
     agreement: float = 1.0
     """Pixels by which flow there and back may miss its start."""
-    inlier: float = 1.5
-    """Pixels by which a correspondence may miss its reprojection."""
-    min_inliers: float = 0.35
-    """Least share of the correspondences; below it the network's own pose stays."""
-    min_matches: int = 60
-    contrast: float = 4.0
+    contrast: float = 1.5
     """Correspondences start where the image's gradient (of 0–255, per pixel) is at least this: flow on blank walls is
     made up."""
+    bundle: BundleConfig = field(default_factory=BundleConfig)
 
 
 def refine_cameras(
     images: Float[Tensor, "views 3 h w"],
     depth: Float[Tensor, "views h w"],
     cameras: Cameras,
+    known_intrinsics: bool = False,
     config: RefineConfig | None = None,
-) -> Cameras:
-    """Cameras whose relative poses, each view to the next in the given order, follow the images' optical flow.
+) -> Adjusted:
+    """Cameras that follow the images' optical flow, and each view's depth scale that goes with them.
 
-    The first camera stays; a pair without enough agreeing pixels keeps the network's relative pose.
+    The first camera stays. The focal length is refined too, one factor for all views, unless it is known. Views whose
+    flow agrees with no other's keep the network's word.
     """
     config = config or RefineConfig()
     gray = [_gray(image) for image in images]
-    poses = cameras.camera_from_world.cpu().double()
-    refined = [poses[0]]
-    for view in range(1, len(gray)):
-        guess = poses[view] @ invert_rigid(poses[view - 1])
-        intrinsics = cameras.intrinsics[view - 1 : view + 1].cpu().double()
-        relative = _relative_pose(gray[view - 1], gray[view], depth[view - 1].cpu().double(), intrinsics, guess, config)
-        refined.append((guess if relative is None else relative) @ refined[-1])
-    return replace(cameras, camera_from_world=torch.stack(refined).to(cameras.camera_from_world))
+    device, depth = cameras.camera_from_world.device, depth.cpu().double()
+    current = Cameras(cameras.camera_from_world.cpu().double(), cameras.intrinsics.cpu().double())
+    scale = torch.ones(len(gray), dtype=torch.float64)
+    for _ in range(config.rounds):
+        matches = _matches(gray, depth * scale[:, None, None], current, config)
+        if matches is None:
+            break
+        adjusted = adjust(matches, current, config.bundle, known_intrinsics)
+        current, scale = adjusted.cameras, scale * adjusted.depth_scale
+    pose, intrinsics = (x.to(device, cameras.intrinsics.dtype) for x in (current.camera_from_world, current.intrinsics))
+    return Adjusted(Cameras(pose, intrinsics), scale.to(intrinsics))
 
 
 def _gray(image: Float[Tensor, "3 h w"]) -> ndarray:
     return (image.float().mean(0) * 255).clamp(0, 255).byte().cpu().numpy()
 
 
-def _relative_pose(
-    before: ndarray,
-    after: ndarray,
-    depth: Float[Tensor, "h w"],
-    intrinsics: Float[Tensor, "2 3 3"],
-    guess: Float[Tensor, "4 4"],
-    config: RefineConfig,
-) -> Float[Tensor, "4 4"] | None:
-    """after_from_before by PnP, or None where too few pixels agree."""
-    points = unproject(depth, intrinsics[0])
-    source, target = _correspondences(before, after, _expected_flow(points, intrinsics[1], guess), config)
-    if len(source) < config.min_matches:
-        return None
-    space = points.numpy()[source[:, 1], source[:, 0]]
-    rotation, _ = cv2.Rodrigues(guess[:3, :3].numpy())
-    found, rotation, translation, inliers = cv2.solvePnPRansac(
-        space, target, intrinsics[1].numpy(), None, rotation, guess[:3, 3:].numpy().copy(),
-        useExtrinsicGuess=True, iterationsCount=100, reprojectionError=config.inlier, flags=cv2.SOLVEPNP_ITERATIVE,
-    )  # fmt: skip
-    if not found or inliers is None or len(inliers) < config.min_inliers * len(source):
-        return None
-    chosen = inliers[:, 0]
-    rotation, translation = cv2.solvePnPRefineLM(
-        space[chosen], target[chosen], intrinsics[1].numpy(), None, rotation, translation
-    )
-    pose = torch.eye(4, dtype=torch.float64)
-    pose[:3, :3] = torch.from_numpy(cv2.Rodrigues(rotation)[0])
-    pose[:3, 3] = torch.from_numpy(translation[:, 0])
-    return pose
+def _matches(
+    gray: list[ndarray], depth: Float[Tensor, "views h w"], cameras: Cameras, config: RefineConfig
+) -> Matches | None:
+    """Flow between each view and its neighbours, both ways; None where nothing agrees."""
+    points = unproject(depth, cameras.intrinsics)
+    flow = {
+        (i, j): _expected_flow(points[i], cameras, i, j)
+        for pair in _pairs(points, cameras, config)
+        for i, j in (pair, pair[::-1])
+    }
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = {(i, j): method.calc(gray[i], gray[j], expected) for (i, j), expected in flow.items()}
+    textured = [_textured(image, config) for image in gray]
+    found = []
+    for (i, j), forward in flow.items():
+        source, target = _correspondences(textured[i], forward, flow[j, i], config)
+        if len(source) >= config.min_matches:
+            found.append((i, j, source, target))
+    return _padded(found, depth, config.max_matches) if found else None
 
 
-def _expected_flow(
-    points: Float[Tensor, "h w 3"], intrinsics: Float[Tensor, "3 3"], guess: Float[Tensor, "4 4"]
-) -> ndarray:
-    """Where the network's depth and poses send each pixel, minus where it is."""
+def _pairs(points: Float[Tensor, "views h w 3"], cameras: Cameras, config: RefineConfig) -> list[tuple[int, int]]:
+    """The pairs of views, lower one first, that either counts among the neighbours it shares most with."""
+    coarse = points[:, 4::8, 4::8].flatten(1, 2)
+    relative = cameras.camera_from_world[None] @ invert_rigid(cameras.camera_from_world)[:, None]
+    views = len(points)
+    seen = transform_points(relative, coarse[:, None].expand(-1, views, -1, -1))
+    pixels, z = project(seen, cameras.intrinsics[None].expand(views, -1, -1, -1))
+    size = torch.tensor([points.shape[2], points.shape[1]])
+    overlap = ((pixels >= 0) & (pixels < size)).all(-1).logical_and(z > 0).double().mean(-1)
+    overlap.fill_diagonal_(-1)
+    best = overlap.argsort(dim=1, descending=True)[:, : config.neighbours].tolist()
+    chosen = {(min(i, j), max(i, j)) for i, row in enumerate(best) for j in row if overlap[i, j] >= config.min_overlap}
+    return sorted(chosen)
+
+
+def _expected_flow(points: Float[Tensor, "h w 3"], cameras: Cameras, source: int, target: int) -> ndarray:
+    """Where the cameras and the depth send each pixel of `source` in `target`, minus where it is."""
     height, width = points.shape[:2]
-    pixels, z = project(transform_points(guess, points.flatten(0, 1)), intrinsics)
-    own, _ = project(points.flatten(0, 1), intrinsics)
+    relative = cameras.camera_from_world[target] @ invert_rigid(cameras.camera_from_world[source])
+    pixels, z = project(transform_points(relative, points.flatten(0, 1)), cameras.intrinsics[target])
+    own, _ = project(points.flatten(0, 1), cameras.intrinsics[source])
     flow = torch.where((z > 1e-3)[:, None], pixels - own, torch.zeros_like(pixels))
     limit = float(max(height, width))
     return flow.clamp(-limit, limit).view(height, width, 2).float().numpy()
 
 
+def _textured(image: ndarray, config: RefineConfig) -> ndarray:
+    """Pixels, (column, row), on the grid of candidates where the image shows something."""
+    height, width = image.shape
+    rows, columns = (grid.ravel() for grid in np.mgrid[1 : height - 1 : config.stride, 1 : width - 1 : config.stride])
+    gradient = np.hypot(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)) / 8
+    return np.stack([columns, rows], axis=1)[gradient[rows, columns] >= config.contrast]
+
+
 def _correspondences(
-    before: ndarray, after: ndarray, expected: ndarray, config: RefineConfig
+    source: ndarray, forward: ndarray, backward: ndarray, config: RefineConfig
 ) -> tuple[ndarray, ndarray]:
-    """Pixels (column, row) of the first image and where flow finds them (u, v) in the second."""
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    forward = method.calc(before, after, expected.copy())
-    backward = method.calc(after, before, -expected)
-    height, width = before.shape
-    rows, columns = (
-        grid.ravel() for grid in np.mgrid[1 : height - 1 : config.stride, 1 : width - 1 : config.stride]
-    )
-    moved = forward[rows, columns]
-    target = np.stack([columns, rows], axis=1) + moved
+    """The candidates whose flow returns to where it started, and where it leads (u, v)."""
+    height, width = forward.shape[:2]
+    moved = forward[source[:, 1], source[:, 0]]
+    target = source + moved
     inside = ((target >= 0) & (target <= [width - 1, height - 1])).all(axis=1)
     nearest = np.clip(target.round().astype(int), 0, [width - 1, height - 1])
     back = moved + backward[nearest[:, 1], nearest[:, 0]]
-    gradient = np.hypot(cv2.Sobel(before, cv2.CV_32F, 1, 0), cv2.Sobel(before, cv2.CV_32F, 0, 1)) / 8
-    good = inside & (np.linalg.norm(back, axis=1) < config.agreement) & (gradient[rows, columns] >= config.contrast)
-    source = np.stack([columns, rows], axis=1)[good]
-    return source, target[good].astype(np.float64) + 0.5
+    good = inside & (np.linalg.norm(back, axis=1) < config.agreement)
+    return source[good], target[good].astype(np.float64) + 0.5
+
+
+def _padded(found: list[tuple[int, int, ndarray, ndarray]], depth: Float[Tensor, "views h w"], limit: int) -> Matches:
+    """All pairs' matches in one array, each thinned evenly to `limit`."""
+    pixels, observed = torch.zeros(2, len(found), limit, 2, dtype=torch.float64).unbind(0)
+    z, valid = torch.ones(2, len(found), limit, dtype=torch.float64).unbind(0)
+    valid.zero_()
+    for row, (i, _, source, target) in enumerate(found):
+        chosen = np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(int)
+        here, count = torch.from_numpy(source[chosen]), len(chosen)
+        pixels[row, :count], observed[row, :count] = here + 0.5, torch.from_numpy(target[chosen])
+        z[row, :count], valid[row, :count] = depth[i, here[:, 1], here[:, 0]], 1
+    source_views, target_views = (torch.tensor([pair[side] for pair in found]) for side in (0, 1))
+    return Matches(source_views, target_views, pixels, observed, z, valid)

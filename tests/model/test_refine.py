@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -48,20 +49,31 @@ def test_poses_that_are_too_small_grow_to_the_truth() -> None:
         images, depth, truth = scene(seed)
         timid = shrunk(truth, 0.6)
         noisy = depth * (1 + 0.1 * torch.randn(depth.shape, generator=torch.Generator().manual_seed(seed)))
-        refined = refine_cameras(images, noisy, timid)
+        refined = refine_cameras(images, noisy, timid, known_intrinsics=True).cameras
         assert degrees(refined, truth) < 0.4 * degrees(timid, truth)
         missed, before = ((centres(c) - centres(truth)).norm(dim=1).mean() for c in (refined, timid))
         assert missed < 0.65 * before
 
 
+def test_a_wrong_focal_length_is_mended() -> None:
+    images, depth, truth = scene(2)
+    wrong = truth.intrinsics.clone()
+    wrong[:, :2, :2] *= 1.2
+    refined = refine_cameras(images, depth, replace(shrunk(truth, 0.8), intrinsics=wrong)).cameras
+    error = (refined.intrinsics[:, 0, 0] / truth.intrinsics[:, 0, 0]).log().abs().max()
+    assert error < 0.6 * math.log(1.2)
+    kept = refine_cameras(images, depth, replace(truth, intrinsics=wrong), known_intrinsics=True).cameras
+    assert torch.equal(kept.intrinsics, wrong)
+
+
 def test_exact_poses_stay() -> None:
     images, depth, truth = scene(4)
-    refined = refine_cameras(images, depth, truth)
+    refined = refine_cameras(images, depth, truth).cameras
     assert degrees(refined, truth) < 0.4
     assert torch.equal(refined.camera_from_world[0], truth.camera_from_world[0])
 
 
 def test_blank_images_leave_the_networks_poses_alone() -> None:
     _, depth, truth = scene(4)
-    refined = refine_cameras(torch.full((VIEWS, 3, *SIZE), 0.5), depth, truth)
+    refined = refine_cameras(torch.full((VIEWS, 3, *SIZE), 0.5), depth, truth).cameras
     assert torch.allclose(refined.camera_from_world, truth.camera_from_world, atol=1e-5)
