@@ -81,6 +81,11 @@ class VoxelMap:
         return self._store.nbytes + self._keyframes.nbytes + self._space_bytes()
 
     @property
+    def keyframes(self) -> Keyframes:
+        """Where its frames were taken."""
+        return self._keyframes
+
+    @property
     def features(self) -> Float[Tensor, "n channels"]:
         """The features as stored."""
         return self._columns["features"]
@@ -131,13 +136,15 @@ class VoxelMap:
         """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.
 
         Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
-        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes are not touched.
+        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes move with their anchors.
         """
+        self._keyframes.move(new_from_old)
         if new_from_old:
             self._move(Motion(new_from_old, Similarity(), self.config.bands, self.device))
 
     def relabel(self, new_of_old: Mapping[int, int]) -> None:
-        """Give voxels other anchors, where windows become one."""
+        """Give voxels and keyframes other anchors, where windows become one."""
+        self._keyframes.relabel(new_of_old)
         anchors = self._columns["anchors"]
         old, which = anchors.unique(return_inverse=True)
         new = [new_of_old.get(anchor, anchor) for anchor in old.tolist()]
@@ -145,11 +152,12 @@ class VoxelMap:
         self.revision += 1
 
     def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
-        """Take in all voxels of another map, with their anchors and masses; `other` stays as it is.
+        """Take in all voxels and keyframes of another map, with anchors and masses; `other` stays as it is.
 
         Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
         """
         self._check_kin(other)
+        self._keyframes.absorb(other._keyframes, map_from_other)
         self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
 
@@ -168,10 +176,14 @@ class VoxelMap:
         self.revision += 1
 
     def add_keyframes(
-        self, keyframes: Sequence[int], stamps: Sequence[int], map_from_camera: Float[Tensor, "views 4 4"]
+        self,
+        keyframes: Sequence[int],
+        stamps: Sequence[int],
+        map_from_camera: Float[Tensor, "views 4 4"],
+        window_id: int = NO_WINDOW,
     ) -> None:
         """Remember where frames were taken. A keyframe keeps its first pose; the oldest go beyond `max_keyframes`."""
-        self._keyframes.add(keyframes, stamps, map_from_camera)
+        self._keyframes.add(keyframes, stamps, map_from_camera, window_id)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe, in the order they came."""
@@ -205,13 +217,35 @@ class VoxelMap:
 
         `extra_header` is anything that JSON can hold. Raises MapFileError; then `path` is as it was.
         """
-        names = [name for name in self._columns.layout.fields() if name != "norms"]
-        tensors = {f"voxels.{name}": self._columns[name] for name in names} | self._keyframes.tensors()
+        tensors = self.tensors()
         tensors |= {f"{_EXTRA}{name}": tensor for name, tensor in (extra_tensors or {}).items()}
         if self.space is not None:
             tensors["decoder"] = self.space.decoder
+        write_map(Path(path), tensors, {**self.header(), "extra": dict(extra_header or {})})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Voxels and keyframes, for a file."""
+        names = [name for name in self._columns.layout.fields() if name != "norms"]
+        return {f"voxels.{name}": self._columns[name] for name in names} | self._keyframes.tensors()
+
+    def header(self) -> dict[str, Any]:
+        """What `restored` needs besides the tensors; JSON can hold it."""
         header = {"config": asdict(self.config), "channels": self.channels, "scale": asdict(self.scale)}
-        write_map(Path(path), tensors, {**header, "revision": self.revision, "extra": dict(extra_header or {})})
+        return {**header, "revision": self.revision}
+
+    @classmethod
+    def restored(
+        cls,
+        header: Mapping[str, Any],
+        tensors: dict[str, Tensor],
+        space: TextSpace | None = None,
+        device: torch.device | str = "cpu",
+    ) -> VoxelMap:
+        """The map that gave `header` and `tensors`; Key-, Type-, Value- or RuntimeError for what it did not give."""
+        restored = cls(MapConfig(**header["config"]), header["channels"], space, device)
+        restored.scale, restored.revision = ScaleInfo(**header["scale"]), header["revision"]
+        restored._restore(tensors)
+        return restored
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VoxelMap:
@@ -227,9 +261,7 @@ class VoxelMap:
         extras = {name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
         try:
             space = TextSpace(tensors["decoder"].to(device)) if "decoder" in tensors else None
-            loaded = cls(MapConfig(**header["config"]), header["channels"], space, device)
-            loaded.scale, loaded.revision = ScaleInfo(**header["scale"]), header["revision"]
-            loaded._restore(tensors)
+            loaded = cls.restored(header, tensors, space, device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise MapFileError(f"{path} holds a map that this program does not understand: {error}") from error
         return loaded, extras, header.get("extra", {})
