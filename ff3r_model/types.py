@@ -6,6 +6,7 @@ quaternions wxyz, pixel centres at integer + 0.5. Lengths are "window units" unt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -57,6 +58,16 @@ class Window:
         views = self.images.shape[0]
         if not MIN_VIEWS <= views <= MAX_VIEWS:
             raise ValueError(f"a window holds {MIN_VIEWS} to {MAX_VIEWS} views, not {views}")
+
+    def select(self, views: Sequence[int]) -> Window:
+        """These views alone, in this order. Raises ValueError for fewer than a window holds."""
+        index = list(views)
+        tensors = {name: getattr(self, name) for name in ("images", "intrinsics", "depth", "odom_from_camera", "up")}
+        return Window(
+            **{name: None if tensor is None else tensor[index] for name, tensor in tensors.items()},
+            keyframes=tuple(self.keyframes[i] for i in index),
+            stamps=tuple(self.stamps[i] for i in index),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,8 @@ class Prediction:
     """One per pixel, view-major: n = views · height · width."""
     descriptors: Float[Tensor, "views channels"] | None = None
     """Unit vectors that resemble each other where two views show one place."""
+    keyframes: tuple[int, ...] | None = None
+    """Ids of the views, where the engine's memory took only some of the window's; None: all of them, in order."""
 
     @property
     def points(self) -> Float[Tensor, "views height width 3"]:
