@@ -16,10 +16,11 @@ from torch import Tensor
 from ff3r_model.keyframes import KEYFRAME_BYTES, Keyframes
 from ff3r_model.map_columns import Columns, Layout, values_of
 from ff3r_model.map_config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo
+from ff3r_model.map_fade import Surfaces
 from ff3r_model.map_file import MapFileError, read_map, write_map
 from ff3r_model.map_fusion import Motion
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Gaussians, Similarity
+from ff3r_model.types import Cameras, Gaussians, Similarity
 from ff3r_model.voxel_hash import pack, unpack
 from ff3r_model.voxel_store import VoxelStore, bytes_for, rows_within
 from ff3r_model.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
@@ -160,6 +161,21 @@ class VoxelMap:
         self._keyframes.absorb(other._keyframes, map_from_other)
         self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
+
+    def fade(self, cameras: Cameras, depth: Float[Tensor, "v h w"], confidence: Float[Tensor, "v h w"]) -> int:
+        """Let voxels that a window's rays pass through lose mass, and forget the lightest; says how many went.
+
+        `cameras` and `depth` are in the map's frame and unit, depth ≤ 0 where unknown; each view should be shown once.
+        A view counts, by its confidence, against voxels in front of the surface around their pixel by more than
+        `fade_margin` of its depth and a voxel, and for those at that surface. Where the sum is at least `fade_views`,
+        a voxel loses `fade_rate` nats per view; with less mass than one of its Gaussians it is forgotten. Whatever
+        lies behind the surfaces or outside the images stays as it is. Costs time for the views and the voxels around
+        them; of the rest of the map, one comparison per voxel (some milliseconds per million).
+        """
+        surfaces = Surfaces.of(cameras, depth, confidence)
+        faded, gone = self._store.fade(surfaces)
+        self.revision += bool(faded)
+        return gone
 
     def set_budget(self, max_map_bytes: int) -> None:
         """Change the cap; evicts at once what does not fit. Raises ValueError where nothing would fit.

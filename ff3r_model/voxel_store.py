@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ff3r_model.map_columns import Columns, Layout
 from ff3r_model.map_config import NO_WINDOW, IntegrationStats, MapConfig
+from ff3r_model.map_fade import Surfaces
 from ff3r_model.map_fusion import LOST, Motion, fuse
 from ff3r_model.text_space import TextSpace
 from ff3r_model.voxel_hash import BYTES_PER_SLOT, HashIndex, slots_for
@@ -144,6 +145,25 @@ class VoxelStore:
     def _now(self) -> int:
         """The newest window among the voxels."""
         return int(self.columns["last_seen"].max()) if len(self) else NO_WINDOW
+
+    def fade(self, surfaces: Surfaces) -> tuple[int, int]:
+        """Lighten voxels that the views look through, remove the lightest; says how many each."""
+        config, rows = self.config, self._within(*surfaces.box(self.config.fade_margin))
+        evidence = surfaces.evidence(self.columns["means"][rows], config.fade_margin, config.voxel_size)
+        against = evidence >= config.fade_views
+        rows = rows[against]
+        mass = self.columns["log_mass"][rows] - config.fade_rate * evidence[against]
+        self.columns.write(rows, {"log_mass": mass})
+        light = mass < self.columns["confidences"][rows]
+        self.remove(rows[light])
+        return len(rows), int(light.sum())
+
+    def _within(self, low: Float[Tensor, " 3"], high: Float[Tensor, " 3"]) -> Int64[Tensor, " n"]:
+        """Rows of the voxels in a box. One comparison per voxel, the only cost of `fade` that grows with the map."""
+        means = self.columns["means"]
+        rows = ((means[:, 0] >= low[0]) & (means[:, 0] <= high[0])).nonzero().squeeze(1)
+        some = means.index_select(0, rows)
+        return rows[((some >= low) & (some <= high)).all(dim=1)]
 
     def _fuse(self, groups: Groups) -> None:
         """Merge each group of rows into its first row."""
