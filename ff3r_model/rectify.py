@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
 PINHOLE_MODELS = ("plumb_bob", "rational_polynomial", "thin_prism_model")
@@ -55,3 +55,9 @@ class Rectifier:
         if self._maps is None:
             return image
         return cv2.remap(image, self._maps[0], self._maps[1], cv2.INTER_LINEAR)
+
+    def depth(self, depth: Float32[ndarray, "h w"]) -> Float32[ndarray, "h w"]:
+        """A depth image registered to the bent image, straightened; never a mean of near and far. 0 outside."""
+        if self._maps is None:
+            return depth
+        return cv2.remap(depth, self._maps[0], np.empty(0), cv2.INTER_NEAREST)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
@@ -58,6 +58,8 @@ def _layouts() -> dict[str, Layout]:
 LAYOUTS = _layouts()
 GENERIC_COLOURS = {1: "mono", 3: "bgr", 4: "bgra"}
 """What the generic OpenCV types mean: OpenCV's own channel order."""
+DEPTH_UNITS = {"16UC1": np.float32(1e-3), "mono16": np.float32(1e-3), "32FC1": np.float32(1)}
+"""Metres per unit of a depth image's encoding."""
 
 
 def decode_image(message: Image, decoder: Decoder | None = None) -> ImageTensor:
@@ -94,6 +96,18 @@ def decode_compressed(message: CompressedImage) -> ImageTensor:
     if image is None:
         raise ImageRejected("undecodable image", f"{data.size} bytes of format {message.format!r}")
     return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def decode_depth(message: Image) -> Float[Tensor, "height width"]:
+    """Metres of a depth image: 16UC1 or mono16 in millimetres, 32FC1 in metres (REP-118). 0 where unknown.
+
+    Raises ImageRejected: "zero-size image", "unknown encoding", "short data".
+    """
+    if message.encoding not in DEPTH_UNITS:
+        raise ImageRejected("unknown encoding", f"{message.encoding!r}; depth images are {', '.join(DEPTH_UNITS)}")
+    _checked_layout(message)
+    metres = _rows(message, LAYOUTS[message.encoding]).astype(np.float32) * DEPTH_UNITS[message.encoding]
+    return torch.from_numpy(np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)))
 
 
 def default_decoder() -> Decoder:

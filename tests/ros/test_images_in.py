@@ -11,7 +11,7 @@ import torch
 from sensor_msgs.msg import CompressedImage, Image
 
 from ff3r_ros import images_in
-from ff3r_ros.images_in import Decoder, ImageRejected, decode_compressed, decode_image
+from ff3r_ros.images_in import Decoder, ImageRejected, decode_compressed, decode_depth, decode_image
 
 HEIGHT, WIDTH = 24, 32
 
@@ -197,3 +197,28 @@ def test_broken_compressed(data: bytes, reason: str) -> None:
     with pytest.raises(ImageRejected, match="'jpeg'") as rejection:
         decode_compressed(compressed)
     assert rejection.value.reason == reason
+
+
+@pytest.mark.parametrize(("encoding", "dtype", "unit"), [("16UC1", np.uint16, 1e-3), ("32FC1", np.float32, 1.0)])
+@pytest.mark.parametrize("bigendian", [False, True])
+def test_depth_is_in_metres_and_0_where_unknown(encoding: str, dtype: type, unit: float, bigendian: bool) -> None:
+    metres = np.linspace(0.5, 4, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    values = (metres / unit).astype(dtype)
+    values[0, 0] = 0
+    if dtype is np.float32:
+        values[1, :3] = np.nan, np.inf, -1
+    decoded = decode_depth(message(encoding, values, padding=4, bigendian=bigendian)).numpy()
+    unknown = np.zeros((HEIGHT, WIDTH), bool)
+    unknown[0, 0] = True
+    unknown[1, :3] = dtype is np.float32
+    assert (decoded[unknown] == 0).all()
+    assert (
+        np.abs(decoded - metres)[~unknown].max() <= unit
+        if unit < 1
+        else np.array_equal(decoded[~unknown], metres[~unknown])
+    )
+
+
+def test_a_colour_image_is_no_depth_image() -> None:
+    with pytest.raises(ImageRejected, match="depth images are 16UC1"):
+        decode_depth(message("rgb8", picture()))
