@@ -98,7 +98,7 @@ def broad_nouns(wordnet: WordNet | None) -> list[str]:
 def build_corpus(
     classes: Sequence[str], colors: Sequence[str], wordnet: WordNet | None, seed: int, held_out_share: float
 ) -> Corpus:
-    """All pools; a share of WordNet's nouns that the other pools do not hold is held out."""
+    """All pools; a share of WordNet's nouns that the other pools do not hold is held out, as are the unseen words."""
     rng = random.Random(seed)
     synonyms = [word for words in word_groups("synonyms").values() for word in words]
     indoor = list(dict.fromkeys([*synonyms, *word_list("objects")]))
@@ -109,4 +109,5 @@ def build_corpus(
     held = int(held_out_share * len(broad))
     if broad:
         pools["broad"] = _own(broad[held:])
-    return Corpus(pools, broad[:held])
+    unseen = {word for words in word_groups("unseen").values() for word in words}
+    return Corpus({name: [pair for pair in pairs if not unseen & {*pair}] for name, pairs in pools.items()}, broad[:held])
