@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ff3r_model import __version__
+from ff3r_model.cli import evaluating
 
 EXIT_ERROR = 2
 """Something that the user can mend: said in one line."""
@@ -123,11 +124,17 @@ def convert(
     print(converting.run(converting.Plan(output, vggt, lseg, clip, ff3r, channels, precision)))
 
 
+def evaluate(command: Annotated[evaluating.Command, arg(name="")]) -> None:
+    """Measure a checkpoint against ground truth: figures, tables, pictures."""
+    print(command())
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "query": query,
     "view": view,
     "convert": convert,
+    "eval": evaluate,
 }
 """Every subcommand: its name and the function whose signature and docstring make its options and help."""
 
@@ -160,10 +167,12 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ff3r_model.checkpoint import CheckpointError
     from ff3r_model.cli.reconstruction import ReconstructError
     from ff3r_model.convert import ConvertError
+    from ff3r_model.evaluation.errors import EvaluationError
     from ff3r_model.ply import PlyError
     from ff3r_model.queries import QueryRejected
+    from ff3r_model.rgbd import RgbdError
     from ff3r_model.sources import SourceError
     from ff3r_model.voxel_map import MapFileError
 
-    about_files = (SourceError, CheckpointError, MapFileError, PlyError, OSError)
-    return (*about_files, QueryRejected, ReconstructError, ConvertError)
+    about_files = (SourceError, CheckpointError, MapFileError, PlyError, RgbdError, OSError)
+    return (*about_files, QueryRejected, ReconstructError, ConvertError, EvaluationError)

@@ -1,6 +1,9 @@
-"""Where the network runs."""
+"""Where the network runs: the one file that knows CUDA by name."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -13,3 +16,59 @@ def device_named(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device {name!r}: {error}") from error
+
+
+def is_nvidia(device: torch.device) -> bool:
+    """Whether TensorRT could run there."""
+    return device.type == "cuda" and torch.cuda.is_available()
+
+
+def gpu_name(device: torch.device) -> str:
+    """Product and compute capability of an NVIDIA GPU: what a plan is tied to."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
+
+
+class SideStream:
+    """One stream of its own, ordered after and before what the caller runs; on a CPU nothing but the caller's order.
+
+    TensorRT synchronises the whole GPU at every call where it is given torch's default stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def handle(self) -> int:
+        """What CUDA calls the stream."""
+        return 0 if self._stream is None else int(self._stream.cuda_stream)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Torch's work inside goes to this stream, after the caller's so far; the caller's later work comes after."""
+        if self._stream is None:
+            yield
+            return
+        caller = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(caller)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            caller.wait_stream(self._stream)
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None] | None:
+        """`run`'s work on this stream as a CUDA graph to replay; None where graphs cannot be had."""
+        if self._stream is None:
+            return None
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            run()
+        return graph.replay
+
+
+def free_cached_memory() -> None:
+    """Give back what torch's allocator keeps; nothing to do without a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,31 +1,48 @@
-"""The figures that are reported: depth error, pose AUC, IoU."""
+"""The figures that are reported: depth error, pose AUC, trajectory error, IoU."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
+from evo.core.geometry import GeometryException
+from evo.core.metrics import APE, PoseRelation, StatisticsType
+from evo.core.trajectory import PosePath3D
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.geometry import invert_rigid
 
+ScaleBy = Literal["median", "least_squares"]
+"""How the one factor per window is found that brings a predicted depth to the truth."""
 
-def align_scale(depth: Float[Tensor, "views height width"], truth: Float[Tensor, "views height width"]) -> float:
-    """The one factor per window that brings a predicted depth to the truth: the median ratio over valid pixels."""
+
+def align_scale(
+    depth: Float[Tensor, "views height width"], truth: Float[Tensor, "views height width"], by: ScaleBy = "median"
+) -> float:
+    """The one factor per window that brings a predicted depth to the truth, over the pixels whose truth is known.
+
+    "median": of truth / depth; "least_squares": the minimum of Σ (factor · depth − truth)².
+    """
     valid = truth > 0
-    return float((truth[valid] / depth[valid].clamp(min=1e-9)).median())
+    given, wanted = depth[valid].double(), truth[valid].double()
+    if by == "median":
+        return float((wanted / given.clamp(min=1e-9)).median())
+    return float((given * wanted).sum() / given.square().sum().clamp(min=1e-18))
 
 
-def depth_rel(depth: Tensor, truth: Tensor) -> float:
+def depth_rel(depth: Tensor, truth: Tensor, by: ScaleBy = "median") -> float:
     """Mean of |depth − truth| / truth over valid pixels, after one scale per window."""
     valid = truth > 0
-    scaled = depth * align_scale(depth, truth)
+    scaled = depth * align_scale(depth, truth, by)
     return float(((scaled - truth).abs()[valid] / truth[valid]).mean())
 
 
-def depth_inliers(depth: Tensor, truth: Tensor, threshold: float = 1.03) -> float:
+def depth_inliers(depth: Tensor, truth: Tensor, threshold: float = 1.03, by: ScaleBy = "median") -> float:
     """Share of valid pixels whose depth is within a factor `threshold` of the truth (τ), after one scale per window."""
     valid = truth > 0
-    ratio = depth[valid] * align_scale(depth, truth) / truth[valid]
+    ratio = depth[valid] * align_scale(depth, truth, by) / truth[valid]
     return float((torch.maximum(ratio, 1 / ratio) < threshold).float().mean())
 
 
@@ -49,10 +66,36 @@ def auc(errors_degrees: Float[Tensor, " n"], limit: int) -> float:
     return float((counts.cumsum(0) / len(errors_degrees)).mean())
 
 
+def trajectory_error(camera_from_world: Float[Tensor, "views 4 4"], truth: Float[Tensor, "views 4 4"]) -> float | None:
+    """Root mean square distance of camera centres after Umeyama's similarity (ATE), in the unit of the truth.
+
+    None where no similarity is determined: two views, or centres on one line.
+    """
+    predicted, true = (
+        PosePath3D(poses_se3=list(np.asarray(invert_rigid(poses.double().cpu()))))
+        for poses in (camera_from_world, truth)
+    )
+    try:
+        predicted.align(true, correct_scale=True)
+    except GeometryException:
+        return None
+    error = APE(PoseRelation.translation_part)
+    error.process_data((true, predicted))
+    return float(error.get_statistic(StatisticsType.rmse))
+
+
 def confusion(labels: Int[Tensor, " n"], truth: Int[Tensor, " n"], classes: int) -> Int[Tensor, "classes classes"]:
     """Counts by (truth, label); negative truths are left out."""
     valid = truth >= 0
     return torch.bincount(truth[valid] * classes + labels[valid], minlength=classes * classes).view(classes, classes)
+
+
+def commonest(matrix: Int[Tensor, "classes classes"]) -> Int[Tensor, "classes classes"]:
+    """The confusion of who always says the truth's commonest class."""
+    counts = matrix.sum(1)
+    constant = torch.zeros_like(matrix)
+    constant[:, counts.argmax()] = counts
+    return constant
 
 
 def mean_iou(matrix: Int[Tensor, "classes classes"]) -> tuple[float, int]:

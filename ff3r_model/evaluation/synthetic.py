@@ -1,60 +1,35 @@
-"""The benchmark of held-out procedural rooms: depth, pose and open-vocabulary classes of one window per room."""
+"""The benchmark of held-out procedural rooms: one window per room, and views between its views held out."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from tqdm import tqdm
 
 from ff3r_model.engine import Engine
-from ff3r_model.evaluation.metrics import auc, confusion, depth_inliers, depth_rel, mean_iou, pair_errors
-from ff3r_model.refine import refine_cameras
-from ff3r_model.synthetic import CLASSES
+from ff3r_model.evaluation.benchmark import Judge, run
+from ff3r_model.evaluation.sample import Sample, Shots
+from ff3r_model.evaluation.tally import Figures
+from ff3r_model.evaluation.vocabulary import of_rooms
+from ff3r_model.geometry import invert_rigid, rigid
+from ff3r_model.synthetic import Room, make_room, render
 from ff3r_model.text import TextEncoder
 from ff3r_model.text_space import TextSpace
 from ff3r_model.training.data import render_shard
 from ff3r_model.training.views import Views, make_views
-from ff3r_model.types import Window
+from ff3r_model.types import Cameras
 
 HELD_OUT = range(0, 100)
 """Seeds that training never draws (it starts at `FIRST_TRAINING_SEED`)."""
-
-
-@dataclass
-class Tally:
-    """What accumulates over windows for one predictor."""
-
-    depth_rel: list[float] = field(default_factory=list)
-    depth_tau: list[float] = field(default_factory=list)
-    pose: list[Tensor] = field(default_factory=list)
-    confusion: Int[Tensor, "classes classes"] = field(
-        default_factory=lambda: torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
-    )
-
-    def add(self, depth: Tensor, camera_from_world: Tensor, labels: Tensor, truth: Views) -> None:
-        """Count one window."""
-        self.depth_rel.append(depth_rel(depth, truth.depth[0]))
-        self.depth_tau.append(depth_inliers(depth, truth.depth[0]))
-        self.pose.append(pair_errors(camera_from_world, truth.camera_from_world[0]))
-        self.confusion += confusion(labels.flatten(), truth.classes[0].flatten(), len(CLASSES))
-
-    def figures(self) -> dict[str, float]:
-        """The means, under the benchmark's names."""
-        miou, present = mean_iou(self.confusion)
-        return {
-            "depth_rel": sum(self.depth_rel) / len(self.depth_rel),
-            "depth_tau": sum(self.depth_tau) / len(self.depth_tau),
-            "auc30": auc(torch.cat(self.pose), 30),
-            "auc15": auc(torch.cat(self.pose), 15),
-            "auc5": auc(torch.cat(self.pose), 5),
-            "miou": miou,
-            "accuracy": float(self.confusion.diagonal().sum() / self.confusion.sum()),
-            "classes": float(present),
-        }
+TARGETS = 2
+"""Views held out per window."""
+CLEARANCE = 0.15
+"""Metres that a held-out camera keeps from everything."""
 
 
 def held_out_window(seed: int, views: int, size: tuple[int, int] = (112, 112)) -> Views:
@@ -62,29 +37,62 @@ def held_out_window(seed: int, views: int, size: tuple[int, int] = (112, 112)) -
     return make_views(render_shard(seed, 1, views, size))
 
 
-def evaluate(
-    engine: Engine, text: TextEncoder, space: TextSpace, views: int, seeds: range = HELD_OUT
-) -> dict[str, float]:
-    """Figures of a network over held-out rooms, and beside each the `constant_` predictor's.
+def held_out_sample(seed: int, views: int, size: tuple[int, int] = (112, 112)) -> Sample:
+    """The same window with up to `TARGETS` held-out views, each half-way between two views that follow each other."""
+    arrays = render_shard(seed, 1, views, size)
+    window = make_views(arrays)
+    poses = torch.from_numpy(arrays["world_from_camera"][0])
+    room = make_room(seed)
+    between = _between(poses, room)
+    context = Shots(
+        window.images[0], Cameras(window.camera_from_world[0], window.intrinsics[0]),
+        window.depth[0], window.classes[0], window.colors[0],
+    )  # fmt: skip
+    metres = float(window.scale[0])
+    targets = _targets(room, between, poses[0], window.intrinsics[0, :1], metres, size) if len(between) else None
+    return Sample(f"room {seed}", context, targets, metres)
 
-    `engine` should not refine poses: `auc30` is the network's own, `auc30_refined` what optical flow makes of it. The
-    constant predictor says: cameras at one place, the truth's mean depth everywhere, the commonest class.
-    """
-    network, constant, refined, seconds = Tally(), Tally(), list[Tensor](), 0.0
-    embeddings = text.encode(list(CLASSES))
-    for seed in tqdm(seeds, desc=f"held-out rooms, {views} views", unit="window"):
-        truth = held_out_window(seed, views)
-        window = Window(truth.images[0], tuple(range(views)), tuple(range(views)))
-        start = time.perf_counter()
-        prediction = engine(window)
-        seconds += time.perf_counter() - start
-        labels = space.similarity(prediction.gaussians.features, embeddings).argmax(-1)
-        network.add(prediction.depth, prediction.cameras.camera_from_world, labels, truth)
-        better = refine_cameras(window.images, prediction.depth, prediction.cameras)
-        refined.append(pair_errors(better.camera_from_world, truth.camera_from_world[0]))
-        flat = torch.full_like(truth.depth[0], float(truth.depth[truth.depth > 0].mean()))
-        still = torch.eye(4).expand(views, 4, 4)
-        constant.add(flat, still, torch.full_like(truth.classes[0], CLASSES.index("wall")), truth)
-    figures = network.figures() | {"seconds_per_window": seconds / len(seeds)}
-    figures["auc30_refined"] = auc(torch.cat(refined), 30)
-    return figures | {f"constant_{name}": value for name, value in constant.figures().items()}
+
+def _between(poses: Float[Tensor, "views 4 4"], room: Room) -> Float[Tensor, "targets 4 4"]:
+    """Poses half-way between neighbours where there is room for a camera, spread over the window."""
+    turns = Rotation.from_matrix(poses[:, :3, :3].numpy())
+    half = turns[:-1] * Rotation.from_rotvec((turns[:-1].inv() * turns[1:]).as_rotvec() / 2)
+    centres = (poses[:-1, :3, 3] + poses[1:, :3, 3]) / 2
+    between = rigid(torch.from_numpy(half.as_matrix()), centres)
+    free = between[room.clearance(centres.float()) >= CLEARANCE]
+    chosen = np.linspace(0, len(free) - 1, min(TARGETS, len(free)) + 2)[1:-1].round()
+    return free[torch.from_numpy(np.unique(chosen).astype(int))]
+
+
+def _targets(
+    room: Room, poses: Tensor, first: Tensor, intrinsics: Tensor, metres: float, size: tuple[int, int]
+) -> Shots:
+    """What the cameras `poses` (world_from_camera, metres) see, in the window's frame and unit."""
+    seen = render(room, poses.float(), intrinsics.expand(len(poses), 3, 3), *size)
+    camera_from_first = invert_rigid(poses) @ first
+    camera_from_first[:, :3, 3] /= metres
+    depth = torch.where(torch.isfinite(seen.depth), seen.depth / metres, torch.zeros_like(seen.depth))
+    cameras = Cameras(camera_from_first.float(), seen.cameras.intrinsics)
+    images = seen.images.permute(0, 3, 1, 2).float() / 255
+    return Shots(images, cameras, depth, seen.classes.long(), seen.colors.long())
+
+
+def windows(views: int, seeds: range) -> Iterator[Sample]:
+    """The benchmark's windows, made as they are needed, with a progress bar."""
+    bar = tqdm(seeds, desc=f"held-out rooms, {views} views", unit="window")
+    yield from (held_out_sample(seed, views) for seed in bar)
+
+
+def evaluate(
+    engine: Engine,
+    text: TextEncoder,
+    space: TextSpace,
+    views: int,
+    seeds: range = HELD_OUT,
+    refining: Engine | None = None,
+) -> Figures:
+    """All figures of a network over held-out rooms (see `run` for the two engines)."""
+    judge = Judge(text, space, of_rooms())
+    for _ in run(windows(views, seeds), engine, judge, torch.device("cpu"), refining):
+        pass
+    return judge.figures()

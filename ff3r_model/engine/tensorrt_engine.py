@@ -1,0 +1,141 @@
+"""The network as two TensorRT plans: what each view says alone, kept per keyframe, and what the window says."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.engine.cache import CacheConfig, FrameCache
+from ff3r_model.engine.device import SideStream, free_cached_memory
+from ff3r_model.engine.export import CONFIDENCE, DEPTH, DESCRIPTORS, GAUSSIANS, IMAGES, POSES
+from ff3r_model.engine.manifest import FRAMES, WINDOW
+from ff3r_model.engine.plan_runner import PlanRunner
+from ff3r_model.engine.plans import Plan
+from ff3r_model.engine.tensorrt_library import Library
+from ff3r_model.gaussians import predict
+from ff3r_model.network import FF3RConfig
+from ff3r_model.network.frames import FrameFeatures
+from ff3r_model.network.gaussian_head import split
+from ff3r_model.network.model import NetworkOutput
+from ff3r_model.types import MIN_VIEWS, Prediction, Window
+
+log = logging.getLogger(__name__)
+
+STEP_DOWN = 8
+"""After running out of memory, windows get smaller by one part in so many (ours), until one fits."""
+
+
+class TensorRTEngine:
+    """Runs a plan. A window that does not fit into memory is cut to the largest that does; so are all after it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        library: Library,
+        config: FF3RConfig,
+        device: torch.device,
+        *,
+        use_known_intrinsics: bool = True,
+        refine: bool | None = None,
+        cache: CacheConfig | None = None,
+    ) -> None:
+        """`config` is of the network that was exported. Raises BadPlan for a plan that TensorRT does not take here."""
+        self.config, self.device = config, device
+        self.size = (plan.manifest.height, plan.manifest.width)
+        self.use_known_intrinsics = use_known_intrinsics
+        self.refine = config.refine_poses if refine is None else refine
+        self.cache = FrameCache(cache)
+        self.limit: int | None = None
+        """Views that fit into memory, once more did not."""
+        self.dropped = 0
+        """Views that were cut from windows since."""
+        self._stream = SideStream(device)
+        self._frames = PlanRunner(library, plan.path(FRAMES), self._stream)
+        self._window = PlanRunner(library, plan.path(WINDOW), self._stream)
+        self._known: tuple[int, ...] = ()
+
+    @torch.inference_mode()
+    def __call__(self, window: Window) -> Prediction:
+        """The prediction for `window`, or for a part of it where memory is short: then its `keyframes` say which.
+
+        Raises ValueError for images of another size than the plan's, TensorRTError where TensorRT fails.
+        """
+        if window.images.shape[-2:] != self.size:
+            given = "×".join(map(str, window.images.shape[-2:]))
+            raise ValueError(f"the plan takes images of {self.size[0]}×{self.size[1]}, not {given}")
+        with self._stream.entered():
+            return self._largest(window)
+
+    def _largest(self, window: Window) -> Prediction:
+        """As much of the window as memory takes."""
+        views = len(window.keyframes)
+        while True:
+            part = window if self.limit is None else newest(window, self.limit, self._known)
+            try:
+                prediction = self._predict(part)
+            except torch.OutOfMemoryError:
+                self._make_room(len(part.keyframes))
+                continue
+            self.dropped += views - len(part.keyframes)
+            self._known = part.keyframes
+            return prediction if part is window else replace(prediction, keyframes=part.keyframes)
+
+    def _make_room(self, views: int) -> None:
+        """Let go of what can be made again; the second time, of views. Raises what ran out where none can go."""
+        if self._frames.holds_graphs or self._window.holds_graphs or len(self.cache):
+            self._frames.forget_graphs()
+            self._window.forget_graphs()
+            self.cache.clear()
+        elif views <= MIN_VIEWS:
+            raise
+        else:
+            self.limit = max(MIN_VIEWS, views - max(1, views // STEP_DOWN))
+            log.warning("out of memory with %d views: windows are cut to %d from now on", views, self.limit)
+        gc.collect()
+        free_cached_memory()
+
+    def _predict(self, window: Window) -> Prediction:
+        images = window.images.to(self.device, non_blocking=True)
+        frames = self.cache.features(window, images, self._encode)
+        tensors = {name: tensor[0] for name, tensor in frames.tensors().items()}
+        output = self._output(self._window({IMAGES: images, **tensors}), frames)
+        known = window.intrinsics if self.use_known_intrinsics else None
+        known = None if known is None else known.to(self.device)
+        return predict(output, intrinsics=known, images=images, refine=self.refine)
+
+    def _encode(self, images: Float[Tensor, "1 views 3 h w"]) -> FrameFeatures:
+        outputs = self._frames({IMAGES: images[0]})
+        return FrameFeatures(**{name: tensor[None] for name, tensor in outputs.items()})
+
+    def _output(self, tensors: dict[str, Tensor], frames: FrameFeatures) -> NetworkOutput:
+        """In the network's own form. The plans reuse their memory, so what a prediction keeps as it is, is copied."""
+        decodes = self.config.decode_gaussians
+        return NetworkOutput(
+            pose_encodings=tensors[POSES][None, None],
+            depth=tensors[DEPTH][None].clone(),
+            depth_confidence=tensors[CONFIDENCE][None].clone(),
+            gaussians=split(tensors[GAUSSIANS][None].float(), self.config) if decodes else None,
+            semantics=None,
+            lifted=None if decodes else frames.semantic_maps,
+            tokens=tensors[DESCRIPTORS][None, :, None],  # one token: the mean that `predict` takes of all
+        )
+
+
+def newest(window: Window, views: int, known: Collection[int]) -> Window:
+    """At most `views` of a window: the newest, half of them at most of those `known` to the window before.
+
+    The known ones tie windows together, so as many as possible of the newest of them stay too.
+    """
+    count = len(window.keyframes)
+    if count <= views:
+        return window
+    old = [index for index in range(count) if window.keyframes[index] in known]
+    new = [index for index in range(count) if window.keyframes[index] not in known]
+    shared = old[len(old) - min(len(old), max(views // 2, views - len(new))) :]
+    return window.select([*shared, *new[len(new) - (views - len(shared)) :]])

@@ -1,0 +1,134 @@
+"""One network on many windows: every figure of the paper's tables, and beside each the constant predictor's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ff3r_model.engine import Engine
+from ff3r_model.evaluation import constant
+from ff3r_model.evaluation.image_quality import ImageQuality
+from ff3r_model.evaluation.memory import with_peak
+from ff3r_model.evaluation.metrics import ScaleBy, align_scale
+from ff3r_model.evaluation.novel import NovelConfig, merged, place_targets, seen_from
+from ff3r_model.evaluation.sample import Sample, Shots
+from ff3r_model.evaluation.tally import Figures, Geometry, Means, Words
+from ff3r_model.evaluation.vocabulary import Vocabulary
+from ff3r_model.text import TextEncoder
+from ff3r_model.text_space import TextSpace
+from ff3r_model.types import Prediction
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """How windows are judged."""
+
+    scale_by: ScaleBy = "median"
+    """How a window's one scale is found; the paper does not say."""
+    novel: NovelConfig = field(default_factory=NovelConfig)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a picture of one window shows."""
+
+    sample: Sample
+    depth: Tensor
+    """Scaled to the truth."""
+    labels: Tensor
+    """The network's words of the first vocabulary."""
+    rendered: Tensor | None
+    """RGB of the held-out views."""
+
+
+class Judge:
+    """Compares predictions with the truth, window by window."""
+
+    def __init__(
+        self,
+        text: TextEncoder,
+        space: TextSpace,
+        vocabularies: Sequence[Vocabulary],
+        config: BenchmarkConfig | None = None,
+        trunk: torch.nn.Module | None = None,
+    ) -> None:
+        self.space, self.vocabularies, self.config = space, vocabularies, config or BenchmarkConfig()
+        self.embeddings = [text.encode(list(vocabulary.words)) for vocabulary in vocabularies]
+        self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
+        self.network, self.refined, self.constant = (Geometry(self.config.scale_by) for _ in range(3))
+        self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
+        self.sizes = Means()
+
+    def add(self, sample: Sample, prediction: Prediction, refined: Prediction | None = None) -> Shown:
+        """Count one window: what the network alone says, and what refinement makes of it."""
+        truth = sample.context
+        self.network.add(prediction.depth, prediction.cameras.camera_from_world, sample)
+        self.constant.add(constant.flat_depth(truth), constant.straight_ahead(truth), sample)
+        if refined is not None:
+            self.refined.add(refined.depth, refined.cameras.camera_from_world, sample)
+        labels = self._named(prediction.gaussians.features, truth)
+        rendered = self._novel(sample, refined or prediction) if sample.targets is not None else None
+        scale = align_scale(prediction.depth, truth.depth, self.config.scale_by)
+        return Shown(sample, prediction.depth * scale, labels.view(truth.depth.shape), rendered)
+
+    def figures(self) -> Figures:
+        """All figures; `…_refined` after refinement, `constant_…` the constant predictor's."""
+        rendered = self.rendered_words.figures()
+        ours = self.network.figures() | self.words.figures() | self.images.figures()
+        ours |= {"miou_rendered": rendered["miou"], "accuracy_rendered": rendered["accuracy"]}
+        refined = {f"{name}_refined": value for name, value in self.refined.figures().items()}
+        theirs = self.constant.figures() | self.words.figures(constant=True) | self.plain.figures()
+        copied = {f"copied_{name}": value for name, value in self.copied.figures().items()}
+        return ours | refined | self.sizes.figures() | {f"constant_{name}": v for name, v in theirs.items()} | copied
+
+    def _named(self, features: Tensor, truth: Shots) -> Tensor:
+        """The first vocabulary's words of all pixels; counts every vocabulary."""
+        named = []
+        for number, (vocabulary, embeddings) in enumerate(zip(self.vocabularies, self.embeddings, strict=True)):
+            right = vocabulary.truth(truth)
+            if number == 0 or bool((right >= 0).any()):
+                named.append(self.space.similarity(features, embeddings).argmax(-1))
+                self.words.add(number, named[-1], right)
+        return named[0]
+
+    def _novel(self, sample: Sample, prediction: Prediction) -> Tensor:
+        """RGB of the held-out views, which are counted."""
+        context, targets = sample.context, sample.targets
+        assert targets is not None
+        scale = align_scale(prediction.depth, context.depth, self.config.scale_by)
+        voxels = merged(prediction, self.config.novel)
+        cameras = place_targets(prediction.cameras, context.cameras, targets.cameras, scale, self.config.novel)
+        start = time.perf_counter()
+        images, rendering = seen_from(voxels, cameras, targets.size)
+        self.sizes.add("render_seconds_per_view", (time.perf_counter() - start) / len(targets))
+        self.sizes.add("gaussians", float(len(prediction.gaussians)))
+        self.sizes.add("voxels", float(len(voxels)))
+        self.images.add(images, targets.images)
+        self.plain.add(constant.mean_color(context, len(targets)), targets.images)
+        self.copied.add(constant.nearest_view(context, targets), targets.images)
+        labels = self.space.similarity(rendering.features.flatten(0, 2), self.embeddings[0]).argmax(-1)
+        self.rendered_words.add(0, labels, self.vocabularies[0].truth(targets))
+        return images
+
+
+def run(
+    samples: Iterable[Sample], engine: Engine, judge: Judge, device: torch.device, refining: Engine | None = None
+) -> Iterator[Shown]:
+    """Take all windows through the engine, timed, and yield what each looks like.
+
+    `engine` gives what the network alone says; `refining` the same network refined, as the pipeline would use it.
+    """
+    first = 0
+    for sample in samples:
+        window = sample.context.window(first)
+        first += len(sample.context)
+        start, cpu = time.perf_counter(), time.process_time()
+        prediction, peak = with_peak(lambda window=window: engine(window), device)  # type: ignore[misc]
+        judge.sizes.add("seconds_per_window", time.perf_counter() - start)
+        judge.sizes.add("cpu_seconds_per_window", time.process_time() - cpu)
+        judge.sizes.add("peak_mib", peak)
+        yield judge.add(sample, prediction, None if refining is None else refining(window))

@@ -1,0 +1,124 @@
+"""Results as a Markdown table and a page of pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ff3r_model.evaluation.errors import EvaluationError
+
+Result = dict[str, Any]
+
+NOT_MEASURED = "not measured"
+
+
+class ReportError(EvaluationError):
+    """A file that holds no results of `ff3r eval`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of the table: its key, its name for readers, and how its numbers are written."""
+
+    key: str
+    name: str
+    pattern: str
+
+
+ROWS = (
+    Row("depth_rel", "depth Rel ↓", "{:.1%}"),
+    Row("depth_tau", "depth τ, 1.03 ↑", "{:.1%}"),
+    Row("depth_rel_refined", "depth Rel, refined ↓", "{:.1%}"),
+    Row("auc5", "AUC@5, network ↑", "{:.3f}"),
+    Row("auc15", "AUC@15, network ↑", "{:.3f}"),
+    Row("auc30", "AUC@30, network ↑", "{:.3f}"),
+    Row("auc5_refined", "AUC@5, refined ↑", "{:.3f}"),
+    Row("auc15_refined", "AUC@15, refined ↑", "{:.3f}"),
+    Row("auc30_refined", "AUC@30, refined ↑", "{:.3f}"),
+    Row("ate", "ATE, network, m ↓", "{:.3f}"),
+    Row("ate_refined", "ATE, refined, m ↓", "{:.3f}"),
+    Row("miou", "mIoU, classes ↑", "{:.3f}"),
+    Row("accuracy", "accuracy, classes ↑", "{:.3f}"),
+    Row("classes", "classes present", "{:.0f}"),
+    Row("miou_attributes", "mIoU, colour and class ↑", "{:.3f}"),
+    Row("miou_synonyms", "mIoU, unread synonyms ↑", "{:.3f}"),
+    Row("miou_synonyms_taught", "mIoU, synonyms read but never shown ↑", "{:.3f}"),
+    Row("miou_rendered", "mIoU, rendered at held-out views ↑", "{:.3f}"),
+    Row("accuracy_rendered", "accuracy, rendered at held-out views ↑", "{:.3f}"),
+    Row("psnr", "PSNR, held-out views, dB ↑", "{:.2f}"),
+    Row("ssim", "SSIM ↑", "{:.3f}"),
+    Row("lpips", "LPIPS ↓", "{:.3f}"),
+    Row("gaussians", "Gaussians", "{:,.0f}"),
+    Row("voxels", "… after voxelization", "{:,.0f}"),
+    Row("seconds_per_window", "seconds per window", "{:.2f}"),
+    Row("cpu_seconds_per_window", "CPU seconds per window", "{:.2f}"),
+    Row("render_seconds_per_view", "seconds to render a view", "{:.2f}"),
+    Row("peak_mib", "peak memory above the weights, MiB", "{:,.0f}"),
+)
+"""In the order of the table."""
+
+
+def load_results(paths: Sequence[Path]) -> list[tuple[Path, Result]]:
+    """All runs of all files, each with its file. Raises ReportError."""
+    found = []
+    for path in paths:
+        try:
+            data = json.loads(path.read_text())
+            runs = [data] if "benchmark" in data else list(data.values())
+            if not all("benchmark" in run and "views" in run for run in runs):
+                raise KeyError("benchmark")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ReportError(f"{path} holds no results of ff3r eval: {type(error).__name__} {error}") from error
+        found += [(path, run) for run in runs]
+    return found
+
+
+def table(results: Sequence[Result]) -> str:
+    """Figures as rows; for every run what was measured and what the constant predictor gets."""
+    titles = [f"{run['benchmark']}, {run['views']} views" for run in results]
+    head = ["", *(column for title in titles for column in (title, "constant"))]
+    lines = [head, ["---"] * len(head), ["windows", *(c for run in results for c in (str(run["windows"]), ""))]]
+    for row in ROWS:
+        if any(row.key in run for run in results):
+            cells = [cell for run in results for cell in (_cell(run, row), _constant(run, row))]
+            lines.append([row.name, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(run: Result, row: Row) -> str:
+    value = run.get(row.key)
+    return NOT_MEASURED if value is None else row.pattern.format(value)
+
+
+def _constant(run: Result, row: Row) -> str:
+    """Nothing where a constant predictor has no such figure; that of the network's own for a refined one."""
+    key = "constant_" + row.key.removesuffix("_refined")
+    if key not in run or row.key == "classes":
+        return ""
+    return NOT_MEASURED if run[key] is None else row.pattern.format(run[key])
+
+
+def write_report(paths: Sequence[Path], folder: Path) -> Path:
+    """Write report.md and the pictures beside it; returns the page. Raises ReportError."""
+    results = load_results(paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = ["# Evaluation", "", table([run for _, run in results]), ""]
+    for number, (path, run) in enumerate(results):
+        page.append(f"## {run['benchmark']}, {run['views']} views\n\n{_origin(run)}\n")
+        for picture in run.get("pictures", []):
+            source = path.parent / picture
+            name = f"{number}_{source.name}"
+            if source.is_file():
+                shutil.copyfile(source, folder / name)
+                page.append(f"![{source.stem.replace('_', ' ')}]({name})\n")
+    (folder / "report.md").write_text("\n".join(page))
+    return folder / "report.md"
+
+
+def _origin(run: Result) -> str:
+    asked = f", seeds {run['seeds']}" if "seeds" in run else ""
+    return f"{run['windows']} windows{asked}, checkpoint {run['checkpoint']} (sha256 {run['sha256'][:12]}…)."

@@ -1,0 +1,52 @@
+"""What a network is measured on: the views that it sees, views held out, and the truth about both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ff3r_model.types import Cameras, Window
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Views with what is known about them."""
+
+    images: Float[Tensor, "views 3 height width"]
+    """RGB in [0, 1]."""
+    cameras: Cameras
+    """The truth; the world is the first context view's camera."""
+    depth: Float[Tensor, "views height width"]
+    """z in the unit of the cameras; 0 where unknown."""
+    classes: Int[Tensor, "views height width"]
+    """Ids of the benchmark's classes; -1 where unknown."""
+    colors: Int[Tensor, "views height width"]
+    """Ids of colour names; -1 where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def window(self, first: int = 0) -> Window:
+        """What an engine is given: the images alone. Keyframes count from `first`; engines remember frames by them."""
+        views = tuple(range(first, first + len(self)))
+        return Window(self.images, views, views)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of a benchmark."""
+
+    name: str
+    context: Shots
+    """What the network sees, in the camera's order."""
+    targets: Shots | None
+    """Views of the same place that it does not see; None where there are none."""
+    metres: float
+    """Metres per unit of the truth."""

@@ -1,0 +1,55 @@
+"""The checkpoint that is measured, with everything needed to ask it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ff3r_model.checkpoint import load_checkpoint
+from ff3r_model.engine import TorchEngine, device_named
+from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
+from ff3r_model.evaluation.sample import Sample
+from ff3r_model.evaluation.sheets import save_sheet
+from ff3r_model.evaluation.vocabulary import Vocabulary
+from ff3r_model.pipeline import NANO_WEIGHTS
+from ff3r_model.text_space import TextSpace
+
+
+class Subject:
+    """A checkpoint's network and words. Raises CheckpointError for a file that is missing, damaged or foreign."""
+
+    def __init__(self, weights: Path | None = None, device: str = "auto", trunk: torch.nn.Module | None = None) -> None:
+        self.path, self.device, self.trunk = weights or NANO_WEIGHTS, device_named(device), trunk
+        checkpoint = load_checkpoint(self.path, self.device)
+        self.text, network = checkpoint.text_encoder, checkpoint.network
+        self.space = TextSpace(network.feature_decoder.weight)
+        self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
+        self.engine = TorchEngine(network, refine=False)
+        self.refining = TorchEngine(network, refine=True) if network.config.refine_poses else None
+
+    def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
+        """A judge of this checkpoint's predictions."""
+        return Judge(self.text, self.space, vocabularies, config, self.trunk)
+
+    def measure(
+        self,
+        samples: Iterable[Sample],
+        vocabularies: Sequence[Vocabulary],
+        pictures: Path | None = None,
+        count: int = 0,
+    ) -> dict[str, Any]:
+        """All figures over `samples`; the first `count` of them are drawn into the folder `pictures`."""
+        judge = self.judge(vocabularies)
+        shown = run(samples, self.engine, judge, self.device, self.refining)
+        drawn = []
+        for picture in islice(shown, count if pictures else 0):
+            assert pictures is not None
+            drawn.append(save_sheet(picture, vocabularies[0].words, pictures))
+        windows = len(drawn) + sum(1 for _ in shown)
+        about = {"checkpoint": self.path.name, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+        return about | {"windows": windows, "pictures": [str(path) for path in drawn]} | judge.figures()
