@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass, field
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.engine.cache import CacheConfig, FrameCache
+from ff3r_model.engine.half import fastest_attention, halve_weights
 from ff3r_model.gaussians import predict
+from ff3r_model.network.frames import FrameFeatures
+from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
+from ff3r_model.network.sparse import SparseConfig
 from ff3r_model.types import Prediction, Window
 
 
+@dataclass(frozen=True)
+class TorchConfig:
+    """How torch runs the network. None of it changes a prediction but `sparse`."""
+
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    compiled: bool = False
+    """Let torch.compile fuse the transformer blocks: costs a minute at the first window, once for all view counts."""
+    sparse: SparseConfig | None = None
+    """Approximate the global attention of long windows: faster, and less exact (docs/speed.md says by how much)."""
+
+
 class TorchEngine:
-    """Runs the network in inference mode; bf16 on a GPU, float32 on the CPU.
+    """Runs the network in inference mode; bf16 on a GPU, float32 on the CPU. The network is the engine's from now on.
 
     `refine` corrects the predicted poses by optical flow (`ff3r_model.refine`); None: where the network's config asks.
     """
 
-    def __init__(self, network: FF3R, use_known_intrinsics: bool = True, refine: bool | None = None) -> None:
+    def __init__(
+        self,
+        network: FF3R,
+        use_known_intrinsics: bool = True,
+        refine: bool | None = None,
+        config: TorchConfig | None = None,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.use_known_intrinsics = use_known_intrinsics
         self.refine = network.config.refine_poses if refine is None else refine
+        self.config = config or TorchConfig()
+        self.cache = FrameCache(self.config.cache)
+        self.device = next(network.parameters()).device
+        self.half = self.device.type != "cpu"
+        if self.half:
+            halve_weights(network)
+        if self.config.compiled:
+            compile_blocks(network)
 
     @torch.inference_mode()
     def __call__(self, window: Window) -> Prediction:
-        """The prediction for `window`, on the network's device."""
-        device = next(self.network.parameters()).device
-        images = window.images.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-            output = self.network(images[None], semantics=False)
-        known = window.intrinsics.to(device) if self.use_known_intrinsics and window.intrinsics is not None else None
+        """The prediction for `window`, on the network's device. Raises ValueError for what the network cannot see."""
+        images = window.images.to(self.device, non_blocking=True)
+        self.network.check(images[None])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), fastest_attention(self.device):
+            frames = self.cache.features(window, images, self._encode)
+            output = self.network.decode_window(images[None], frames, self.config.sparse)
+        known = window.intrinsics if self.use_known_intrinsics else None
+        known = None if known is None else known.to(self.device, non_blocking=True)
         return predict(output, intrinsics=known, images=images, refine=self.refine)
+
+    def _encode(self, images: Float[Tensor, "1 views 3 h w"]) -> FrameFeatures:
+        return self.network.encode_frames(images)
+
+
+def compile_blocks(network: FF3R) -> None:
+    """Each transformer block is compiled when it first runs; blocks of one kind share the code, whatever their size."""
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.compile(dynamic=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.encoder import VisionTransformer
 from ff3r_model.network.layers import Block, Rotary, patch_positions, rotary
+from ff3r_model.network.sparse import SparseConfig, sparse_block, split_tokens
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+GlobalStep = Callable[[int, nn.Module, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,41 @@ class Aggregator(nn.Module):
     def forward(self, images: Float[Tensor, "batch views 3 h w"]) -> Aggregated:
         return self.aggregate(self.encode(images), (images.shape[-2], images.shape[-1]))
 
-    def aggregate(self, patches: Float[Tensor, "batch views patches width"], size: tuple[int, int]) -> Aggregated:
-        """What `encode` gave, views together; `size`: the images' height and width."""
+    def aggregate(
+        self,
+        patches: Float[Tensor, "batch views patches width"],
+        size: tuple[int, int],
+        sparse: SparseConfig | None = None,
+    ) -> Aggregated:
+        """What `encode` gave, views together; `size`: the images' height and width. `sparse` approximates."""
         tokens = self.with_special(patches)
         batch, views, count, _ = tokens.shape
         rope = self.rope(*size, patches.device)
-        rope_all = rope.repeat(views)
+        across = self._across(rope, views, size, sparse)
         kept = []
         for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             within = frame_block(tokens.reshape(batch * views, count, -1), rope).view(batch, views, count, -1)
-            tokens = global_block(within.reshape(batch, views * count, -1), rope_all).view(batch, views, count, -1)
+            tokens = across(index, global_block, within)
             if index in self.config.layers:
                 kept.append(torch.cat([within, tokens], dim=-1))
         return Aggregated(tuple(kept), self.special)
+
+    def _across(self, rope: Rotary, views: int, size: tuple[int, int], sparse: SparseConfig | None) -> GlobalStep:
+        """How the tokens of all views see each other in a global layer."""
+        rope_all = rope.repeat(views)
+
+        def exact(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
+            return block(tokens.flatten(1, 2), rope_all).view(tokens.shape)
+
+        if sparse is None:
+            return exact
+        grid = (size[0] // self.patch, size[1] // self.patch)
+        split = split_tokens(grid, self.special, sparse.stride, rope.cos.device)
+
+        def approximate(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
+            if index < sparse.early:
+                return block(tokens.flatten(0, 1), rope).view(tokens.shape)
+            assert isinstance(block, Block)
+            return sparse_block(block, tokens, rope, split, sparse.view_chunk)
+
+        return approximate

@@ -114,5 +114,11 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tokens width"], rope: Rotary | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        x = x + self.ls1(self.attn(self.norm1(x), rope))
+        return self.finish(x, self.attn(self.norm1(x), rope))
+
+    def finish(
+        self, x: Float[Tensor, "batch tokens width"], attended: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """All that follows the attention."""
+        x = x + self.ls1(attended)
         return x + self.ls2(self.mlp(self.norm2(x)))

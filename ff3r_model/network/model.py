@@ -18,6 +18,7 @@ from ff3r_model.network.fusion import Fusion
 from ff3r_model.network.gaussian_head import GaussianHead, RawGaussians, split
 from ff3r_model.network.init import initialise
 from ff3r_model.network.lseg import LSeg
+from ff3r_model.network.sparse import SparseConfig
 from ff3r_model.types import MAX_VIEWS, MIN_VIEWS
 
 
@@ -75,10 +76,18 @@ class FF3R(nn.Module):
         assert maps is not None
         return FrameFeatures(patches, maps, tokens, features)
 
-    def decode_window(self, images: Float[Tensor, "batch views 3 h w"], frames: FrameFeatures) -> NetworkOutput:
-        """What the views say together; `frames`: what `encode_frames` said of each, now or in an earlier window."""
+    def decode_window(
+        self,
+        images: Float[Tensor, "batch views 3 h w"],
+        frames: FrameFeatures,
+        sparse: SparseConfig | None = None,
+    ) -> NetworkOutput:
+        """What the views say together; `frames`: what `encode_frames` said of each, now or in an earlier window.
+
+        `sparse` approximates the global attention of long windows; None is exact.
+        """
         batch = tuple(images.shape[:2])
-        aggregated = self.aggregator.aggregate(frames.patches, (images.shape[-2], images.shape[-1]))
+        aggregated = self.aggregator.aggregate(frames.patches, (images.shape[-2], images.shape[-1]), sparse)
         with torch.autocast(images.device.type, enabled=False):
             poses = self.camera_head(aggregated.camera.float())
         layers = [layer[:, :, aggregated.special :].flatten(0, 1) for layer in aggregated.layers]
