@@ -124,6 +124,83 @@ def convert(
     print(converting.run(converting.Plan(output, vggt, lseg, clip, ff3r, channels, precision)))
 
 
+def train(
+    output: Annotated[Path, arg(aliases=["-o"])],
+    images: tuple[Path, ...] = (),
+    dl3dv: Path | None = None,
+    scannet: Path | None = None,
+    rooms: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    weights: Path | None = None,
+    teacher: Path | None = None,
+    fresh: bool = False,
+    text_targets: Path | None = None,
+    cache: Path | None = None,
+    cache_gigabytes: float = 50.0,
+    config: Path | None = None,
+    views: tuple[int, ...] = (),
+    total_views: int | None = None,
+    long_side: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+) -> None:
+    """Train a network on footage of your own, on public data sets, or on synthetic rooms.
+
+    From images alone, without poses, depth or labels: what the network renders should look like the images, and a
+    teacher, by default the network's own starting weights, keeps cameras, depth and words from drifting. Writes
+    pictures/, log.jsonl, tensorboard/, a resumable state and checkpoint.safetensors into the output folder.
+
+    Args:
+        output: Folder of the run; made if need be.
+        images: Folders of images, videos, or folders of such folders.
+        dl3dv: Folder of DL3DV-10K scenes (images_4/ and transforms.json).
+        scannet: Folder of ScanNet scans, exported (color/*.jpg).
+        rooms: Folder of rendered synthetic rooms, with whose exact truth the network is taught instead.
+        minutes: Budget in minutes; 10 if neither it nor steps is given.
+        steps: Budget in steps.
+        weights: Checkpoint to start from; the nano weights of the package if not given.
+        teacher: Checkpoint to learn cameras, depth and features from; the one to start from if not given.
+        fresh: Start from random weights in the shape of those to start from.
+        text_targets: Embeddings of the rooms' words; the text tower's own if not given.
+        cache: Folder for what the teacher said; in the output folder if not given.
+        cache_gigabytes: How much of it is kept.
+        config: JSON file with all other values, as config.json of an earlier run.
+        views: Views of a window, drawn from these.
+        total_views: Views per step and process.
+        long_side: Pixels of the images along their long side.
+        learning_rate: Highest learning rate.
+        seed: Of every random choice.
+        workers: Processes that read images ahead.
+        device: Where to train: auto, cpu, or another of torch's names.
+        resume: Go on with the run in the output folder.
+    """
+    from ff3r_model.cli import training
+
+    material = training.Material(
+        images, dl3dv, scannet, rooms, weights, teacher, fresh, text_targets, cache, cache_gigabytes
+    )
+    plan = training.Plan(
+        output,
+        material,
+        minutes,
+        steps,
+        config,
+        long_side,
+        views,
+        total_views,
+        learning_rate,
+        seed,
+        workers,
+        device,
+        resume,
+    )
+    print(training.train(plan))
+
+
 def evaluate(command: Annotated[evaluating.Command, arg(name="")]) -> None:
     """Measure a checkpoint against ground truth: figures, tables, pictures."""
     print(command())
@@ -135,6 +212,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "view": view,
     "convert": convert,
     "eval": evaluate,
+    "train": train,
 }
 """Every subcommand: its name and the function whose signature and docstring make its options and help."""
 
@@ -172,7 +250,8 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ff3r_model.queries import QueryRejected
     from ff3r_model.rgbd import RgbdError
     from ff3r_model.sources import SourceError
+    from ff3r_model.training.errors import TrainingError
     from ff3r_model.voxel_map import MapFileError
 
     about_files = (SourceError, CheckpointError, MapFileError, PlyError, RgbdError, OSError)
-    return (*about_files, QueryRejected, ReconstructError, ConvertError, EvaluationError)
+    return (*about_files, QueryRejected, ReconstructError, ConvertError, TrainingError, EvaluationError)

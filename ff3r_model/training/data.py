@@ -1,19 +1,19 @@
-"""Training windows from procedural rooms: rendered once into shards, sampled many times."""
+"""Shards of procedural rooms: rendered once, sampled many times (`datasets.rooms`)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ff3r_model.synthetic import make_room, make_trajectory, render
-from ff3r_model.training.views import Views, make_views
 
 log = logging.getLogger(__name__)
 
+SHARDS = "shard_*.npz"
+"""What shards are called."""
 SIZES = ((112, 112), (84, 112), (112, 84))
 """Height and width of the rendered views; one per shard."""
 FIRST_TRAINING_SEED = 100_000
@@ -48,49 +48,6 @@ def _render_room(seed: int, views: int, size: tuple[int, int]) -> dict[str, np.n
         "world_from_camera": poses.numpy().astype(np.float64),
         "intrinsics": intrinsics.numpy(),
     }
-
-
-class RoomPool:
-    """Shards in a folder, loaded as they appear, from which windows are drawn at random."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self._rng = np.random.default_rng(seed)
-        self._shards: dict[str, dict[str, np.ndarray]] = {}
-
-    def refresh(self) -> int:
-        """Load shards that appeared since; returns how many rooms there are."""
-        for path in sorted(self.folder.glob("shard_*.npz")):
-            if path.name not in self._shards:
-                with np.load(path) as arrays:
-                    self._shards[path.name] = {name: arrays[name] for name in arrays.files}
-        return sum(len(shard["images"]) for shard in self._shards.values())
-
-    def windows(self, total_views: int, choices: tuple[int, ...]) -> Iterator[Views]:
-        """Batches of equal windows holding about `total_views` views in all, endlessly."""
-        while True:
-            views = int(self._rng.choice(choices))
-            shard = self._shards[str(self._rng.choice(list(self._shards)))]
-            yield self._draw(shard, views, max(1, total_views // views))
-
-    def _draw(self, shard: dict[str, np.ndarray], views: int, batch: int) -> Views:
-        rooms = self._rng.choice(len(shard["images"]), size=batch, replace=batch > len(shard["images"]))
-        samples = []
-        for room in rooms:
-            picks = self._pick(shard["images"].shape[1], views)
-            arrays = {name: shard[name][room][picks] for name in shard if name != "intrinsics"}
-            samples.append(arrays | {"intrinsics": shard["intrinsics"][room]})
-        stacked = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-        return make_views(stacked, mirror=bool(self._rng.random() < 0.5), jitter=self._rng)
-
-    def _pick(self, available: int, views: int) -> np.ndarray:
-        """A random span with an even stride, shuffled half of the time (the paper: random span, shuffled)."""
-        stride = int(self._rng.integers(1, max(1, (available - 1) // max(views - 1, 1)) + 1))
-        start = int(self._rng.integers(0, available - (views - 1) * stride))
-        picks = start + stride * np.arange(views)
-        if self._rng.random() < 0.5:
-            self._rng.shuffle(picks)
-        return picks
 
 
 def write_shards(folder: Path, first_seed: int, shards: int, rooms: int, views: int) -> None:

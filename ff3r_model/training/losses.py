@@ -114,7 +114,7 @@ def patch_matches(
     target_from_world = truth.camera_from_world[:, None].expand(batch, views, views, 4, 4)
     intrinsics = truth.intrinsics[:, None].expand(-1, views, -1, 3, 3)
     pixels, z = project(transform_points(target_from_world, expanded), intrinsics)
-    grid = pixels / torch.tensor([width, height], dtype=pixels.dtype) * 2 - 1
+    grid = pixels / pixels.new_tensor([width, height]) * 2 - 1
     seen = torch.nn.functional.grid_sample(
         depth[:, None].expand(-1, views, -1, -1, -1).reshape(-1, 1, height, width),
         grid.reshape(-1, n, 1, 2),
@@ -176,7 +176,7 @@ def _bilinear_log_likelihood(log_attention: Tensor, matches: Tensor, grid: tuple
         for dy in (0, 1):
             column = (corner[..., 0] + dx).clamp(0, columns - 1)
             row = (corner[..., 1] + dy).clamp(0, rows - 1)
-            shares = (fraction - 1 + torch.tensor([dx, dy])).abs()
+            shares = (fraction - 1 + fraction.new_tensor([dx, dy])).abs()
             weight = shares[..., 0] * shares[..., 1]
             index = (row * columns + column).long()
             total = total + weight * log_attention.gather(-1, index[..., None]).squeeze(-1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ff3r_model.network.gaussian_head import split
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
+from ff3r_model.training.batches import TrainingBatch
 from ff3r_model.training.losses import (
     LossWeights,
     balanced_pixels,
@@ -46,6 +47,9 @@ class Objective(nn.Module):
     a sample, while a pose is one sample per view, so time is better spent on more windows.
     """
 
+    classes: Tensor
+    phrases: Tensor
+
     def __init__(
         self,
         weights: LossWeights,
@@ -56,9 +60,15 @@ class Objective(nn.Module):
         pose_blocks: tuple[int, ...] = (2, 3),
         dense_views: int = 6,
         pixels_per_view: int = 256,
+        geometry_share: float = 0.3,
     ) -> None:
+        """`geometry_share` of the budget, at its start, trains matches and poses alone: nothing else teaches them, and
+        steps without the dense heads take half the time."""
         super().__init__()
-        self.weights, self.targets = weights, targets
+        self.geometry_share, self.dense = geometry_share, True
+        self.weights = weights
+        self.register_buffer("classes", targets.classes, persistent=False)
+        self.register_buffer("phrases", targets.phrases, persistent=False)
         self.matching_blocks, self.pose_blocks = matching_blocks, pose_blocks
         self.dense_views, self.pixels_per_view = dense_views, pixels_per_view
         self.contrast = nn.Linear(width, 64)
@@ -66,28 +76,32 @@ class Objective(nn.Module):
         self.pose = nn.ModuleList(nn.Linear(width, 12) for _ in pose_blocks)
         self.point = nn.ModuleList(nn.Linear(width, 3) for _ in pose_blocks)
 
-    def forward(self, network: FF3R, batch: Views, dense: bool = True) -> dict[str, Tensor]:
-        """Run the network on the batch and compare with everything that is known; `dense` False: geometry alone."""
+    def at(self, progress: float) -> None:
+        """The dense heads join once `geometry_share` of the budget is spent."""
+        self.dense = progress >= self.geometry_share
+
+    def forward(self, network: FF3R, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Run the network on the batch's images and compare with its truth, which must be there."""
+        assert batch.truth is not None, "the supervised objective needs the synthetic world's truth"
+        truth = batch.truth
         with captured_calls([network.aggregator.patch_embed, *network.aggregator.global_blocks]) as calls:
             aggregated = network.aggregator(batch.images)
         with torch.autocast(batch.images.device.type, enabled=False):
             poses = network.camera_head(aggregated.camera.float())
-        terms = camera_losses(poses, batch, self.weights.gamma)
-        terms |= self._matching_terms(network, calls, batch)
-        if dense:
-            picks = torch.randperm(batch.images.shape[:2].numel())[: self.dense_views]
+        terms = camera_losses(poses, truth, self.weights.gamma)
+        terms |= self._matching_terms(network, calls, truth)
+        if self.dense:
+            picks = torch.randperm(batch.images.shape[:2].numel(), device=batch.images.device)[: self.dense_views]
             layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
-            terms |= self._dense_terms(network, layers, batch, picks)
+            terms |= self._dense_terms(network, layers, batch.images.flatten(0, 1)[picks], truth, picks)
         terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return terms
 
     def _dense_terms(
-        self, network: FF3R, layers: list[Tensor], batch: Views, picks: Int[Tensor, " n"]
+        self, network: FF3R, layers: list[Tensor], images: Tensor, known: Views, picks: Int[Tensor, " n"]
     ) -> dict[str, Tensor]:
         """Depth, semantics and Gaussians of the picked views."""
-        images, truth, classes, colors = (
-            x.flatten(0, 1)[picks] for x in (batch.images, batch.depth, batch.classes, batch.colors)
-        )
+        truth, classes, colors = (x.flatten(0, 1)[picks] for x in (known.depth, known.classes, known.colors))
         depth, raw, semantics, _ = network.decode(images, layers)
         assert depth is not None and raw is not None and semantics is not None, "lifting mode has nothing to train"
         terms = depth_losses(depth[:, 0].float(), depth[:, 1].float(), truth, self.weights.confidence)
@@ -112,16 +126,16 @@ class Objective(nn.Module):
         self, features: Tensor, classes: Tensor, colors: Tensor, decoder: nn.Module | None = None
     ) -> Tensor:
         """Features at sampled pixels, classified over classes and over colour phrases."""
-        picks = balanced_pixels(classes.flatten(1), self.pixels_per_view, len(self.targets.classes))
+        picks = balanced_pixels(classes.flatten(1), self.pixels_per_view, len(self.classes))
         rows = features.flatten(2).transpose(1, 2)
         sampled = rows.gather(1, picks[..., None].expand(-1, -1, rows.shape[-1])).flatten(0, 1)
         sampled = sampled if decoder is None else decoder(sampled)
         classes, colors = (x.flatten(1).gather(1, picks).flatten() for x in (classes, colors))
-        names = len(self.targets.phrases) // len(self.targets.classes)
+        names = len(self.phrases) // len(self.classes)
         phrases = torch.where(colors >= 0, classes * names + colors, -1)
         temperature = self.weights.temperature
-        return phrase_loss(sampled, classes, self.targets.classes, temperature) + 0.5 * phrase_loss(
-            sampled, phrases, self.targets.phrases, temperature
+        return phrase_loss(sampled, classes, self.classes, temperature) + 0.5 * phrase_loss(
+            sampled, phrases, self.phrases, temperature
         )
 
     def _matching_terms(self, network: FF3R, calls: list[Call], batch: Views) -> dict[str, Tensor]:

@@ -1,109 +1,140 @@
-"""`python -m ff3r_model.training.train`: teach `nano` the procedural rooms, from shards that may still be growing."""
+"""The one trainer: batches and an objective in, better weights out, for `nano` on rooms and the paper's on images."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import math
+import random
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.model import FF3R
-from ff3r_model.training.data import RoomPool
-from ff3r_model.training.losses import LossWeights
-from ff3r_model.training.objective import Objective, TextTargets
-from ff3r_model.training.views import Views
+from ff3r_model.training.batches import TrainingBatch
+from ff3r_model.training.config import TrainConfig
+from ff3r_model.training.datasets.base import Windows, stream
+from ff3r_model.training.errors import RunError
+from ff3r_model.training.optimization import (
+    freeze_statistics,
+    optimizer,
+    rate_share,
+    recompute_activations,
+    set_rate,
+    update_average,
+)
+from ff3r_model.training.parallel import Share, shared
+from ff3r_model.training.run_folder import AVERAGE, STATE, RunFolder
+from ff3r_model.training.snapshots import Snapshots
+from ff3r_model.training.teachers import Teacher
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run on one machine."""
+@runtime_checkable
+class Staged(Protocol):
+    """An objective that changes as training goes on."""
 
-    minutes: float = 60.0
-    """Wall-clock budget; the learning rate's cosine ends with it."""
-    learning_rate: float = 1e-3
-    warmup: float = 0.03
-    """Share of the budget with a rising learning rate."""
-    geometry_share: float = 0.3
-    """Share of the budget, at its start, that trains matches and poses alone: nothing else teaches them, and steps
-    without the dense heads take half the time."""
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    total_views: int = 16
-    """Views per step, split over equal windows."""
-    views: tuple[int, ...] = (2, 3, 4, 5, 8, 8)
-    ema: float = 0.999
-    bfloat16: bool = True
-    seed: int = 0
-    checkpoint_minutes: float = 5.0
-    weights: LossWeights = field(default_factory=LossWeights)
+    def at(self, progress: float) -> None:
+        """Told before each step what share of the budget is spent."""
+        ...
+
+
+class Task(nn.Module):
+    """Network and objective as one module, whose gradients several processes can average."""
+
+    def __init__(self, network: FF3R, objective: nn.Module) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Named loss terms, their weighted sum as `total`."""
+        terms: dict[str, Tensor] = self.objective(self.network, batch)
+        return terms
 
 
 class Trainer:
-    """Network, optimizer, averaged weights and the shards they learn from."""
+    """Trains `network` in place; what is kept is the average of its weights over the last steps."""
 
-    def __init__(self, network: FF3R, objective: Objective, pool: RoomPool, config: TrainConfig, out: Path) -> None:
-        self.network, self.objective, self.pool, self.config, self.out = network, objective, pool, config, out
-        parameters = [*network.parameters(), *objective.parameters()]
-        decay = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    def __init__(
+        self,
+        network: FF3R,
+        objective: nn.Module,
+        windows: Windows,
+        config: TrainConfig,
+        out: Path,
+        *,
+        teacher: Teacher | None = None,
+        snapshots: Snapshots | None = None,
+        device: torch.device | str = "cpu",
+        share: Share | None = None,
+    ) -> None:
+        """`objective(network, batch)` gives loss terms; `teacher`, where there is one, fills in the batch's targets."""
+        self.config, self.windows, self.teacher, self.snapshots = config, windows, teacher, snapshots
+        self.device, self.share = torch.device(device), share or Share()
+        self.network, self.objective = network.to(self.device).train(), objective.to(self.device).train()
+        freeze_statistics(network)
+        if config.recompute:
+            recompute_activations(network)
+        self.optimizer = optimizer(network, objective, config)
+        self.task = shared(Task(self.network, self.objective), self.share, self.device)
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.folder = RunFolder(out)
         self.step = 0
         self.elapsed = 0.0
         """Seconds of the budget that are spent, earlier runs included."""
 
     def run(self) -> None:
-        """Train until the budget is spent, with a progress bar; the averaged weights are saved along the way."""
-        saved = time.monotonic()
-        start = saved - self.elapsed
-        if not self.pool.refresh():
-            raise FileNotFoundError(f"{self.pool.folder} holds no shards: render some with ff3r_model.training.shards")
-        batches: Iterator[Views] = self.pool.windows(self.config.total_views, self.config.views)
-        with tqdm(unit="step", mininterval=10) as bar:
-            while (progress := (time.monotonic() - start) / (60 * self.config.minutes)) < 1:
-                if self.step % 100 == 0:
-                    self.pool.refresh()
-                terms = self._step(next(batches), progress)
-                bar.update()
-                if self.step % 20 == 0:
-                    bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
-                if self.step % 50 == 0:
-                    self._write_log(terms, progress)
+        """Train until the budget is spent, and save. Raises RunError for a loss that is no number."""
+        start = time.monotonic() - self.elapsed
+        saved = drawn = time.monotonic()
+        batches = stream(self.windows, self.step, self.share, self.config.workers)
+        self._open()
+        with tqdm(desc="training", unit="img", unit_scale=True, disable=None if self._first else True) as bar:
+            while (progress := self.share.agreed(self._progress(start))) < 1:
+                if self._pictures_due(drawn):
+                    self._draw(bar)
+                    drawn = time.monotonic()
+                batch = next(batches)
+                terms = self._step(batch, progress)
+                self._report(bar, batch, terms, progress)
                 self.elapsed = time.monotonic() - start
-                if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
-                    saved = time.monotonic()
+                if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self.save()
+                    saved = time.monotonic()
+            self._draw(bar)
         self.save()
+        self.folder.close()
 
     def save(self) -> None:
-        """Write the averaged weights and the resumable state, each atomically."""
-        for name, state in (("average.pt", self.average), ("state.pt", self._state())):
-            torch.save(state, self.out / f".{name}")
-            (self.out / f".{name}").rename(self.out / name)
+        """Write the averaged weights and the resumable state, each atomically; the first process' work."""
+        if self._first:
+            self.folder.save(AVERAGE, self.average)
+            self.folder.save(STATE, self._state())
 
     def resume(self) -> None:
-        """Go on from `state.pt` in the output folder: weights, averaged weights, optimizer, step, time spent."""
-        state = torch.load(self.out / "state.pt", weights_only=True)
+        """Go on from the run folder's state, as if nothing had happened. Raises RunError where there is none."""
+        state = self.folder.load(STATE)
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step, self.elapsed = state["average"], state["step"], state["elapsed"]
+        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        if self._first:
+            self.folder.forget_after(self.step)
 
-    def _state(self) -> dict[str, object]:
+    @property
+    def _first(self) -> bool:
+        return self.share.rank == 0
+
+    def _state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
@@ -111,76 +142,96 @@ class Trainer:
             "average": self.average,
             "step": self.step,
             "elapsed": self.elapsed,
+            "config": asdict(self.config),
         }
 
-    def _step(self, batch: Views, progress: float) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule(progress)
-        device = batch.images.device.type
-        # On a CPU the plain kernel is several times faster than the fused one in bf16 (measured), backward above all.
-        kernel = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-        with kernel, torch.autocast(device, torch.bfloat16, enabled=self.config.bfloat16):
-            terms = self.objective(self.network, batch, dense=progress >= self.config.geometry_share)
-        loss = terms["total"]
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {self.step}: {terms}")
+    def _progress(self, start: float) -> float:
+        if self.config.steps is not None:
+            return self.step / self.config.steps
+        assert self.config.minutes is not None
+        return (time.monotonic() - start) / (60 * self.config.minutes)
+
+    def _step(self, batch: TrainingBatch, progress: float) -> dict[str, float]:
+        """One step of gradient descent; the loss terms."""
+        seed_everything(self.config.seed, self.step, self.share.rank)
+        set_rate(self.optimizer, self.config.learning_rate * rate_share(progress, self.config.warmup))
+        if isinstance(self.objective, Staged):
+            self.objective.at(progress)
+        batch = self._taught(batch.to(self.device))
+        with self._precision():
+            terms = self.task(batch)
+        self._refuse_nonsense(terms["total"], terms, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        terms["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self._refuse_nonsense(norm, terms, batch)
         self.optimizer.step()
         self.step += 1
-        self._update_average()
+        update_average(self.average, self.network, self.config.ema, self.step)
         return {name: float(value.detach()) for name, value in terms.items()}
 
-    def _schedule(self, progress: float) -> float:
-        if progress < self.config.warmup:
-            return max(progress / self.config.warmup, 0.01)
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - self.config.warmup) / (1 - self.config.warmup)))
+    def _taught(self, batch: TrainingBatch) -> TrainingBatch:
+        if self.teacher is None:
+            return batch
+        return replace(batch, targets=self.teacher(batch.images, batch.ids, batch.truth))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        rate = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - rate)
-            else:
-                self.average[name].copy_(value)
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """bf16 where asked for."""
+        kind = self.device.type
+        # On a CPU the plain kernel is several times faster than the fused one in bf16 (measured), backward above all.
+        kernel = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
+        with kernel, torch.autocast(kind, torch.bfloat16, enabled=self.config.bfloat16):
+            yield
 
-    def _write_log(self, terms: dict[str, float], progress: float) -> None:
-        with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "progress": round(progress, 4), **terms}) + "\n")
+    def _refuse_nonsense(self, value: Tensor, terms: dict[str, Tensor], batch: TrainingBatch) -> None:
+        if torch.isfinite(value.detach()):
+            return
+        found = {name: float(term.detach()) for name, term in terms.items()}
+        who = {"step": self.step, "rank": self.share.rank, "seed": self.config.seed}
+        path = self.folder.save_failure(who | {"terms": found, "ids": batch.ids})
+        raise RunError(
+            f"the loss or its gradient is no number at step {self.step}: {found}. The batch's images are listed in "
+            f"{path}; the last state before is in {self.folder.path / STATE}. Look at those images, or lower the "
+            "learning rate and resume."
+        )
+
+    def _open(self) -> None:
+        if self._first:
+            self.folder.open_board(self.step)
+
+    def _report(self, bar: tqdm, batch: TrainingBatch, terms: dict[str, float], progress: float) -> None:
+        """Progress bar and log; in each, the losses of this process' batch and the images of all processes."""
+        if not self._first:
+            return
+        bar.update(len(batch.ids) * self.share.world)
+        if self.step % self.config.log_steps == 0 or self.step == 1:
+            shown = sorted(terms.items(), key=lambda item: item[0] != "total")[:5]
+            bar.set_postfix({"step": self.step} | {name: f"{value:.3f}" for name, value in shown}, refresh=False)
+            rate = bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-9)
+            images = {"progress": round(progress, 4), "images_per_second": round(rate, 2)}
+            self.folder.write(self.step, images | {"learning_rate": self.optimizer.param_groups[0]["lr"]} | terms)
+
+    def _pictures_due(self, drawn: float) -> bool:
+        due = self.config.picture_minutes and time.monotonic() - drawn >= 60 * self.config.picture_minutes
+        return bool(due) or self.step == 0
+
+    def _draw(self, bar: tqdm) -> None:
+        """A sheet of pictures of the same windows each time, by the network as it is now."""
+        if not self._first or self.snapshots is None or not self.config.picture_minutes:
+            return
+        with self._precision():
+            picture, figures = self.snapshots(self.network, self.device)
+        path = self.folder.picture("windows", self.step, picture)
+        self.folder.write(self.step, figures)
+        said = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+        bar.write(f"step {self.step}: {said}; {path}")
 
 
-def load_targets(path: Path) -> TextTargets:
-    """The phrases' fixed embeddings, as `training.text_space` writes them."""
-    saved: dict[str, Tensor] = torch.load(path, weights_only=True)
-    return TextTargets(saved["class_targets"].float(), saved["phrase_targets"].float())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--targets", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--initial", type=Path, help="weights to start from")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = TrainConfig(minutes=options.minutes, learning_rate=options.learning_rate)
-    torch.manual_seed(config.seed)
-    network = FF3R(FF3RConfig.nano())
-    if options.initial:
-        network.load_state_dict(torch.load(options.initial, weights_only=True))
-    pool = RoomPool(options.shards, config.seed)
-    objective = Objective(config.weights, load_targets(options.targets), network.config.width)
-    trainer = Trainer(network, objective, pool, config, options.out)
-    if options.resume:
-        trainer.resume()
-    (options.out / "config.json").write_text(json.dumps(asdict(config), indent=1))
-    trainer.run()
-
-
-if __name__ == "__main__":
-    main()
+@torch.no_grad()
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Make all random numbers a function of the run's seed, the step and the process: so a resumed run repeats them."""
+    state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+    random.seed(state)
+    np.random.seed(state)
+    torch.manual_seed(state)

@@ -28,8 +28,8 @@ class Views:
     """Metres per unit: the mean distance of the window's points from the first camera (as VGGT normalises)."""
 
 
-def make_views(arrays: dict[str, np.ndarray], mirror: bool = False, jitter: np.random.Generator | None = None) -> Views:
-    """Windows in the first view's frame, normalised, optionally mirrored left to right and with jittered light."""
+def make_views(arrays: dict[str, np.ndarray], mirror: bool = False) -> Views:
+    """Windows in the first view's frame, normalised, optionally mirrored left to right."""
     images = torch.from_numpy(arrays["images"]).permute(0, 1, 4, 2, 3).float() / 255
     depth = torch.from_numpy(arrays["depth"].astype(np.float32))
     depth = torch.where(torch.isfinite(depth) & (depth < 100), depth, torch.zeros_like(depth))
@@ -40,9 +40,6 @@ def make_views(arrays: dict[str, np.ndarray], mirror: bool = False, jitter: np.r
         images, depth, classes, colors = (x.flip(-1) for x in (images, depth, classes, colors))
         flip = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
         camera_from_world = flip @ camera_from_world @ flip
-    if jitter is not None:
-        gain = torch.from_numpy(jitter.uniform(0.85, 1.15, (len(images), 1, 1, 1, 1))).float()
-        images = (images * gain + float(jitter.uniform(-0.04, 0.04))).clamp(0, 1)
     intrinsics = torch.from_numpy(arrays["intrinsics"]).float()[:, None].expand(-1, images.shape[1], 3, 3)
     scale = _scale(depth, camera_from_world.float(), intrinsics)
     camera_from_world[..., :3, 3] /= scale[:, None, None].double()

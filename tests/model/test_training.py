@@ -1,4 +1,4 @@
-"""Training data keeps the world's geometry, and the trainer learns, saves and resumes."""
+"""Training data keeps the world's geometry, and rooms give the same windows for the same step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ff3r_model.network.config import DPTConfig, FF3RConfig
-from ff3r_model.network.model import FF3R
-from ff3r_model.synthetic import CLASSES, COLORS
-from ff3r_model.training.data import RoomPool, render_shard, write_shards
-from ff3r_model.training.losses import LossWeights, patch_matches
-from ff3r_model.training.objective import Objective, TextTargets
-from ff3r_model.training.train import TrainConfig, Trainer
+from ff3r_model.training.data import render_shard, write_shards
+from ff3r_model.training.datasets.rooms import RoomConfig, RoomWindows
+from ff3r_model.training.errors import DataError
+from ff3r_model.training.losses import patch_matches
+from ff3r_model.training.parallel import Share
 from ff3r_model.training.views import Views, make_views
 
 ROOMS, VIEWS, SIZE = 2, 4, (84, 112)
@@ -80,42 +78,21 @@ def test_shards_are_functions_of_their_seeds_and_kept_once_written(shards: Path)
         assert all(np.array_equal(saved[name], again[name]) for name in again)
 
 
-def small_trainer(shards: Path, out: Path, minutes: float) -> Trainer:
-    torch.manual_seed(0)
-    nano = FF3RConfig.nano()
-    thin = DPTConfig(channels=(16, 16, 16, 16), features=16, hidden=(8, 8))
-    network = FF3R(replace(nano, depth=thin, gaussian=thin))
-    classes, phrases = torch.eye(64)[: len(CLASSES)], torch.randn(len(CLASSES) * len(COLORS), 64)
-    targets = TextTargets(classes, torch.nn.functional.normalize(phrases, dim=-1))
-    objective = Objective(LossWeights(), targets, network.config.width, dense_views=2)
-    config = TrainConfig(minutes=minutes, total_views=4, views=(2,), geometry_share=0.3, bfloat16=False, warmup=0.1)
-    out.mkdir(exist_ok=True)
-    return Trainer(network, objective, RoomPool(shards, 0), config, out)
+def test_a_step_has_the_same_windows_every_time_and_processes_share_them(shards: Path) -> None:
+    rooms = RoomWindows(shards, 3, RoomConfig(total_views=4, views=(2,)))
+    one, again, other = rooms.batch(5, Share()), rooms.batch(5, Share()), rooms.batch(6, Share())
+    assert one.ids == again.ids and torch.equal(one.images, again.images)
+    assert one.ids != other.ids or not torch.equal(one.images, other.images)
+    assert one.images.shape == (2, 2, 3, 112, 112) and len(one.ids) == 4
+    assert one.truth is not None and one.truth.depth.shape == (2, 2, 112, 112)
+    halves = [RoomWindows(shards, 3, RoomConfig(total_views=2, views=(2,))).batch(5, Share(rank, 2)) for rank in (0, 1)]
+    assert sum((half.ids for half in halves), ()) == one.ids
+    assert torch.equal(torch.cat([half.images for half in halves]), one.images)
+    assert all(half.truth is not None for half in halves)
+    depths = [half.truth.depth for half in halves if half.truth is not None]
+    assert torch.equal(torch.cat(depths), one.truth.depth)
 
 
-def test_loss_falls_and_a_resumed_run_has_the_same_state(shards: Path, tmp_path: Path) -> None:
-    trainer = small_trainer(shards, tmp_path, minutes=0.3)
-    assert trainer.pool.refresh() == ROOMS
-    batch = next(trainer.pool.windows(4, (2,)))
-    torch.manual_seed(1)
-    before = float(trainer.objective(trainer.network, batch)["total"].detach())
-    trainer.run()
-    torch.manual_seed(1)
-    after = float(trainer.objective(trainer.network, batch)["total"].detach())
-    assert after < 0.8 * before
-    resumed = small_trainer(shards, tmp_path, minutes=0.1)
-    resumed.resume()
-    assert resumed.step == trainer.step and resumed.elapsed == trainer.elapsed
-    for ours, theirs in zip(trainer.network.parameters(), resumed.network.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert (tmp_path / "average.pt").exists() and not list(tmp_path.glob(".*.pt"))
-
-
-def test_a_loss_that_is_no_number_stops_the_run(shards: Path, tmp_path: Path) -> None:
-    trainer = small_trainer(shards, tmp_path, minutes=0.1)
-    with pytest.raises(FileNotFoundError, match="no shards"):
-        small_trainer(tmp_path, tmp_path, minutes=0.1).run()
-    with torch.no_grad():
-        next(trainer.network.camera_head.parameters()).fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0"):
-        trainer.run()
+def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path} holds no shard.*training.shards"):
+        RoomWindows(tmp_path, 0)

@@ -1,0 +1,49 @@
+"""The values of one training run. Where the paper gives none, the choice is ours and the comment says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run is optimised. Either `steps` or `minutes` is its budget, with which the learning rate's cosine ends."""
+
+    steps: int | None = None
+    """Steps in all, earlier runs of a resumed training included. With it a resumed run repeats an unbroken one."""
+    minutes: float | None = None
+    """Wall-clock minutes in all, earlier runs included."""
+    learning_rate: float = 2e-4
+    """Ours (AnySplat's): for a network that starts from trained weights. From scratch 1e-3 suits `nano`."""
+    backbone_factor: float = 0.1
+    """Learning rate of aggregator and LSeg as a share of the others'; 1 when training from scratch."""
+    beta2: float = 0.98
+    """Ours: AdamW forgets gradients faster than usual, as windows differ much."""
+    weight_decay: float = 0.05
+    """Of matrices; vectors and biases have none. Ours (AnySplat's)."""
+    warmup: float = 0.03
+    """Share of the budget with a rising learning rate. Ours."""
+    clip: float = 1.0
+    """Largest norm of the gradient. Ours."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are what is kept; lower at the start. Ours."""
+    bfloat16: bool = True
+    """Autocast; rendering and cameras stay in float32."""
+    recompute: bool = False
+    """Activation checkpointing: a third more time, several times less memory."""
+    seed: int = 0
+    """Every random choice of a step is a function of this, the step and the process."""
+    workers: int = 0
+    """Processes that read and decode ahead; 0 reads in between."""
+    log_steps: int = 10
+    """Steps between lines of log.jsonl and TensorBoard."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between resumable states."""
+    picture_minutes: float = 1.0
+    """Minutes between pictures; 0 makes none."""
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError(f"give a budget in steps or in minutes: steps={self.steps}, minutes={self.minutes}")
+        if (self.steps or self.minutes or 0) <= 0:
+            raise ValueError(f"the budget must be positive: steps={self.steps}, minutes={self.minutes}")

@@ -1,0 +1,80 @@
+"""What the trainer asks of any data, and what a data set's file gives: scenes with views."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ff3r_model.training.batches import TrainingBatch
+from ff3r_model.training.parallel import Share
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of a scene and what its data set knows about it."""
+
+    id: str
+    """Names the pixels for good: data set, scene, frame."""
+    image: UInt8[Tensor, "height width 3"]
+    intrinsics: Float[Tensor, "3 3"] | None = None
+    """In the image's pixels."""
+    world_from_camera: Float[Tensor, "4 4"] | None = None
+    """OpenCV axes, in the data set's unit (ScanNet: metres; DL3DV: its own)."""
+    depth: Float[Tensor, "height width"] | None = None
+    """z in metres, registered to the image; 0 where unknown."""
+    labels: Int[Tensor, "height width"] | None = None
+    """Index into the data set's classes; -1 where unlabelled."""
+
+
+@runtime_checkable
+class Scene(Protocol):
+    """Views of one place, in the order in which they were taken."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def view(self, index: int) -> View:
+        """The view at `index`, read anew. Raises DataError for a file that cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Windows(Protocol):
+    """Batches of windows by the number of the step: the same number always gives the same batch."""
+
+    def batch(self, step: int, share: Share) -> TrainingBatch:
+        """This process' part of what step `step` sees; with n times the windows per step, n processes see the same."""
+        ...
+
+
+class _ByStep(Dataset[TrainingBatch]):
+    def __init__(self, windows: Windows, share: Share) -> None:
+        self.windows, self.share = windows, share
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        return self.windows.batch(step, self.share)
+
+
+class _From:
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first)
+
+
+def stream(windows: Windows, first: int, share: Share, workers: int) -> Iterator[TrainingBatch]:
+    """The batches of steps `first`, `first` + 1, …, endlessly; `workers` processes read ahead."""
+    if not workers:
+        return (windows.batch(step, share) for step in itertools.count(first))
+    loader: DataLoader[TrainingBatch] = DataLoader(
+        _ByStep(windows, share), batch_size=None, sampler=_From(first), num_workers=workers, prefetch_factor=4
+    )
+    return iter(loader)

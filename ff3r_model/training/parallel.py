@@ -1,0 +1,63 @@
+"""Several processes that train one network, on one machine or many, as torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the processes this one is."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process' equal part of what a step draws for all (as many as `world` divides)."""
+        count = len(items) // self.world
+        return items[self.rank * count : (self.rank + 1) * count]
+
+    def agreed(self, value: float) -> float:
+        """The first process' value, in all processes: clocks differ, and all must stop at the same step."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[Share, torch.device]]:
+    """This process' share and device within torchrun; the whole and `device` itself without."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Share(), device
+        return
+    if device.type != "cpu":
+        device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+        torch.accelerator.set_device_index(device)
+    dist.init_process_group(dist.get_default_backend_for_device(device))
+    try:
+        yield Share(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()
+
+
+def shared(module: nn.Module, share: Share, device: torch.device) -> nn.Module:
+    """The module, its gradients averaged over all processes."""
+    if share.world == 1:
+        return module
+    # Curricula leave parts of the network without gradients for a while, hence the search for unused parameters.
+    return DistributedDataParallel(
+        module, device_ids=None if device.type == "cpu" else [device.index], find_unused_parameters=True
+    )
