@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import unicodedata
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,6 +22,8 @@ __all__ = ["Grid", "Mask", "Query", "QueryConfig", "QueryRejected", "QuerySet", 
 logger = logging.getLogger(__name__)
 
 NO_QUERY = -1
+_SLACK = 1e-3
+"""Nats by which float32 may misjudge a voxel before it is scored in full."""
 MAX_GRID_SIDE = 4096
 """Cells along a side of a grid; what lies further from the middle is cut off."""
 
@@ -107,6 +111,7 @@ class QuerySet:
         self.config, self.space = config or QueryConfig(), space
         self._embed, self._ids = embed, itertools.count(1)
         self._queries: dict[str, Query] = {}
+        self._kept: tuple[weakref.ref[VoxelMap] | None, int, dict[str, Tensor]] = None, 0, {}
         rivals = list(dict.fromkeys(self.config.negatives))
         self._negatives = dict(zip(rivals, embed(rivals) if rivals else (), strict=True))
 
@@ -162,7 +167,8 @@ class QuerySet:
         queries = self.active
         if not queries:
             return []
-        scores = self.score(voxel_map.features, voxel_map.feature_norms)
+        rows, norms = self._candidates(voxel_map)
+        scores = self.score(voxel_map.features.index_select(0, rows), norms.index_select(0, rows))
         size = voxel_map.config.voxel_size
         masks = []
         for query, probability in zip(queries, scores.probability.unbind(1), strict=True):
@@ -173,12 +179,49 @@ class QuerySet:
                     threshold=self.config.threshold,
                     voxel_size=size,
                     origin=torch.full((3,), -size / 2, dtype=torch.float64),
-                    indices=voxel_map.cells(chosen).cpu(),
+                    indices=voxel_map.cells(rows[chosen]).cpu(),
                     scores=probability[chosen].cpu(),
                     metric=voxel_map.metric,
                 )
             )
         return masks
+
+    def _candidates(self, voxel_map: VoxelMap) -> tuple[Int[Tensor, " m"], Float[Tensor, " n"]]:
+        """All rows that may belong to a mask, found without an exponential; and the norms of all features.
+
+        A probability is at least p only if the query's logit exceeds log Σ exp of its rivals by log p / (1 − p), so
+        only if it exceeds the largest of them by as much. Few voxels pass; those are scored in full.
+        """
+        features, norms = voxel_map.features, voxel_map.feature_norms
+        norms = self.space.norms(features) if norms is None else norms
+        keys = [query.text if query.text in self._negatives else "" for query in self.active]
+        largest = {key: self._largest_rival(voxel_map, key) for key in dict.fromkeys(keys)}
+        asked = torch.stack([query.embedding for query in self.active])
+        margin, found = self._least_margin(), [torch.zeros(0, dtype=torch.int64, device=features.device)]
+        for rows, products in self.space.products(features, asked):
+            needed, passes = margin * norms[rows], torch.zeros_like(products[0], dtype=torch.bool)
+            for key, product in zip(keys, products, strict=True):
+                passes |= product >= largest[key][rows] + needed
+            found.append(passes.nonzero().squeeze(1) + rows.start)
+        return torch.cat(found), norms
+
+    def _largest_rival(self, voxel_map: VoxelMap, text: str) -> Float[Tensor, " n"]:
+        """Each feature's product with the nearest negative other than `text`; kept (4 bytes each) until the map changes."""
+        known, revision, kept = self._kept
+        if known is None or known() is not voxel_map or revision != voxel_map.revision:
+            kept = {}
+            self._kept = weakref.ref(voxel_map), voxel_map.revision, kept
+        if text not in kept:
+            features, rivals = voxel_map.features, [row for name, row in self._negatives.items() if name != text]
+            kept[text] = torch.full((len(features),), -math.inf, device=features.device)
+            for rows, products in self.space.products(features, torch.stack(rivals)) if rivals else ():
+                torch.amax(products, dim=0, out=kept[text][rows])
+        return kept[text]
+
+    def _least_margin(self) -> float:
+        """The cosine by which a query must lead its best rival, less what rounding may hide."""
+        p = min(max(self.config.threshold, 1e-30), 1 - 1e-6)
+        return self.config.temperature * (math.log(p) - math.log1p(-p) - _SLACK)
 
     def _rivals(self, negatives: Float[Tensor, "k n"], text: str, memory: dict[str, Tensor]) -> Float[Tensor, " n"]:
         """log Σ exp over the negatives other than the text itself, computed once for all texts that are none."""

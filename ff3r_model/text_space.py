@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -54,11 +56,20 @@ class TextSpace:
 
         A text's cosines lie together in memory.
         """
-        short = torch.nn.functional.normalize(texts.float(), dim=1).to(features.device)
-        compact = short @ self.decoder.to(features.device)
         lengths = self.norms(features) if norms is None else norms
         cosines = torch.empty(len(texts), len(features), device=features.device)
-        for start in range(0, len(features), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            cosines[:, rows] = compact @ features[rows].float().T
+        for rows, products in self.products(features, texts):
+            cosines[:, rows] = products
         return cosines.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny)).clamp_(-1, 1).T
+
+    def products(
+        self, features: Float[Tensor, "n channels"], texts: Float[Tensor, "q text"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "q chunk"]]]:
+        """|W f| · cosine for each text, some features at a time."""
+        compact = torch.nn.functional.normalize(texts.float(), dim=1).to(features.device)
+        compact = compact @ self.decoder.to(features.device)
+        room = features.new_empty(min(_CHUNK, len(features)), features.shape[1], dtype=torch.float32)
+        for start in range(0, len(features), _CHUNK):
+            rows = slice(start, min(start + _CHUNK, len(features)))
+            chunk = room[: rows.stop - rows.start].copy_(features[rows])
+            yield rows, compact @ chunk.T

@@ -204,6 +204,40 @@ def test_masks_hold_the_voxels_above_the_threshold() -> None:
         torch.testing.assert_close(centres, mask.indices.double() * 0.1)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    threshold=st.sampled_from([0.0, 1e-6, 0.1, 0.5, 0.9, 0.9999999, 1.0]),
+    negatives=st.sampled_from([("object", "stuff"), ("object",), (), ("chair", "sofa", "object")]),
+    temperature=st.sampled_from([0.01, 0.04, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_masks_are_what_scoring_every_voxel_gives(
+    threshold: float, negatives: tuple[str, ...], temperature: float, seed: int
+) -> None:
+    """Though not every voxel is scored; zero features, changed maps, other maps and removed queries among them."""
+    generator = torch.Generator().manual_seed(seed)
+    asked = queries(threshold=threshold, negatives=negatives, temperature=temperature)
+    maps = []
+    for size in (300, 40):
+        features = torch.randn(size, 6, generator=generator)
+        features[::9] = 0
+        maps.append(map_of(features, torch.arange(3 * size).view(size, 3) - 100))
+    for text in ("chair", "table", "object"):
+        asked.add(text)
+        for voxel_map in (*maps, maps[0]):
+            scores = asked.score(voxel_map.features).probability
+            for column, mask in enumerate(asked.masks(voxel_map)):
+                chosen = scores[:, column] >= threshold
+                assert torch.equal(mask.indices, voxel_map.cells()[chosen])
+                torch.testing.assert_close(mask.scores, scores[chosen, column], atol=1e-5, rtol=1e-5)
+        maps[0].integrate(voxels_of(maps[1]), 1)
+
+
+def voxels_of(voxel_map: VoxelMap) -> VoxelizedGaussians:
+    size = voxel_map.config.voxel_size
+    return VoxelizedGaussians(voxel_map.gaussians(), voxel_map.cells(), voxel_map.log_mass.clone(), size)
+
+
 def test_set_threshold() -> None:
     asked = queries()
     asked.set_threshold(1.0)
