@@ -36,6 +36,8 @@ class AssemblyConfig:
     """Seconds by which a depth image's stamp may differ from the colour image's."""
     max_wait: float = 0.3
     """Seconds that a frame waits for depth and TF; then it goes on without."""
+    jump_back: float = 1.0
+    """Seconds that stamps must jump back (a bag that loops) for everything known to be forgotten."""
 
 
 class FrameAssembler:
@@ -58,6 +60,7 @@ class FrameAssembler:
         self._waiting: deque[tuple[Frame, float]] = deque()
         self._depths: deque[tuple[int, DepthMap]] = deque(maxlen=MAX_DEPTHS)
         self._up: tuple[str, Float[Tensor, " 3"]] | None = None
+        self._newest = 0
         self._warned: set[str] = set()
         self.missing: Counter[str] = Counter()
         """Frames that went on without depth, odometry or gravity, and depth images that could not be used."""
@@ -66,6 +69,9 @@ class FrameAssembler:
 
     def take_frame(self, frame: Frame, arrival: float) -> None:
         """A new image and when its message came (`time.monotonic`, seconds)."""
+        if frame.stamp < self._newest - self.config.jump_back * 1e9:
+            self.clear()
+        self._newest = frame.stamp
         self._waiting.append((frame, arrival))
         while len(self._waiting) > MAX_WAITING:
             self._pass_on(*self._waiting.popleft())
@@ -100,8 +106,9 @@ class FrameAssembler:
             self._pass_on(frame, arrival)
 
     def clear(self) -> None:
-        """Forget frames, depth images and moving transforms (time jumped back)."""
-        self._waiting.clear()
+        """Pass on what waits, forget depth images and moving transforms: time jumped back."""
+        while self._waiting:
+            self._pass_on(*self._waiting.popleft())
         self._depths.clear()
         self.transforms.clear()
 

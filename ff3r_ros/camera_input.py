@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import torch
+from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from torch import Tensor
 
 from ff3r_model.types import Frame
 from ff3r_ros.calibration import Calibration, CalibrationRejected, calibration_from_info
@@ -64,6 +67,13 @@ class CameraInput:
             self._warn_once("images carry no stamp: the time of their arrival is used")
             stamp = self._now()
         return self._calibrated(image, stamp, message.header.frame_id)
+
+    def rectify_depth(self, depth: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+        """A depth image registered to the camera's images, straightened as they are."""
+        calibration = self._calibration
+        if calibration is None or tuple(depth.shape) != (calibration.height, calibration.width):
+            return depth
+        return torch.from_numpy(calibration.rectifier.depth(depth.numpy()))
 
     def _calibrated(self, image: ImageTensor, stamp: int, frame_id: str) -> Frame:
         calibration = self._calibration

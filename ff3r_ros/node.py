@@ -20,23 +20,30 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 
 from ff3r_model.pipeline import Pipeline
 from ff3r_ros import parameters as ros_parameters
+from ff3r_ros.assembly import AssemblyConfig, FrameAssembler
 from ff3r_ros.camera_input import CameraInput
 from ff3r_ros.diagnostics import diagnostics
 from ff3r_ros.loading import pipeline_from_parameters
 from ff3r_ros.parameters import NodeParameters, ParameterError
 from ff3r_ros.publishers import MapPublishers
+from ff3r_ros.transforms import TransformBuffer
 from ff3r_ros.worker import Command, Worker, WorkerStatus
 
 CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Best effort matches reliable and best-effort cameras alike."""
+TF_QOS = QoSProfile(depth=100)
+TF_STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TICK = 0.05
+"""Seconds between looks at frames that wait; also how often map -> odom is said."""
 QUERY_QOS = QoSProfile(depth=1000)
 """Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
 
@@ -60,12 +67,16 @@ class PerceptionNode(LifecycleNode):
         self._worker: Worker | None = None
         self._topics: MapPublishers | None = None
         self._camera = CameraInput(self._warn, self._now)
+        self._transforms = TransformBuffer()
+        self._assembler: FrameAssembler | None = None
         self._inputs: list[Any] = []
         self._triggers: list[Any] = []
         self._trouble = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         period = self._settings.diagnostics_period
-        self.create_timer(period, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(period, self._publish_diagnostics, clock=steady)
+        self.create_timer(TICK, self._tick, clock=steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and advertise the map's topics."""
@@ -77,7 +88,8 @@ class PerceptionNode(LifecycleNode):
             return FAILURE
         self._trouble = ""
         self._camera = CameraInput(self._warn, self._now, self._settings.image_is_rectified)
-        self._topics = MapPublishers(self, self._settings)
+        self._transforms = TransformBuffer()
+        self._topics = MapPublishers(self, self._settings, self._transforms)
         self._worker = Worker(
             pipeline,
             self._topics.publish,
@@ -85,6 +97,9 @@ class PerceptionNode(LifecycleNode):
             time_jump_reset=self._settings.time_jump_reset,
         )
         self._worker.start()
+        self._assembler = FrameAssembler(
+            _assembly(self._settings), self._transforms, self._worker.offer, self._warn, self._camera.rectify_depth
+        )
         for text in filter(None, self._settings.queries):
             self._add_query(text)
         return SUCCESS
@@ -98,6 +113,7 @@ class PerceptionNode(LifecycleNode):
             self.create_subscription(String, "~/query", lambda text: self._add_query(text.data), QUERY_QOS),
             self.create_subscription(String, "~/query/remove", self._on_remove, QUERY_QOS),
         ]
+        self._inputs += self._sensors()
         group = ReentrantCallbackGroup()
         self._triggers = [
             self.create_service(Trigger, f"~/{name}", self._trigger(command), callback_group=group)
@@ -131,15 +147,37 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error("the worker does not stop; its window is still running")
         if self._topics is not None:
             self._topics.destroy()
-        self._worker = self._topics = None
+        self._worker = self._topics = self._assembler = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrival = time.monotonic()
         frame = self._camera.take_image(message)
-        if frame is None or self._worker is None or self._topics is None:
+        if frame is None or self._assembler is None or self._topics is None:
             return
         self._topics.camera_frame = self._settings.camera_frame or frame.frame_id
-        self._worker.offer(frame, arrival)
+        self._assembler.take_frame(frame, arrival)
+
+    def _sensors(self) -> list[Any]:
+        """What says where the camera and up are, as far as it is asked for."""
+        assert self._assembler is not None
+        subscriptions = [
+            self.create_subscription(TFMessage, "/tf", lambda tf: self._transforms.add(tf.transforms), TF_QOS),
+            self.create_subscription(
+                TFMessage, "/tf_static", lambda tf: self._transforms.add(tf.transforms, static=True), TF_STATIC_QOS
+            ),
+        ]
+        if self._settings.use_depth:
+            subscriptions.append(self.create_subscription(Image, "depth", self._assembler.take_depth, CAMERA_QOS))
+        if self._settings.use_imu:
+            subscriptions.append(self.create_subscription(Imu, "imu", self._assembler.take_imu, CAMERA_QOS))
+        return subscriptions
+
+    def _tick(self) -> None:
+        """Frames whose company has come go on, and the map's place in the tree is said again."""
+        if self._assembler is not None:
+            self._assembler.pump(time.monotonic())
+        if self._topics is not None and self._topics.tf is not None:
+            self._topics.tf.repeat()
 
     def _add_query(self, text: str) -> None:
         self._submit(lambda pipeline: pipeline.queries.add(text))
@@ -205,6 +243,8 @@ class PerceptionNode(LifecycleNode):
             "frames received": str(self._camera.received),
             "map bytes allowed": str(self._settings.max_map_bytes),
             "frames without calibration": str(self._camera.uncalibrated),
+            "tf": self._topics.tf.withheld if self._topics is not None and self._topics.tf is not None else "",
+            **(_missing(self._assembler) if self._assembler is not None else {}),
             "problem": self._trouble or self._camera.problem or self._silence(state),
         }
         now = self.get_clock().now().to_msg()
@@ -224,6 +264,22 @@ class PerceptionNode(LifecycleNode):
 
     def _now(self) -> int:
         return int(self.get_clock().now().nanoseconds)
+
+
+def _assembly(settings: NodeParameters) -> AssemblyConfig:
+    return AssemblyConfig(
+        use_depth=settings.use_depth,
+        odom_frame=settings.odom_frame,
+        use_imu=settings.use_imu,
+        tolerance=settings.sync_tolerance,
+        max_wait=settings.sync_wait,
+        jump_back=settings.time_jump_reset,
+    )
+
+
+def _missing(assembler: FrameAssembler) -> dict[str, str]:
+    """What frames had to go without, for the diagnostics."""
+    return {f"frames with {reason}": str(count) for reason, count in sorted(assembler.missing.items())}
 
 
 def _remove_query(pipeline: Pipeline, text: str) -> None:

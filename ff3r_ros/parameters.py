@@ -58,7 +58,20 @@ class NodeParameters:
     map_frame: str = parameter("map", "Frame of the map: the first camera's place, axes as in REP-103.")
     camera_frame: str = parameter("", "Optical frame that TF places in the map. Empty: the images' frame_id.")
     publish_tf: bool = parameter(
-        True, "Publish TF map -> camera. Turn off where something else places the camera in the TF tree."
+        True, "Publish TF: map -> odom with an odom_frame, map -> camera without, unless the camera has a parent."
+    )
+    odom_frame: str = parameter(
+        "", "Frame of the odometry in TF (REP-105): its camera poses give the map its scale. Empty: no odometry."
+    )
+    use_depth: bool = parameter(
+        False, "Subscribe to `depth`, registered to the image: 16UC1 millimetres or 32FC1 metres; gives the scale."
+    )
+    use_imu: bool = parameter(False, "Subscribe to `imu` (sensor_msgs/Imu) to know where up is.")
+    sync_tolerance: float = parameter(
+        0.02, "Seconds by which the stamps of an image and its depth may differ.", low=0.0, high=10.0
+    )
+    sync_wait: float = parameter(
+        0.3, "Seconds that an image waits for its depth and its TF; then it is used without.", low=0.0, high=10.0
     )
     views: int = parameter(8, "Views per window of the network.", low=2, high=64)
     overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)

@@ -15,16 +15,17 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
-from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
 from ff3r_model.pipeline import MapUpdate, Pipeline
 from ff3r_model.queries import Mask, Query, project_mask
 from ff3r_model.types import Gaussians
 from ff3r_ros import conversions
+from ff3r_ros.broadcast import MapBroadcaster
 from ff3r_ros.clouds import NO_QUERY, semantic_cloud
 from ff3r_ros.msg import OccupancyMask, QueryList
 from ff3r_ros.parameters import NodeParameters
+from ff3r_ros.transforms import TransformBuffer
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """For the map and the queries: who comes late sees the newest."""
@@ -35,7 +36,7 @@ ACKNOWLEDGE = Duration(seconds=0.5)
 class MapPublishers:
     """The node's outgoing topics. `publish` says everything about the map as it is now."""
 
-    def __init__(self, node: Node, parameters: NodeParameters) -> None:
+    def __init__(self, node: Node, parameters: NodeParameters, transforms: TransformBuffer) -> None:
         self._node = node
         self.parameters = parameters
         """Replaced when `threshold` or `max_cloud_points` change."""
@@ -49,7 +50,11 @@ class MapPublishers:
         self._path = node.create_publisher(Path, "~/path", LATCHED)
         self._masks = node.create_publisher(OccupancyMask, "~/occupancy_masks", one_per_query)
         self._queries = node.create_publisher(QueryList, "~/queries", LATCHED)
-        self._tf = node.create_publisher(TFMessage, "/tf", 100)
+        self.tf = (
+            MapBroadcaster(node, parameters.map_frame, parameters.odom_frame, transforms)
+            if parameters.publish_tf
+            else None
+        )
         self._grids: dict[int, Publisher[Any]] = {}
         self._listed: dict[int, Query] = {}
         self._stamp = 0
@@ -73,17 +78,20 @@ class MapPublishers:
         """Take all topics away; grids are emptied before."""
         for query_id in list(self._grids):
             self._remove_grid(Header(frame_id=self.parameters.map_frame), query_id)
-        for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries, self._tf):
+        for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries):
             self._node.destroy_publisher(publisher)
+        if self.tf is not None:
+            self.tf.destroy()
 
     def _publish_poses(self, pipeline: Pipeline, update: MapUpdate) -> None:
         frame, self._stamp = self.parameters.map_frame, update.window.stamps[-1]
         newest = update.map_from_camera[-1]
         self._pose.publish(conversions.pose_stamped(self._stamp, frame, newest))
         self._path.publish(conversions.path_message(frame, pipeline.map.trajectory()))
-        if self.parameters.publish_tf:
-            transform = conversions.transform_message(self._stamp, frame, self.camera_frame, newest)
-            self._tf.publish(TFMessage(transforms=[transform]))
+        if self.tf is not None:
+            odometry = update.window.odom_from_camera
+            in_odom = None if odometry is None else odometry[-1]
+            self.tf.update(self._stamp, self.camera_frame, newest, in_odom, pipeline.map.metric)
 
     def _emptied(self, head: Header, masks: Sequence[Mask]) -> list[OccupancyMask]:
         """An empty mask for each query that is gone, so that nobody keeps its voxels."""
