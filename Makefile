@@ -8,8 +8,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
-SETUP_FILES := constraints.txt pyproject.toml setup.py setup.cfg package.xml $(wildcard tools/* tools/tf2_msgs/setup.py \
-	tools/tf2_msgs/msg/* msg/* launch/* config/* rviz/*)
+SETUP_FILES := constraints.txt pyproject.toml setup.py setup.cfg package.xml $(wildcard tools/* tools/*_msgs/setup.py \
+	tools/*_msgs/msg/* msg/* launch/* config/* rviz/*)
 
 # The first Python that the ROS wheels are made for; a shim of pyenv may exist and not run.
 FIND_PYTHON = for p in python3.12 python3.11 python3; do \

@@ -106,7 +106,7 @@ def test_what_is_imported_is_required(folder: str) -> None:
     owners = {name: found for name, found in importlib.metadata.packages_distributions().items() if name in used}
     ours = {name: found for name, found in owners.items() if not any(text.startswith("ros") for text in found)}
     missing = {name for name, found in ours.items() if not projects & {normalised(text) for text in found}} - OWN
-    assert not missing - {"tf2_msgs"}, f"{folder} imports {missing}, which pyproject.toml does not ask for"
+    assert not missing - {"tf2_msgs", "nav2_msgs"}, f"{folder} imports {missing}, which pyproject.toml does not ask for"
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
@@ -171,7 +171,18 @@ def test_wheel_has_the_messages(wheel: zipfile.ZipFile) -> None:
     assert any(re.fullmatch(r"ff3r_ros/ff3r_ros_s__rosidl_typesupport_c\..*\.so", name) for name in names)
 
 
-@pytest.mark.parametrize("name", ["ff3r_ros/msg/OccupancyMask", "ff3r_ros/msg/QueryList", "tf2_msgs/msg/TFMessage"])
+COSTMAP_FILTER_INFO = """
+std_msgs/Header header
+uint8 type
+string filter_mask_topic
+float32 base
+float32 multiplier
+"""
+"""As upstream has it."""
+HASHED = ("ff3r_ros/msg/OccupancyMask", "ff3r_ros/msg/QueryList", "tf2_msgs/msg/TFMessage")
+
+
+@pytest.mark.parametrize("name", [*HASHED, "nav2_msgs/msg/CostmapFilterInfo"])
 def test_type_hashes_are_those_that_other_implementations_compute(name: str) -> None:
     """rosbags hashes our definitions by code of its own; a wrong hash keeps DDS from matching us with anybody."""
     rclpy = pytest.importorskip("rclpy", reason="needs a ROS: native, or its wheels")
@@ -179,6 +190,7 @@ def test_type_hashes_are_those_that_other_implementations_compute(name: str) -> 
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
     for path in (ROOT / "msg").glob("*.msg"):
         store.register(typesys.get_types_from_msg(path.read_text(), f"ff3r_ros/msg/{path.stem}"))
+    store.register(typesys.get_types_from_msg(COSTMAP_FILTER_INFO, "nav2_msgs/msg/CostmapFilterInfo"))
     package, _, kind = name.split("/")
     context = rclpy.context.Context()
     rclpy.init(context=context)

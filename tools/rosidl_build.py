@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,28 @@ def _write_visibility_header(generator: str, package: str, folder: Path) -> None
     template = (share(generator) / "resource" / f"{generator}__visibility_control.h.in").read_text()
     text = template.replace("@PROJECT_NAME_UPPER@", package.upper()).replace("@PROJECT_NAME@", package)
     (folder / f"{generator}__visibility_control.h").write_text(text)
+
+
+def stand_in(package: str, root: Path, dependencies: list[str]) -> dict[str, Any]:
+    """Arguments of `setuptools.setup` for messages that a native ROS has and the wheels lack, from root/msg.
+
+    Raises SystemExit where the package is there already, RosidlMissing where it cannot be built.
+    """
+    try:
+        raise SystemExit(f"not building {package}, there is one: {share(package)}")
+    except RosidlMissing:
+        check(dependencies)
+    out = root / "build/rosidl"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    generate(package, root, dependencies, out)
+    return {
+        "name": f"ff3r_{package}",
+        "version": "0.1.0",
+        "packages": [package, f"{package}.msg"],
+        "package_dir": {package: f"build/rosidl/py/{package}"},
+        "ext_modules": [extension(package, dependencies, out)],
+    }
 
 
 def extension(package: str, dependencies: list[str], out: Path) -> Extension:
