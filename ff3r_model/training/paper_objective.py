@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from ff3r_model.gaussians import decode_cameras, predict
 from ff3r_model.geometry import invert_rigid
+from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.render import Rendering, render
 from ff3r_model.training.batches import TrainingBatch
@@ -98,7 +100,8 @@ class PaperObjective(nn.Module):
         assert batch.targets is not None
         images, taught = batch.images[index].float(), batch.targets
         poses, depth, features = (x[index].float() for x in (taught.pose_encodings, taught.depth, taught.features))
-        prediction = predict(window_output(output, index))
+        window: Any = window_output(output, index)  # to mypy, frozen fields do not fit a protocol's
+        prediction = predict(window)
         picks = self._rendered(len(prediction.depth), len(images)).to(images.device)
         cameras = with_targets(prediction.cameras, decode_cameras(poses, *images.shape[-2:]))
         seen = render(self._gaussians(prediction), select_cameras(cameras, picks), *images.shape[-2:])
@@ -146,19 +149,14 @@ def text_features(network: FF3R, seen: Rendering, size: tuple[int, int]) -> Floa
 def window_output(output: NetworkOutput, index: int) -> NetworkOutput:
     """One window of a batch, as a batch of one."""
 
-    def part(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[index : index + 1]
+    def parts(whole: NetworkOutput | RawGaussians) -> dict[str, Any]:
+        values = {each.name: getattr(whole, each.name) for each in fields(whole)}
+        return {name: value[index : index + 1] for name, value in values.items() if isinstance(value, Tensor)}
 
     raw = output.gaussians
     assert raw is not None
-    return replace(
-        output,
-        **{field.name: part(getattr(output, field.name)) for field in fields(output) if field.name != "gaussians"}
-        | {
-            "pose_encodings": output.pose_encodings[:, index : index + 1],
-            "gaussians": replace(raw, **{field.name: part(getattr(raw, field.name)) for field in fields(raw)}),
-        },
-    )
+    changed = parts(output) | {"pose_encodings": output.pose_encodings[:, index : index + 1]}
+    return replace(output, **changed, gaussians=replace(raw, **parts(raw)))
 
 
 def with_targets(predicted: Cameras, taught: Cameras) -> Cameras:

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, normalize
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from ff3r_model.training.errors import TrainingError
+
 log = logging.getLogger(__name__)
 
 Images = Float[Tensor, "views 3 h w"]
 """RGB in [0, 1]."""
 
 
-class TrunkError(ValueError):
+class TrunkError(TrainingError):
     """A file that is not VGG-16's weights."""
 
 
