@@ -206,7 +206,7 @@ class QuerySet:
         return torch.cat(found), norms
 
     def _largest_rival(self, voxel_map: VoxelMap, text: str) -> Float[Tensor, " n"]:
-        """Each feature's product with the nearest negative other than `text`; kept (4 bytes each) until the map changes."""
+        """Each feature's product with the nearest negative but `text`; kept until the map changes, 4 bytes a voxel."""
         known, revision, kept = self._kept
         if known is None or known() is not voxel_map or revision != voxel_map.revision:
             kept = {}
