@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from ff3r_model.images import prepare
+from ff3r_model.images import prepare, prepare_depth
+from ff3r_model.motion import MotionTracker
 from ff3r_model.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
+
+BLUR = 4
+"""Pixels along the side of the squares that are averaged before images are compared (ours)."""
+RATE_SLACK = 0.05
+"""By this share frames may come earlier than the largest rate allows: clocks jitter (ours)."""
 
 
 class FrameRejected(ValueError):
@@ -37,13 +43,18 @@ class WindowConfig:
     """Sides become multiples of this."""
     min_difference: float = 0.008
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
-    min_motion: float = 0.08
-    """How far the picture has moved since the last keyframe, as a share of its long side, when the next is due: views
-    that hardly differ say little about where the camera went. 0 keeps every frame."""
+    min_motion: float = 0.04
+    """Parallax since the last keyframe, as a share of the picture's long side, when the next is due: views from one
+    place say nothing about depth. What a turn of the camera moves counts by `turn_share`. 0 keeps every frame."""
+    turn_share: float = 0.4
+    """A turn shows new things, but no depth: at 0.4 views of a camera that only turns overlap by nine tenths."""
+    max_keyframe_rate: float = 10.0
+    """Keyframes per second of the frames' own clock, at most."""
     new_view: float = 0.6
-    """A frame that differs from the last keyframe by this share of its own contrast is due in any case."""
+    """A frame that differs from the last keyframe by this much, both blurred and brought to one mean and contrast, is
+    due in any case: flow finds no way between them."""
     min_contrast: float = 0.01
-    """Standard deviation of a prepared image below which it shows nothing (black, lens cap, white wall)."""
+    """Standard deviation of a blurred image below which it shows nothing (black, lens cap, white wall)."""
     max_pending: int = 256
     """Keyframes that may wait; the oldest go first."""
 
@@ -54,6 +65,8 @@ class WindowConfig:
             raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
         if not 1 <= self.overlap < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
+        if not self.max_keyframe_rate > 0:
+            raise ValueError(f"max_keyframe_rate must be positive, not {self.max_keyframe_rate}")
         if self.max_pending < self.views:
             raise ValueError(f"max_pending must be at least views = {self.views}, not {self.max_pending}")
 
@@ -66,6 +79,9 @@ class Keyframe:
     stamp: int
     image: Float[Tensor, "3 height width"]
     intrinsics: Float[Tensor, "3 3"] | None
+    depth: Float[Tensor, "height width"] | None = None
+    odom_from_camera: Float[Tensor, "4 4"] | None = None
+    up: Float[Tensor, " 3"] | None = None
 
 
 class WindowBuilder:
@@ -82,8 +98,7 @@ class WindowBuilder:
         self._shared: list[Keyframe] = []
         self._shared_before: list[Keyframe] = []
         self._last: Keyframe | None = None
-        self._previous: Tensor | None = None
-        self._moved = 0.0
+        self._motion = MotionTracker()
         self._next_id = 0
 
     def add(self, frame: Frame) -> None:
@@ -94,7 +109,8 @@ class WindowBuilder:
             self.dropped[rejection.reason] += 1
             raise
         self._next_id += 1
-        self._last, self._previous, self._moved = keyframe, keyframe.image, 0.0
+        self._last = keyframe
+        self._motion.restart(keyframe.image)
         self._pending.append(keyframe)
         if len(self._pending) > self.config.max_pending:
             self._pending.popleft()
@@ -148,17 +164,29 @@ class WindowBuilder:
     def _keyframe(self, frame: Frame) -> Keyframe:
         if frame.image.numel() == 0:
             raise FrameRejected("empty image", f"shape {tuple(frame.image.shape)}")
-        if self._last is not None and frame.stamp <= self._last.stamp:
-            raise FrameRejected("time went backwards", f"{frame.stamp} ns after {self._last.stamp} ns")
+        self._check_time(frame.stamp)
+        if frame.depth is not None and frame.depth.shape != frame.image.shape[:2]:
+            sizes = [tuple(part.shape[:2]) for part in (frame.depth, frame.image)]
+            raise FrameRejected("unregistered depth", f"depth is {sizes[0]}, the image {sizes[1]}: align it to colour")
         try:
-            image, intrinsics, _ = prepare(frame.image, frame.intrinsics, self._long_side, self.config.patch)
+            image, intrinsics, crop = prepare(frame.image, frame.intrinsics, self._long_side, self.config.patch)
         except ValueError as error:
             raise FrameRejected("unusable size", str(error)) from error
-        self._check_content(image)
-        return Keyframe(self._next_id, frame.stamp, image, intrinsics)
+        self._check_content(image, intrinsics)
+        depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
+        return Keyframe(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
 
-    def _check_content(self, image: Float[Tensor, "3 height width"]) -> None:
-        contrast = float(image.std())
+    def _check_time(self, stamp: int) -> None:
+        if self._last is None:
+            return
+        if stamp <= self._last.stamp:
+            raise FrameRejected("time went backwards", f"{stamp} ns after {self._last.stamp} ns")
+        if (stamp - self._last.stamp) * self.config.max_keyframe_rate < 1e9 * (1 - RATE_SLACK):
+            raise FrameRejected("too soon", f"{(stamp - self._last.stamp) / 1e9:.3f} s after the last keyframe")
+
+    def _check_content(self, image: Float[Tensor, "3 height width"], intrinsics: Float[Tensor, "3 3"] | None) -> None:
+        blurred = _blurred(image)
+        contrast = float(blurred.std())
         if contrast < self.config.min_contrast:
             raise FrameRejected("featureless image", f"contrast {contrast:.4f} < {self.config.min_contrast}")
         other = self._last or (self._shared[-1] if self._shared else None)
@@ -170,31 +198,37 @@ class WindowBuilder:
         difference = float((image - other.image).abs().mean())
         if difference < self.config.min_difference:
             raise FrameRejected("identical image", f"difference {difference:.4f} < {self.config.min_difference}")
-        if self.config.min_motion and difference < self.config.new_view * contrast:
-            self._check_motion(image)
-
-    def _check_motion(self, image: Float[Tensor, "3 height width"]) -> None:
-        """Displacements add up from frame to frame: flow is only good between neighbours."""
-        if self._previous is not None:
-            self._moved += motion(self._previous, image)
-        self._previous = image
-        if self._moved < self.config.min_motion:
-            raise FrameRejected("little motion", f"the picture moved by {self._moved:.3f} < {self.config.min_motion}")
+        motion = self._motion.update(image, intrinsics)
+        moved = motion.parallax + self.config.turn_share * motion.turn
+        if moved < self.config.min_motion and _difference(blurred, _blurred(other.image)) < self.config.new_view:
+            raise FrameRejected("little motion", f"the picture moved by {moved:.3f} < {self.config.min_motion}")
 
 
-def motion(before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]) -> float:
-    """Median displacement between two images as a share of their long side, by dense optical flow."""
-    gray = [(image.mean(0) * 255).byte().cpu().numpy() for image in (before, after)]
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    flow = method.calc(gray[0], gray[1], np.zeros((*gray[0].shape, 2), np.float32))
-    return float(np.median(np.linalg.norm(flow, axis=-1))) / max(gray[0].shape)
+def _blurred(image: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 h w"]:
+    """Without most of the sensor's noise."""
+    return avg_pool2d(image, BLUR)
+
+
+def _difference(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> float:
+    """Mean absolute difference of two images in standard deviations: a lamp that flickers changes little of it."""
+    return float(((a - a.mean()) / a.std() - (b - b.mean()) / b.std()).abs().mean())
 
 
 def _window(views: list[Keyframe]) -> Window:
     known = [view.intrinsics for view in views if view.intrinsics is not None]
+    size = views[0].image.shape[1:]
     return Window(
         images=torch.stack([view.image for view in views]),
         keyframes=tuple(view.id for view in views),
         stamps=tuple(view.stamp for view in views),
         intrinsics=torch.stack(known) if len(known) == len(views) else None,
+        depth=_stacked([view.depth for view in views], torch.zeros(size)),
+        odom_from_camera=_stacked([view.odom_from_camera for view in views], torch.full((4, 4), torch.nan)),
+        up=_stacked([view.up for view in views], torch.full((3,), torch.nan)),
     )
+
+
+def _stacked(values: list[Tensor | None], unknown: Tensor) -> Tensor | None:
+    """One row per view, `unknown` where a view has none; None where no view has one."""
+    like = next((value for value in values if value is not None), None)
+    return None if like is None else torch.stack([unknown.to(like) if value is None else value for value in values])

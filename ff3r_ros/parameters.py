@@ -76,8 +76,8 @@ class NodeParameters:
     views: int = parameter(8, "Views per window of the network.", low=2, high=64)
     overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)
     min_motion: float = parameter(
-        0.08,
-        "How far the picture must have moved, as a share of its long side, for the next keyframe. 0: every image.",
+        0.04,
+        "Parallax for the next keyframe, as a share of the picture's long side; turns count by 0.4. 0: every image.",
         low=0.0,
         high=1.0,
     )

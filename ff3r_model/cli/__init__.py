@@ -26,7 +26,7 @@ def reconstruct(
     views: int = 8,
     overlap: int = 4,
     stride: int = 1,
-    min_motion: float = 0.08,
+    min_motion: float = 0.04,
     camera_height: float | None = None,
     long_side: int | None = None,
     topic: str | None = None,
@@ -44,7 +44,7 @@ def reconstruct(
         views: Views per window of the network, 2 to 64.
         overlap: Keyframes that each window shares with the one before.
         stride: Use every n-th frame.
-        min_motion: How far the picture moves between keyframes, as a share of its long side; 0 keeps every frame.
+        min_motion: Parallax between keyframes, as a share of the picture's long side; 0 keeps every frame.
         camera_height: Metres of the camera above the floor; makes the map metric.
         long_side: Pixels of the network's images along their long side; what the checkpoint is meant for if not given.
         topic: Image topic of a bag; the one with the most colour images if not given.

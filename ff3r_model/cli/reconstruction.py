@@ -43,7 +43,7 @@ class Plan:
     views: int = 8
     overlap: int = 4
     stride: int = 1
-    min_motion: float = 0.08
+    min_motion: float = 0.04
     camera_height: float | None = None
     long_side: int | None = None
     topic: str | None = None

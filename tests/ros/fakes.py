@@ -103,7 +103,8 @@ def fake_pipeline(engine: FakeEngine, parameters: NodeParameters) -> Pipeline:
     """As `pipeline_from_parameters`, around the fake network and the fake words."""
     config = PipelineConfig(
         window=WindowConfig(
-            views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side, min_motion=0.0
+            views=parameters.views, overlap=parameters.overlap, long_side=parameters.long_side, min_motion=0.0,
+            max_keyframe_rate=float("inf"),
         ),
         mapping=MappingConfig(
             map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),

@@ -1,0 +1,102 @@
+"""How far the picture has moved since a keyframe: the part that a turn of the camera explains, and parallax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+ASSUMED_FOCAL = 0.8
+"""Focal length over the picture's long side where the intrinsics are unknown: 64° across (ours)."""
+GRID = 4
+"""Pixels between the points whose flow is looked at."""
+ROUNDS = 4
+"""Of reweighting in the fit of a turn."""
+REBASE = 0.06
+"""Share of the long side beyond which flow is no longer measured against the keyframe itself but against a later frame,
+and added up: flow is only good between pictures that are alike, and what is added up too often adds up noise."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Median displacements as shares of the picture's long side."""
+
+    turn: float = 0.0
+    """What the best rotation of the camera moves."""
+    parallax: float = 0.0
+    """What no rotation explains: the camera's place has changed, or something moves."""
+
+    def __add__(self, other: Motion) -> Motion:
+        return Motion(self.turn + other.turn, self.parallax + other.parallax)
+
+
+class MotionTracker:
+    """Motion since the last keyframe. A standing camera gives no more than the flow's noise, for however long."""
+
+    def __init__(self) -> None:
+        self._reference: ndarray | None = None
+        self._before = Motion()
+
+    def restart(self, image: Float[Tensor, "3 height width"] | None) -> None:
+        """Measure from this picture on; None: from the next one."""
+        self._reference = None if image is None else _gray(image)
+        self._before = Motion()
+
+    def update(self, image: Float[Tensor, "3 height width"], intrinsics: Float[Tensor, "3 3"] | None = None) -> Motion:
+        """Motion up to this picture, which comes after the last one shown."""
+        gray = _gray(image)
+        if self._reference is None or self._reference.shape != gray.shape:
+            self._reference = gray
+            return self._before
+        motion = self._before + _split(_flow(self._reference, gray), _focal(intrinsics, gray))
+        if motion.turn + motion.parallax - self._before.turn - self._before.parallax > REBASE:
+            self._reference, self._before = gray, motion
+        return motion
+
+
+def measure_motion(
+    before: Float[Tensor, "3 height width"],
+    after: Float[Tensor, "3 height width"],
+    intrinsics: Float[Tensor, "3 3"] | None = None,
+) -> Motion:
+    """Between two pictures."""
+    gray = _gray(before)
+    return _split(_flow(gray, _gray(after)), _focal(intrinsics, gray))
+
+
+def _gray(image: Float[Tensor, "3 height width"]) -> ndarray:
+    return (image.mean(0) * 255).byte().cpu().numpy()
+
+
+def _flow(before: ndarray, after: ndarray) -> Float[ndarray, "height width 2"]:
+    """Dense optical flow, pixels."""
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    return method.calc(before, after, np.zeros((*before.shape, 2), np.float32))
+
+
+def _focal(intrinsics: Float[Tensor, "3 3"] | None, gray: ndarray) -> float:
+    return ASSUMED_FOCAL * max(gray.shape) if intrinsics is None else float(intrinsics[0, 0])
+
+
+def _split(flow: Float[ndarray, "height width 2"], focal: float) -> Motion:
+    """The flow of the rotation that fits best in the sense of least absolute errors, and what is left over."""
+    height, width = flow.shape[:2]
+    seen = flow[GRID // 2 :: GRID, GRID // 2 :: GRID].reshape(-1, 2).astype(np.float64)
+    v, u = np.mgrid[0:height, 0:width][:, GRID // 2 :: GRID, GRID // 2 :: GRID].reshape(2, -1)
+    x, y = (u + 0.5 - width / 2) / focal, (v + 0.5 - height / 2) / focal
+    across = focal * np.stack([x * y, -(1 + x * x), y], axis=1)
+    down = focal * np.stack([1 + y * y, -x * y, -x], axis=1)
+    basis = np.stack([across, down], axis=1)
+    weights = np.ones(len(seen))
+    for _ in range(ROUNDS):
+        weighted = basis * weights[:, None, None]
+        normal = np.einsum("nik,nil->kl", weighted, basis) + 1e-9 * np.eye(3)
+        turned = basis @ np.linalg.solve(normal, np.einsum("nik,ni->k", weighted, seen))
+        weights = 1 / np.linalg.norm(seen - turned, axis=1).clip(0.05)
+    long_side = max(height, width)
+    turn, rest = (float(np.median(np.linalg.norm(part, axis=1))) / long_side for part in (turned, seen - turned))
+    return Motion(turn, rest)
