@@ -10,16 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.geometry import (
-    BODY_FROM_OPTICAL,
-    apply_similarity,
-    invert_rigid,
-    transform_points,
-    transform_pose,
-    unproject,
-)
+from ff3r_model.geometry import BODY_FROM_OPTICAL, apply_similarity, invert_rigid
 from ff3r_model.metric_scale import ScaleEstimate, metric_scale_from_camera_height
 from ff3r_model.robust import huber_weights, mean_rotation, weighted_median
+from ff3r_model.shared_frames import SharedFrames, frame_points
 from ff3r_model.types import Prediction, Similarity, Window
 
 __all__ = [
@@ -50,6 +44,8 @@ class AlignConfig:
     since smooth bias bends a cloud as a turn would, while a ratio of depths along one ray sees no pose at all."""
     fixed_scale: bool = False
     """SE(3) instead of Sim(3): for engines whose depth is metric."""
+    long_side: int = 112
+    """Frames are compared, and remembered, at every n-th pixel, n such that their long side is at most this."""
     min_confidence: float = 0.1
     """Pairs below this share of the smaller median confidence are dropped."""
     max_pairs: int = 20_000
@@ -61,41 +57,6 @@ class AlignConfig:
     """Least share of inliers of an accepted alignment."""
     max_rms: float = 0.15
     """Largest rms distance of the inliers, relative to their depth, of an accepted alignment."""
-
-
-@dataclass(frozen=True)
-class SharedFrames:
-    """What the map remembers of a window's frames, so that the next window can be joined to them."""
-
-    keyframes: tuple[int, ...]
-    map_from_camera: Float[Tensor, "views 4 4"]
-    depth: Float[Tensor, "views height width"]
-    """In the unit of the map."""
-    confidence: Float[Tensor, "views height width"]
-    intrinsics: Float[Tensor, "views 3 3"]
-
-    @classmethod
-    def of(cls, prediction: Prediction, window: Window, map_from_window: Similarity) -> SharedFrames:
-        """The frames of a window that has been placed."""
-        poses = transform_pose(map_from_window, invert_rigid(prediction.cameras.camera_from_world))
-        return cls(
-            window.keyframes,
-            poses,
-            prediction.depth * map_from_window.scale,
-            prediction.depth_confidence,
-            prediction.cameras.intrinsics,
-        )
-
-    def rescaled(self, factor: float) -> SharedFrames:
-        """The same frames after every length of the map was multiplied by `factor`."""
-        poses = self.map_from_camera.clone()
-        poses[:, :3, 3] *= factor
-        return replace(self, map_from_camera=poses, depth=self.depth * factor)
-
-    @property
-    def points(self) -> Float[Tensor, "views height width 3"]:
-        """Every pixel's point in the map."""
-        return _points(self.depth, self.intrinsics, self.map_from_camera)
 
 
 @dataclass(frozen=True)
@@ -136,17 +97,23 @@ def align(
 
 
 def align_window(
-    prediction: Prediction, window: Window, previous: SharedFrames, config: AlignConfig | None = None
+    prediction: Prediction,
+    window: Window,
+    previous: SharedFrames,
+    config: AlignConfig | None = None,
+    scale: float | None = None,
 ) -> Alignment:
     """Join a window to the map through the keyframes it shares with the frames remembered from before.
 
+    `scale` (map units per window unit) is kept where it is known, or 1 with `fixed_scale`: SE(3); else Sim(3).
     Pixelwise pairs of the shared views, weighted √(c₁c₂), the least certain dropped. Not accepted, with a reason:
     no shared keyframes, another image size, too few or collinear pairs, too few inliers, too large an error.
     """
     config = config or AlignConfig()
+    scale = 1.0 if scale is None and config.fixed_scale else scale
     try:
         pairs = _pairs(prediction, window.keyframes, previous, config)
-        similarity = _by_cameras(pairs, config) if config.method == "cameras" else _by_points(pairs, config)
+        similarity = _by_cameras(pairs, scale) if config.method == "cameras" else _by_points(pairs, scale)
     except DegenerateError as error:
         return Alignment(Similarity(), float("inf"), 0.0, False, str(error))
     return _judge(similarity, pairs, config)
@@ -199,8 +166,8 @@ def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFra
         return values.reshape(-1, *rest)[index]
 
     pairs = _Pairs(
-        chosen(_points(depth, prediction.cameras.intrinsics[here].to(depth), window_from_camera), 3),
-        chosen(_points(map_depth, previous.intrinsics[there].to(depth), map_from_camera), 3),
+        chosen(frame_points(depth, prediction.cameras.intrinsics[here].to(depth), window_from_camera), 3),
+        chosen(frame_points(map_depth, previous.intrinsics[there].to(depth), map_from_camera), 3),
         chosen(map_depth / depth),
         chosen(map_depth),
         chosen((confidences[0] * confidences[1]).sqrt()),
@@ -212,10 +179,10 @@ def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFra
     return pairs
 
 
-def _by_cameras(pairs: _Pairs, config: AlignConfig) -> Similarity:
+def _by_cameras(pairs: _Pairs, scale: float | None) -> Similarity:
     """Rotation from the shared cameras, scale from the depth ratios, translation from the points; each robustly."""
     rotation = mean_rotation(pairs.map_from_camera[:, :3, :3] @ pairs.window_from_camera[:, :3, :3].mT)
-    scale = 1.0 if config.fixed_scale else float(weighted_median(pairs.depth_ratios, pairs.weights))
+    scale = float(weighted_median(pairs.depth_ratios, pairs.weights)) if scale is None else scale
     offsets = pairs.map_points - scale * pairs.window_points @ rotation.T
     translation = torch.stack([weighted_median(axis, pairs.weights) for axis in offsets.unbind(1)])
     for _ in range(IRLS_ROUNDS):
@@ -224,9 +191,12 @@ def _by_cameras(pairs: _Pairs, config: AlignConfig) -> Similarity:
     return Similarity(scale, rotation, translation)
 
 
-def _by_points(pairs: _Pairs, config: AlignConfig) -> Similarity:
+def _by_points(pairs: _Pairs, scale: float | None) -> Similarity:
     """From the points alone."""
-    return align(pairs.window_points, pairs.map_points, pairs.weights, config.fixed_scale)
+    if scale is None:
+        return align(pairs.window_points, pairs.map_points, pairs.weights)
+    sized = align(scale * pairs.window_points, pairs.map_points, pairs.weights, fixed_scale=True)
+    return replace(sized, scale=scale)
 
 
 def _judge(similarity: Similarity, pairs: _Pairs, config: AlignConfig) -> Alignment:
@@ -243,15 +213,6 @@ def _judge(similarity: Similarity, pairs: _Pairs, config: AlignConfig) -> Alignm
         reason = f"the pairs differ by {rms:.1%} of their depth, at most {config.max_rms:.1%} is accepted"
     single = Similarity(similarity.scale, similarity.rotation.float(), similarity.translation.float())
     return Alignment(single, rms, share, not reason, reason)
-
-
-def _points(
-    depth: Float[Tensor, "views height width"],
-    intrinsics: Float[Tensor, "views 3 3"],
-    frame_from_camera: Float[Tensor, "views 4 4"],
-) -> Float[Tensor, "views height width 3"]:
-    points = transform_points(frame_from_camera, unproject(depth, intrinsics).flatten(1, 2))
-    return points.unflatten(1, depth.shape[1:])
 
 
 def _umeyama(

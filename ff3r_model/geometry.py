@@ -50,7 +50,7 @@ def compose(a_from_b: Similarity, b_from_c: Similarity) -> Similarity:
     """a_from_c."""
     return Similarity(
         a_from_b.scale * b_from_c.scale,
-        a_from_b.rotation @ b_from_c.rotation,
+        a_from_b.rotation @ b_from_c.rotation.to(a_from_b.rotation),
         apply_similarity(a_from_b, b_from_c.translation),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,46 @@ class Floor:
     normal: Float[Tensor, " 3"]
     """Up, unit length."""
     offset: float
+
+
+class Standing:
+    """What a map's windows say about the floor below them, and the floor once enough of them have said it."""
+
+    def __init__(self, height: float, weight: float, windows: int) -> None:
+        """Cameras are `height` metres above the floor; see `MappingConfig` for the rest."""
+        self.height, self.weight, self.windows = height, weight, windows
+        self.floor: Floor | None = None
+        self._seen: list[ScaleEstimate] = []
+
+    def look(self, prediction: Prediction, map_from_window: Similarity) -> float | None:
+        """Metres per unit of an unscaled map, once `windows` windows have seen the floor: their median."""
+        seen = floor_below(prediction, map_from_window, self.height)
+        self._seen += [] if seen is None else [seen]
+        return median(each.scale for each in self._seen) if len(self._seen) >= self.windows else None
+
+    def settle(self, centres: Float[Tensor, "n 3"]) -> None:
+        """The map is metric from now on, and its cameras are here: put the floor below them."""
+        normals = torch.stack([each.normal for each in self._seen])
+        normal = torch.nn.functional.normalize(normals.mean(0), dim=0)
+        self.floor = Floor(normal, float((centres.to(normal) @ normal).median()) - self.height)
+
+    def hold(self, prediction: Prediction, map_from_window: Similarity) -> Similarity:
+        """A window's placement moved towards standing on the floor; as it is where no floor is known or seen."""
+        if self.floor is None or not self.weight:
+            return map_from_window
+        seen = floor_below(prediction, map_from_window, self.height)
+        if seen is None:
+            return map_from_window
+        return stand_on(self.floor, seen, self.height, prediction, map_from_window, self.weight)
+
+    def moved(self, motion: Similarity) -> Standing:
+        """The same in another metric map's frame."""
+        other = Standing(self.height, self.weight, self.windows)
+        if self.floor is not None:
+            normal = (motion.rotation.float() @ self.floor.normal.float()).to(self.floor.normal)
+            offset = self.floor.offset * motion.scale + float(normal.double() @ motion.translation.double())
+            other.floor = Floor(normal, offset)
+        return other
 
 
 def floor_below(prediction: Prediction, map_from_window: Similarity, height: float) -> ScaleEstimate | None:

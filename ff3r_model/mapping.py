@@ -1,51 +1,35 @@
-"""Predictions in, one map out: where each window lies, how large it is, and what of it enters the map."""
+"""Predictions in, one map out: where each window lies, what of it enters the map, what moves when a place returns."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ff3r_model.alignment import AlignConfig, Alignment, SharedFrames, align_window, map_from_first_camera
+from ff3r_model.alignment import Alignment, align_window, map_from_first_camera
+from ff3r_model.archive import archived
+from ff3r_model.atlas import Atlas, one_size
 from ff3r_model.gaussians import transform_gaussians
-from ff3r_model.ground import Floor, floor_below, stand_on
-from ff3r_model.metric_scale import ScaleEstimate
+from ff3r_model.geometry import compose, invert_rigid, invert_similarity, transform_pose
+from ff3r_model.loops import PlaceRecognition, Predict, Revisit
+from ff3r_model.mapping_config import MappingConfig
+from ff3r_model.mapping_file import load_atlas, save_atlas
+from ff3r_model.shared_frames import SharedFrames, thinned_prediction
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Gaussians, Prediction, Similarity, Window
-from ff3r_model.voxel_map import MapConfig, MapFileError, ScaleInfo, VoxelMap
+from ff3r_model.voxel_map import ScaleInfo, VoxelMap
 from ff3r_model.voxelize import VoxelizeConfig, voxelize
 
+__all__ = ["MapUpdate", "Mapper", "MappingConfig"]
+
 log = logging.getLogger(__name__)
-
-Predict = Callable[[Window], Prediction]
-"""What an engine is to the map."""
-
-
-@dataclass(frozen=True)
-class MappingConfig:
-    """How windows become one map. The defaults are ours."""
-
-    align: AlignConfig = field(default_factory=AlignConfig)
-    map: MapConfig = field(default_factory=MapConfig)
-    camera_height: float | None = None
-    """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
-    scale_windows: int = 3
-    """Windows whose floors must be found before the map's scale is set, to their median."""
-    ground_weight: float = 0.5
-    """How far each window of a metric map is moved towards standing on the floor at `camera_height`, 0 to 1: holds
-    size, tilt and height, which drift from window to window otherwise. 0: not at all."""
-    drop_uncertain: float = 0.2
-    """Share of a window's pixels, the least confident, that never reach the map."""
-    max_lost: int = 3
-    """After so many windows in a row that could not be aligned, the next is placed as well as it can be."""
 
 
 @dataclass(frozen=True)
@@ -58,45 +42,66 @@ class MapUpdate:
     accepted: bool
     """Whether the window entered the map."""
     reason: str
-    """Why not, or what is doubtful about it; empty otherwise."""
+    """Why not, or what is out of the ordinary about it; empty otherwise."""
     seconds: dict[str, float]
-    """Per stage: network, align, voxelize, integrate."""
+    """Per stage: network, align, voxelize, integrate, loops."""
+    submap: int = 0
+    """Number of the submap that the window is in, which is the map from now on."""
+    corrected: bool = False
+    """Whether what was in the map before has moved: path and map are to be published anew."""
 
 
 class Mapper:
-    """The map and where everything lies in it. Not thread safe."""
+    """The map and where everything lies in it. Not thread safe.
+
+    Windows are added to the active submap, `map`. One that cannot be joined to it begins a new submap; two become one
+    when a place of the one is seen again from the other.
+    """
 
     def __init__(self, engine: Predict, space: TextSpace | int, config: MappingConfig | None = None) -> None:
-        """`engine` predicts the windows that the mapper asks for itself; `space` is the features' or their width."""
+        """`engine` predicts the windows that the mapper asks for itself; `space` is the features' or their width.
+
+        Raises ValueError where `max_map_bytes` is too small for any map.
+        """
         self.engine, self.space, self.config = engine, space, config or MappingConfig()
-        self._windows = self._lost = 0
-        self._shared: SharedFrames | None = None
-        self._floor: Floor | None = None
-        self.reset()
+        self._start(Atlas(self.config, space))
+
+    @property
+    def map(self) -> VoxelMap:
+        """The active submap's voxels and poses."""
+        return self._atlas.active.map
+
+    @property
+    def submaps(self) -> dict[int, VoxelMap]:
+        """All submaps by number, the active one last."""
+        return {submap.number: submap.map for submap in [*self._atlas.others.values(), self._atlas.active]}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything held."""
-        return self.map.nbytes
+        """Bytes of everything held: voxels, indices, graphs, poses and archive, of all submaps."""
+        return self._atlas.nbytes
 
     def place(self, window: Window, prediction: Prediction) -> MapUpdate:
         """Put a window and what the network says of it into the map, or say why not."""
         seconds: dict[str, float] = {}
         with timed(seconds, "align"):
-            alignment = self._grounded(prediction, self._align(prediction, window))
-            frames = SharedFrames.of(prediction, window, alignment.map_from_window)
+            alignment, fresh = self._align(window, prediction)
         if not alignment.accepted:
-            return MapUpdate(window, frames.map_from_camera, False, alignment.reason, seconds)
+            return self._update(window, prediction, alignment, seconds)
         with timed(seconds, "voxelize"):
-            gaussians = transform_gaussians(alignment.map_from_window, self._new_gaussians(window, prediction))
-            voxels = voxelize(gaussians, self._voxelize_config)
+            gaussians = transform_gaussians(alignment.map_from_window, self._certain(prediction, fresh))
+            voxels = voxelize(gaussians, VoxelizeConfig(self.map.config.voxel_size, self.map.config.distance_weight))
         with timed(seconds, "integrate"):
-            self.map.integrate(voxels, self._windows)
-            self.map.add_keyframes(window.keyframes, window.stamps, frames.map_from_camera)
-            self._shared, self._windows = frames, self._windows + 1
-            self._make_metric(prediction, alignment.map_from_window, frames)
-        assert self._shared is not None
-        return MapUpdate(window, self._shared.map_from_camera, True, alignment.reason, seconds)
+            frames = self._frames(window, prediction, alignment, fresh)
+            self._atlas.share_out(frames.nbytes)
+            self.map.integrate(voxels, self._atlas.next_window)
+            self._remember(window, prediction, alignment, frames, fresh)
+            corrected = self._make_metric(prediction)
+        with timed(seconds, "loops"):
+            note, moved = self._revisit()
+        reason = "; ".join(part for part in (alignment.reason, note) if part)
+        placed = replace(alignment, map_from_window=self._atlas.active.placed, reason=reason)
+        return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe of the map, in the order they came."""
@@ -104,78 +109,173 @@ class Mapper:
 
     def reset(self) -> None:
         """Start an empty map."""
-        channels, space = (self.space, None) if isinstance(self.space, int) else (self.space.channels, self.space)
-        self.map = VoxelMap(self.config.map, channels, space)
-        self._voxelize_config = VoxelizeConfig(self.config.map.voxel_size, self.config.map.distance_weight)
-        self._windows = self._lost = 0
-        self._floors: list[ScaleEstimate] = []
-        self._shared, self._floor = None, None
+        self._start(Atlas(self.config, self.space))
 
     def save(self, path: Path) -> None:
-        """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
-        self.map.save(path)
+        """Write all submaps, graphs and the archive. Raises MapFileError, and leaves an older file alone."""
+        save_atlas(self._atlas, path)
 
     def load(self, path: Path) -> None:
-        """Show a saved map in place of the present one, which stays if the file is not a map of this network.
+        """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
-        Raises MapFileError. Frames that follow start from the saved map's origin: they are not localised in it.
+        Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
+        Raises MapFileError.
         """
-        loaded = VoxelMap.load(path)
-        if loaded.channels != self.map.channels:
-            raise MapFileError(f"{path}: its features have {loaded.channels} channels, not {self.map.channels}")
-        self.reset()
-        self.map = loaded
+        self._start(load_atlas(path, self.config, self.space))
 
-    def _align(self, prediction: Prediction, window: Window) -> Alignment:
-        """Where the window lies in the map; the first one defines the map's frame."""
-        if self._shared is None:
-            return Alignment(map_from_first_camera(), 0.0, 1.0, True)
-        alignment = align_window(prediction, window, self._shared, self.config.align)
-        self._lost = 0 if alignment.accepted else self._lost + 1
-        if self._lost > self.config.max_lost and alignment.rms < float("inf"):
+    def _start(self, atlas: Atlas) -> None:
+        self._atlas, self._lost = atlas, 0
+        self._places = PlaceRecognition(self.engine, atlas.archive, self.config.loops, self.config.align)
+
+    def _align(self, window: Window, prediction: Prediction) -> tuple[Alignment, Int[Tensor, " fresh"]]:
+        """Where the window lies in the map, and which of its views are new there."""
+        active = self._atlas.active
+        known = () if active.shared is None else active.shared.keyframes
+        fresh = torch.tensor([view for view, key in enumerate(window.keyframes) if key not in known], dtype=torch.int64)
+        if active.shared is None:
+            return self._first(prediction, fresh, "it follows a map from a file" if len(active.map) else ""), fresh
+        thin = thinned_prediction(prediction, self.config.align.long_side)
+        alignment = align_window(thin, window, active.shared, self.config.align)
+        if alignment.accepted:
             self._lost = 0
-            return replace(alignment, accepted=True, reason=f"placed roughly: {alignment.reason}")
-        return alignment
+            placed = alignment.map_from_window
+            held = placed if active.standing is None else active.standing.hold(prediction, placed)
+            return replace(alignment, map_from_window=held), fresh
+        self._lost += 1
+        alone = len(fresh) == len(window.keyframes)
+        if not len(fresh) or (self._lost <= self.config.patience and not alone):
+            return alignment, fresh
+        return self._first(prediction, fresh, alignment.reason), fresh
 
-    def _grounded(self, prediction: Prediction, alignment: Alignment) -> Alignment:
-        """Held to the floor, once the map knows where that is."""
-        height, weight = self.config.camera_height, self.config.ground_weight
-        if self._floor is None or height is None or not weight or not alignment.accepted:
-            return alignment
-        seen = floor_below(prediction, alignment.map_from_window, height)
-        if seen is None:
-            return alignment
-        placed = stand_on(self._floor, seen, height, prediction, alignment.map_from_window, weight)
-        return replace(alignment, map_from_window=placed)
+    def _first(self, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
+        """The placement of a submap's first window, upright at its first new view; the map's own needs no reason."""
+        camera = prediction.cameras.camera_from_world[int(fresh[0])].double().cpu()
+        placed = compose(map_from_first_camera(), Similarity(1.0, camera[:3, :3].float(), camera[:3, 3].float()))
+        self._lost = 0
+        if reason:
+            before, active = self._atlas.active.number, self._atlas.begin()
+            reason = f"submap {active.number} begins, apart from {before}: {reason}"
+            log.warning("%s", reason)
+        return Alignment(placed, 0.0, 1.0, True, reason)
 
-    def _new_gaussians(self, window: Window, prediction: Prediction) -> Gaussians:
+    def _frames(
+        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
+    ) -> SharedFrames:
+        """What the next window is joined to: all views, or a submap's own alone where it begins."""
+        thin = thinned_prediction(prediction, self.config.align.long_side)
+        frames = SharedFrames.of(thin, window, alignment.map_from_window)
+        return frames if self._atlas.active.shared is not None else frames.select(fresh)
+
+    def _certain(self, prediction: Prediction, fresh: Int[Tensor, " fresh"]) -> Gaussians:
         """The certain Gaussians of the views that the map has not seen yet."""
-        known = self._shared.keyframes if self._shared is not None else ()
-        fresh = torch.tensor([keyframe not in known for keyframe in window.keyframes])
         confidence = prediction.depth_confidence[fresh.to(prediction.depth.device)]
-        floor = torch.quantile(confidence.flatten()[:: 1 + confidence.numel() // 100_000], self.config.drop_uncertain)
+        sample = confidence.flatten()[:: 1 + confidence.numel() // 100_000]
         keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
-        keep[fresh] = confidence >= floor
+        if len(fresh):
+            keep[fresh] = confidence >= torch.quantile(sample, self.config.drop_uncertain)
         return prediction.gaussians.select(keep.flatten())
 
-    def _make_metric(self, prediction: Prediction, map_from_window: Similarity, frames: SharedFrames) -> None:
+    def _remember(
+        self,
+        window: Window,
+        prediction: Prediction,
+        alignment: Alignment,
+        frames: SharedFrames,
+        fresh: Int[Tensor, " fresh"],
+    ) -> None:
+        """The window as a node of the graph, its new frames as keyframes and in the archive."""
+        atlas, active = self._atlas, self._atlas.active
+        node, atlas.next_window = atlas.next_window, atlas.next_window + 1
+        placed = SharedFrames.of(prediction, window, alignment.map_from_window)
+        keys, stamps = ([values[view] for view in fresh.tolist()] for values in (window.keyframes, window.stamps))
+        self.map.add_keyframes(keys, stamps, placed.map_from_camera[fresh], node)
+        active.graph.add(node, alignment.map_from_window)
+        if active.newest is not None and active.shared is not None:
+            active.graph.connect(active.newest, node, alignment.rms, float(frames.depth.median()))
+        active.shared, active.newest, active.placed = frames, node, alignment.map_from_window
+        atlas.archive.add(archived(window, prediction, placed, fresh, node, active.number, self.config.archive))
+        self._merge_old_windows()
+
+    def _merge_old_windows(self) -> None:
+        gone = self._atlas.active.graph.merge_old()
+        if gone:
+            self.map.relabel(gone)
+            self._atlas.archive.relabel(gone)
+            self._places.forget()
+
+    def _make_metric(self, prediction: Prediction) -> bool:
         """Scale the map once enough windows have seen the floor that the camera stands above."""
-        height = self.config.camera_height
-        if height is None or self.map.metric:
-            return
-        seen = floor_below(prediction, map_from_window, height)
-        if seen is not None:
-            self._floors.append(seen)
-        if len(self._floors) < self.config.scale_windows:
-            return
-        factor = median(seen.scale for seen in self._floors)
-        self.map.rescale(factor)
-        self.map.scale = ScaleInfo(metric=True, source=f"camera height {height:g} m")
-        self._shared = frames.rescaled(factor)
-        normal = torch.nn.functional.normalize(torch.stack([seen.normal for seen in self._floors]).mean(0), dim=0)
-        centres = torch.stack([pose[:3, 3] for _, pose in self.map.trajectory()])
-        self._floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)
+        active = self._atlas.active
+        if active.standing is None or self.map.metric:
+            return False
+        factor = active.standing.look(prediction, active.placed)
+        if factor is None:
+            return False
+        active.rescale(factor, ScaleInfo(metric=True, source=f"camera height {active.standing.height:g} m"))
+        self._atlas.archive.rescale(active.number, factor)
+        self._places.forget()
+        active.standing.settle(torch.stack([pose[:3, 3] for _, pose in self.trajectory()]))
         log.info("the map is metric: 1 unit was %.3f m, by the camera height", factor)
+        return True
+
+    def _revisit(self) -> tuple[str, bool]:
+        """Look whether the newest window's place was seen before, and let the map know: (what happened, what moved)."""
+        active = self._atlas.active
+        assert active.newest is not None
+        revisits = self._places.look(active.newest, active.number, [active.newest])
+        if not revisits:
+            return "", False
+        if revisits[0].before.submap == active.number:
+            return self._close(revisits)
+        return self._join(revisits)
+
+    def _close(self, revisits: Sequence[Revisit]) -> tuple[str, bool]:
+        """A place of the same submap: two more edges, and everything moves to where all edges agree best."""
+        active = self._atlas.active
+        pairs = self._connect(revisits)
+        if all(revisit.error < self.map.config.voxel_size / 2 for revisit in revisits):
+            return "", False
+        moves = active.graph.optimise(fixed_scale=self.map.metric)
+        if moves is None:
+            for pair in pairs:
+                active.graph.edges.pop(pair, None)
+            log.warning("a loop is refused: it strains the map too much")
+            return "", False
+        active.move(moves)
+        self._atlas.archive.move(active.number, moves)
+        self._places.forget()
+        text = f"loop closed: {max(revisit.error for revisit in revisits):.3f} off"
+        log.info("%s", text)
+        return text, True
+
+    def _join(self, revisits: Sequence[Revisit]) -> tuple[str, bool]:
+        """A place of another submap: the two are one from now on, in the frame of the older."""
+        best, active = min(revisits, key=lambda revisit: revisit.rms), self._atlas.active
+        into, correction = self._atlas.others[best.before.submap], best.correction
+        if into.map.metric and self.map.metric:
+            pose = best.now.map_from_camera
+            correction = one_size(correction, Similarity(1.0, pose[:3, :3], pose[:3, 3]))
+        factor = 1 / correction.scale if self.map.metric and not into.map.metric else 1.0
+        self._atlas.join(into.number, correction)
+        rest = [replace(each, correction=compose(each.correction, invert_similarity(correction))) for each in revisits]
+        self._connect([each.rescaled(factor) for each in rest])
+        self._places.forget()
+        text = f"submap {active.number} joined to {into.number}: a place was seen again"
+        log.info("%s", text)
+        return text, True
+
+    def _connect(self, revisits: Sequence[Revisit]) -> list[tuple[int, int]]:
+        """An edge for each revisit."""
+        graph = self._atlas.active.graph
+        for each in revisits:
+            graph.connect(each.before.anchor, each.now.anchor, each.rms, each.reach, each.correction, loop=True)
+        return [(each.before.anchor, each.now.anchor) for each in revisits]
+
+    def _update(
+        self, window: Window, prediction: Prediction, alignment: Alignment, seconds: dict[str, float]
+    ) -> MapUpdate:
+        poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
+        return MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, self._atlas.active.number)
 
 
 @contextmanager

@@ -259,9 +259,9 @@ def test_rejections_have_reasons() -> None:
     assert "%" in verdict.reason
 
 
-def test_shared_frames_rescale_with_the_map() -> None:
+def test_shared_frames_move_with_the_map() -> None:
     shared, *_ = two_windows(5, 0.0, 0.0)
-    torch.testing.assert_close(shared.rescaled(2.5).points, shared.points * 2.5)
+    torch.testing.assert_close(shared.moved(Similarity(2.5)).points, shared.points * 2.5)
 
 
 def test_map_frame_is_the_first_camera_turned_upright() -> None:
