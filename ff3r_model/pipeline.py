@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from ff3r_model.checkpoint import load_checkpoint
-from ff3r_model.engine import Engine, TorchEngine
+from ff3r_model.engine import Engine, EngineConfig, Use, make_engine
 from ff3r_model.mapping import Mapper, MappingConfig, MapUpdate, timed
 from ff3r_model.network import FF3RConfig
 from ff3r_model.queries import QueryConfig, QuerySet
 from ff3r_model.text import TextEncoder
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Frame
+from ff3r_model.types import Frame, Prediction, Window
 from ff3r_model.voxel_map import VoxelMap
 from ff3r_model.window import WindowBuilder, WindowConfig
 
@@ -29,6 +29,7 @@ class PipelineConfig:
     """Everything a run can be told, composed from the stages' own configurations."""
 
     window: WindowConfig = field(default_factory=WindowConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     mapping: MappingConfig = field(default_factory=MappingConfig)
     queries: QueryConfig = field(default_factory=QueryConfig)
 
@@ -61,8 +62,17 @@ class Pipeline:
         """
         checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
         config = _sized(config or PipelineConfig(), checkpoint.config)
-        space = TextSpace(checkpoint.network.feature_decoder.weight)
-        return cls(TorchEngine(checkpoint.network), checkpoint.text_encoder, space, config)
+        assert config.window.long_side is not None
+        space = TextSpace(checkpoint.network.feature_decoder.weight.detach().clone())
+        use = Use(config.window.views, config.window.long_side)
+        engine = make_engine(
+            config.engine,
+            checkpoint.network,
+            torch.device(device),
+            use,
+            lambda: load_checkpoint(path or NANO_WEIGHTS, device).network,
+        )
+        return cls(engine, checkpoint.text_encoder, space, config)
 
     def add(self, frame: Frame) -> None:
         """Offer a camera frame. Raises FrameRejected for one that cannot be used."""
@@ -81,10 +91,18 @@ class Pipeline:
         seconds: dict[str, float] = {}
         with timed(seconds, "network"):
             prediction = self.engine(window)
+        window = self._covered(window, prediction)
         update = self.mapper.place(window, prediction)
         if not update.accepted:
             self.windows.roll_back()
         return replace(update, seconds=seconds | update.seconds)
+
+    def _covered(self, window: Window, prediction: Prediction) -> Window:
+        """The part of the window that the engine's memory took; the rest counts as dropped."""
+        if prediction.keyframes is None:
+            return window
+        self.windows.dropped["out of memory"] += len(window.keyframes) - len(prediction.keyframes)
+        return window.select([window.keyframes.index(keyframe) for keyframe in prediction.keyframes])
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""

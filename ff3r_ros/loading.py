@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from ff3r_model.engine import device_named
+from ff3r_model.engine import EngineConfig, device_named
 from ff3r_model.mapping import MappingConfig
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.queries import QueryConfig
 from ff3r_model.voxel_map import MapConfig
 from ff3r_model.window import WindowConfig
-from ff3r_ros.parameters import NodeParameters
+from ff3r_ros.parameters import NodeParameters, ParameterError
 
 
 def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
@@ -29,7 +30,23 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
             map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
             camera_height=parameters.camera_height or None,
         ),
+        engine=engine_config(parameters),
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     return Pipeline.from_checkpoint(weights, config, device_named(parameters.device))
+
+
+def engine_config(parameters: NodeParameters) -> EngineConfig:
+    """Which engine the parameters ask for. Raises ParameterError for an image size that is none."""
+    size = re.fullmatch(r"(\d+)\s*x\s*(\d+)", parameters.engine_image_size.strip())
+    if size is None:
+        raise ParameterError(
+            f"parameter engine_image_size = {parameters.engine_image_size!r}: give width x height, as in 640x480"
+        )
+    return EngineConfig(
+        kind=parameters.engine,  # type: ignore[arg-type]  # one of its choices
+        build=parameters.build_engine,
+        image_size=(int(size[1]), int(size[2])),
+        max_views=max(parameters.engine_max_views, parameters.views),
+    )

@@ -44,6 +44,19 @@ class NodeParameters:
 
     weights: str = parameter("", "Checkpoint (safetensors). Empty: the nano weights that come with the package.")
     device: str = parameter("auto", "Where the network runs: auto (an accelerator if there is one), or torch's name.")
+    engine: str = parameter(
+        "auto",
+        "What runs the network. tensorrt: a plan, where the GPU and TensorRT allow, else torch with a warning. auto: "
+        "the same without a warning where there is no NVIDIA GPU.",
+        choices=("auto", "torch", "tensorrt"),
+    )
+    build_engine: bool = parameter(
+        True, "Build a missing TensorRT plan in configure, minutes to an hour. false: torch until there is one."
+    )
+    engine_image_size: str = parameter(
+        "640x480", "Width x height of the camera's images, for whose shape a plan is made; torch runs others."
+    )
+    engine_max_views: int = parameter(64, "Largest window that a plan takes.", low=2, high=64)
     image_transport: str = parameter(
         "raw",
         "raw: `image` is sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.",

@@ -26,6 +26,7 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node, for several robots"),
     "params_file": ("", "YAML file of parameters; the arguments below, where given, win over it"),
     "weights": ("", "checkpoint; empty: as in params_file, else the nano weights of the package"),
+    "engine": ("", "auto, torch or tensorrt; empty: as in params_file, else auto"),
     "map_frame": ("", "frame of the map; empty: as in params_file, else map"),
     "camera_height": ("", "metres above the floor, makes the map metric; empty: as in params_file, else unknown"),
     "use_sim_time": ("false", "take the time from /clock, as with a bag or a simulator"),
@@ -34,7 +35,7 @@ ARGUMENTS = {
 }
 """Name → default and description."""
 CHOICES = {"transport": ["raw", "compressed"]}
-TYPES = {"weights": str, "map_frame": str, "camera_height": float, "use_sim_time": bool}
+TYPES = {"weights": str, "engine": str, "map_frame": str, "camera_height": float, "use_sim_time": bool}
 """Arguments that are parameters of the node, where given."""
 
 

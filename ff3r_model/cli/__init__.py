@@ -206,6 +206,54 @@ def evaluate(command: Annotated[evaluating.Command, arg(name="")]) -> None:
     print(command())
 
 
+def export(
+    checkpoint: Positional[Path],
+    output: Annotated[Path, arg(aliases=["-o", "--out"])],
+    image_size: tuple[int, int] = (640, 480),
+    long_side: int | None = None,
+    precision: Literal["float32", "float16"] = "float16",
+    attention: Literal["fused", "decomposed"] = "fused",
+) -> None:
+    """Write the network as two ONNX graphs: frames.onnx (each view alone) and window.onnx (what views say together).
+
+    The number of views stays open, 2 to 64; the images' size is fixed. Needs the packages of the extra "export".
+
+    Args:
+        checkpoint: Weights to export.
+        output: Folder to write; replaced if it is there.
+        image_size: Width and height of the camera's images; the network's own size follows as in the node.
+        long_side: Pixels of the network's images along their long side; what the checkpoint is meant for if not given.
+        precision: Of the matrix products; norms and the camera and depth heads stay float32.
+        attention: fused: one operator, opset 23, for TensorRT 10.14 or later and TensorRT-RTX; decomposed: for older.
+    """
+    from ff3r_model.cli import exporting
+
+    print(exporting.run_export(exporting.ExportPlan(checkpoint, output, image_size, long_side, precision, attention)))
+
+
+def build_engine(
+    exported: Positional[Path],
+    views: int = 8,
+    max_views: int = 64,
+    cache: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Build a TensorRT plan of what `ff3r export` wrote, for the GPU of this machine.
+
+    The node with the same weights, camera and views finds it and starts at once. Takes minutes to an hour.
+
+    Args:
+        exported: Folder that `ff3r export` wrote.
+        views: Views per window that the plan is tuned for.
+        max_views: Largest window that it takes.
+        cache: Folder of the plans; ~/.cache/ff3r/engines if not given.
+        device: The GPU: auto, or one of torch's names.
+    """
+    from ff3r_model.cli import exporting
+
+    print(exporting.run_build(exporting.BuildPlan(exported, views, max_views, cache, device)))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "query": query,
@@ -213,6 +261,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "eval": evaluate,
     "train": train,
+    "export": export,
+    "build-engine": build_engine,
 }
 """Every subcommand: its name and the function whose signature and docstring make its options and help."""
 
@@ -245,7 +295,10 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ff3r_model.checkpoint import CheckpointError
     from ff3r_model.cli.reconstruction import ReconstructError
     from ff3r_model.convert import ConvertError
+    from ff3r_model.engine.manifest import ExportError
+    from ff3r_model.engine.tensorrt_library import TensorRTError
     from ff3r_model.evaluation.errors import EvaluationError
+    from ff3r_model.images import ImageError
     from ff3r_model.ply import PlyError
     from ff3r_model.queries import QueryRejected
     from ff3r_model.rgbd import RgbdError
@@ -253,5 +306,6 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ff3r_model.training.errors import TrainingError
     from ff3r_model.voxel_map import MapFileError
 
-    about_files = (SourceError, CheckpointError, MapFileError, PlyError, RgbdError, OSError)
-    return (*about_files, QueryRejected, ReconstructError, ConvertError, TrainingError, EvaluationError)
+    about_files = (SourceError, CheckpointError, MapFileError, PlyError, RgbdError, ImageError, OSError)
+    about_engines = (ExportError, TensorRTError)
+    return (*about_files, *about_engines, QueryRejected, ReconstructError, ConvertError, TrainingError, EvaluationError)

@@ -10,11 +10,10 @@ from typing import Literal
 
 import torch
 
-from ff3r_model.checkpoint import Checkpoint
 from ff3r_model.engine.base import Engine
 from ff3r_model.engine.build import Report
 from ff3r_model.engine.device import gpu_name, is_nvidia
-from ff3r_model.engine.export import ExportConfig, export
+from ff3r_model.engine.export import Attention, ExportConfig, export
 from ff3r_model.engine.manifest import ExportError, weights_hash
 from ff3r_model.engine.plan_runner import BadPlan
 from ff3r_model.engine.plans import Plan, PlanError, PlanKey, default_cache, find, obtain
@@ -22,14 +21,14 @@ from ff3r_model.engine.precision import Precision
 from ff3r_model.engine.tensorrt_engine import TensorRTEngine
 from ff3r_model.engine.tensorrt_library import Library, TensorRTError, load_library
 from ff3r_model.engine.torch_engine import TorchEngine
-from ff3r_model.images import plan_crop
+from ff3r_model.images import ImageError, plan_crop
 from ff3r_model.network import FF3R
 from ff3r_model.types import MAX_VIEWS, Prediction, Window
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["auto", "torch", "tensorrt"]
-USABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, OSError)
+USABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, ImageError, OSError)
 """What can go wrong with a plan without keeping torch from running."""
 
 
@@ -37,12 +36,12 @@ USABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, OSError)
 class EngineConfig:
     """How to run the network. All defaults are ours; the paper runs PyTorch."""
 
-    kind: Kind = "auto"
+    kind: Kind = "torch"
     """auto: TensorRT on an NVIDIA GPU that has it, else torch. tensorrt: the same, and a warning where it is torch."""
     build: bool = True
     """Build a missing plan when the engine is made, which can take long; False: run torch until somebody has."""
-    image_size: tuple[int, int] = (480, 640)
-    """Height and width of the camera's images, for whose shape a plan is made."""
+    image_size: tuple[int, int] = (640, 480)
+    """Width and height of the camera's images, for whose shape a plan is made."""
     precision: Precision = "float16"
     """Of TensorRT's matrix products."""
     max_views: int = MAX_VIEWS
@@ -56,7 +55,6 @@ class Use:
     """What the windows will be like."""
 
     views: int
-    overlap: int
     long_side: int
     """Of the network's images, pixels."""
 
@@ -81,38 +79,47 @@ class FallbackEngine:
 
 
 def make_engine(
-    config: EngineConfig, checkpoint: Checkpoint, device: torch.device, use: Use, report: Report | None = None
+    config: EngineConfig,
+    network: FF3R,
+    device: torch.device,
+    use: Use,
+    again: Callable[[], FF3R],
+    report: Report | None = None,
 ) -> Engine:
-    """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`."""
+    """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`.
 
-    def make_torch() -> Engine:
-        return TorchEngine(checkpoint.network.to(device))
-
+    `network` may be given up once a plan runs; `again` loads it anew should the plan fail later.
+    """
     if config.kind == "torch":
-        return make_torch()
+        return TorchEngine(network.to(device))
     if not is_nvidia(device):
         level = logging.WARNING if config.kind == "tensorrt" else logging.INFO
         log.log(level, "the device is %s, and TensorRT needs an NVIDIA GPU: torch runs the network", device)
-        return make_torch()
+        return TorchEngine(network.to(device))
     try:
-        return FallbackEngine(_tensorrt(config, checkpoint.network, device, use, report), make_torch)
+        engine = _tensorrt(config, network, device, use, report or progress_logged())
     except USABLE as error:
         log.warning("no TensorRT, torch runs the network: %s", error)
-        return make_torch()
+        return TorchEngine(network.to(device))
+    return FallbackEngine(engine, lambda: TorchEngine(again().to(device)))
 
 
-def plan_key(
-    config: EngineConfig, network: FF3R, library: Library, gpu: str, use: Use, weights: str | None = None
-) -> PlanKey:
-    """What a plan for this network, machine and use depends on. `weights`: the network's hash, where known."""
-    crop = plan_crop(*config.image_size, use.long_side, network.config.encoder.patch)
+def network_size(image_size: tuple[int, int], long_side: int, patch: int) -> tuple[int, int]:
+    """Height and width of the network's images for a camera's width and height, as windows prepare them."""
+    width, height = image_size
+    crop = plan_crop(height, width, long_side, patch)
+    return crop.height, crop.width
+
+
+def plan_key(config: EngineConfig, network: FF3R, library: Library, gpu: str, use: Use) -> PlanKey:
+    """What a plan for this network, machine and use depends on."""
+    height, width = network_size(config.image_size, use.long_side, network.config.encoder.patch)
     return PlanKey(
-        weights=weights or weights_hash(network),
+        weights=weights_hash(network),
         network=network.config.name,
-        height=crop.height,
-        width=crop.width,
+        height=height,
+        width=width,
         precision=config.precision,
-        attention="fused" if library.fuses_attention else "decomposed",
         views=use.views,
         max_views=max(config.max_views, use.views),
         tensorrt=str(library),
@@ -120,11 +127,26 @@ def plan_key(
     )
 
 
+def progress_logged() -> Report:
+    """Tells the log of a build's progress, at every tenth."""
+    last = ("", -1)
+
+    def report(phase: str, share: float) -> None:
+        nonlocal last
+        now = (phase, int(share * 10))
+        if now != last:
+            log.info("TensorRT plan, %s: %d %%", phase, 10 * now[1])
+        last = now
+
+    return report
+
+
 def _tensorrt(
     config: EngineConfig, network: FF3R, device: torch.device, use: Use, report: Report | None
 ) -> TensorRTEngine:
     """Raises what USABLE lists."""
     library = load_library()
+    network.cpu()  # the plan holds weights of its own
     key = plan_key(config, network, library, gpu_name(device), use)
     cache = config.cache or default_cache()
 
@@ -133,11 +155,16 @@ def _tensorrt(
 
     if not config.build:
         return load(_found(cache, key))
-    source = exporter(network, key)
+
+    def graphs(folder: Path) -> Path:
+        attention: Attention = "fused" if library.fuses_attention else "decomposed"
+        export(network, ExportConfig(key.height, key.width, config.precision, attention), folder / "graphs")
+        return folder / "graphs"
+
     try:
-        return load(obtain(cache, key, library, source, report))
+        return load(obtain(cache, key, library, graphs, report))
     except BadPlan as error:
-        return load(obtain(cache, key, library, source, report, anew=str(error)))
+        return load(obtain(cache, key, library, graphs, report, anew=str(error)))
 
 
 def _found(cache: Path, key: PlanKey) -> Plan:
@@ -145,14 +172,3 @@ def _found(cache: Path, key: PlanKey) -> Plan:
         return find(cache, key)
     except PlanError as error:
         raise PlanError(f"{error}. Build it with `ff3r build-engine`, or allow it (build_engine)") from error
-
-
-def exporter(network: FF3R, key: PlanKey) -> Callable[[Path], Path]:
-    """What gives `obtain` the ONNX graphs for `key`."""
-
-    def run(folder: Path) -> Path:
-        config = ExportConfig(key.height, key.width, key.precision, key.attention)  # type: ignore[arg-type]
-        export(network, config, folder / "graphs")
-        return folder / "graphs"
-
-    return run

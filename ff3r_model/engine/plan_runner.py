@@ -75,11 +75,6 @@ class PlanRunner:
         captured.replay()
         return captured.outputs
 
-    @property
-    def holds_graphs(self) -> bool:
-        """Whether `forget_graphs` would give memory back."""
-        return bool(self._captured)
-
     def forget_graphs(self) -> None:
         """Give back the graphs' memory."""
         self._captured.clear()

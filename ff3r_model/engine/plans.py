@@ -29,7 +29,6 @@ MEANINGS = {
     "height": "the images' height",
     "width": "the images' width",
     "precision": "the precision",
-    "attention": "the form of attention",
     "views": "the views per window",
     "max_views": "the largest window",
     "tensorrt": "TensorRT",
@@ -52,7 +51,6 @@ class PlanKey:
     height: int
     width: int
     precision: str
-    attention: str
     views: int
     tensorrt: str
     """Product and version."""

@@ -74,31 +74,35 @@ class TensorRTEngine:
 
     def _largest(self, window: Window) -> Prediction:
         """As much of the window as memory takes."""
-        views = len(window.keyframes)
+        tidy = False
         while True:
             part = window if self.limit is None else newest(window, self.limit, self._known)
             try:
                 prediction = self._predict(part)
             except torch.OutOfMemoryError:
-                self._make_room(len(part.keyframes))
+                if tidy and len(part.keyframes) <= MIN_VIEWS:
+                    raise
+                if tidy:
+                    self._cut(len(part.keyframes))
+                tidy = True
+                self._tidy()
                 continue
-            self.dropped += views - len(part.keyframes)
+            self.dropped += len(window.keyframes) - len(part.keyframes)
             self._known = part.keyframes
             return prediction if part is window else replace(prediction, keyframes=part.keyframes)
 
-    def _make_room(self, views: int) -> None:
-        """Let go of what can be made again; the second time, of views. Raises what ran out where none can go."""
-        if self._frames.holds_graphs or self._window.holds_graphs or len(self.cache):
-            self._frames.forget_graphs()
-            self._window.forget_graphs()
-            self.cache.clear()
-        elif views <= MIN_VIEWS:
-            raise
-        else:
-            self.limit = max(MIN_VIEWS, views - max(1, views // STEP_DOWN))
-            log.warning("out of memory with %d views: windows are cut to %d from now on", views, self.limit)
+    def _tidy(self) -> None:
+        """Give back the memory of what can be made again."""
+        self._frames.forget_graphs()
+        self._window.forget_graphs()
+        self.cache.clear()
         gc.collect()
         free_cached_memory()
+
+    def _cut(self, views: int) -> None:
+        """Make windows smaller than `views`, which did not fit."""
+        self.limit = max(MIN_VIEWS, views - max(1, views // STEP_DOWN))
+        log.warning("out of memory with %d views: windows are cut to %d from now on", views, self.limit)
 
     def _predict(self, window: Window) -> Prediction:
         images = window.images.to(self.device, non_blocking=True)
