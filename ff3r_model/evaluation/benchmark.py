@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,12 +13,12 @@ from ff3r_model.engine import Engine
 from ff3r_model.evaluation import constant
 from ff3r_model.evaluation.image_quality import ImageQuality
 from ff3r_model.evaluation.memory import with_peak
-from ff3r_model.evaluation.metrics import ScaleBy, align_scale
+from ff3r_model.evaluation.metrics import ScaleBy, align_scale, trajectory_error
 from ff3r_model.evaluation.novel import NovelConfig, merged, place_targets, seen_from
 from ff3r_model.evaluation.sample import Sample, Shots
 from ff3r_model.evaluation.tally import Figures, Geometry, Means, Words
 from ff3r_model.evaluation.vocabulary import Vocabulary
-from ff3r_model.text import TextEncoder
+from ff3r_model.geometry import invert_rigid
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Prediction
 
@@ -46,18 +46,18 @@ class Shown:
 
 
 class Judge:
-    """Compares predictions with the truth, window by window."""
+    """Compares predictions with the truth, window by window. `embed` puts words into the text's space."""
 
     def __init__(
         self,
-        text: TextEncoder,
+        embed: Callable[[list[str]], Tensor],
         space: TextSpace,
         vocabularies: Sequence[Vocabulary],
         config: BenchmarkConfig | None = None,
         trunk: torch.nn.Module | None = None,
     ) -> None:
         self.space, self.vocabularies, self.config = space, vocabularies, config or BenchmarkConfig()
-        self.embeddings = [text.encode(list(vocabulary.words)) for vocabulary in vocabularies]
+        self.embeddings = [embed(list(vocabulary.words)) for vocabulary in vocabularies]
         self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
         self.network, self.refined, self.constant = (Geometry(self.config.scale_by) for _ in range(3))
         self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
@@ -66,13 +66,14 @@ class Judge:
     def add(self, sample: Sample, prediction: Prediction, refined: Prediction | None = None) -> Shown:
         """Count one window: what the network alone says, and what refinement makes of it."""
         truth = sample.context
-        self.network.add(prediction.depth, prediction.cameras.camera_from_world, sample)
-        self.constant.add(constant.flat_depth(truth), constant.straight_ahead(truth), sample)
+        _count(self.network, prediction, sample)
         if refined is not None:
-            self.refined.add(refined.depth, refined.cameras.camera_from_world, sample)
+            _count(self.refined, refined, sample)
+        still = constant.standing_still(truth) * sample.metres
+        self.constant.add(constant.flat_depth(truth), constant.straight_ahead(truth), sample, still)
         labels = self._named(prediction.gaussians.features, truth)
         rendered = self._novel(sample, refined or prediction) if sample.targets is not None else None
-        scale = align_scale(prediction.depth, truth.depth, self.config.scale_by)
+        scale = window_scale(prediction, truth, self.config.scale_by)
         return Shown(sample, prediction.depth * scale, labels.view(truth.depth.shape), rendered)
 
     def figures(self) -> Figures:
@@ -99,7 +100,7 @@ class Judge:
         """RGB of the held-out views, which are counted."""
         context, targets = sample.context, sample.targets
         assert targets is not None
-        scale = align_scale(prediction.depth, context.depth, self.config.scale_by)
+        scale = window_scale(prediction, context, self.config.scale_by)
         voxels = merged(prediction, self.config.novel)
         cameras = place_targets(prediction.cameras, context.cameras, targets.cameras, scale, self.config.novel)
         start = time.perf_counter()
@@ -115,6 +116,20 @@ class Judge:
         return images
 
 
+def _count(geometry: Geometry, prediction: Prediction, sample: Sample) -> None:
+    poses = prediction.cameras.camera_from_world
+    error = trajectory_error(poses, sample.context.cameras.camera_from_world)
+    geometry.add(prediction.depth, poses, sample, None if error is None else error * sample.metres)
+
+
+def window_scale(prediction: Prediction, truth: Shots, by: ScaleBy) -> float:
+    """True units per predicted unit: by depth, or by the spread of the cameras where no depth is known."""
+    if bool((truth.depth > 0).any()):
+        return align_scale(prediction.depth, truth.depth, by)
+    ours, true = (invert_rigid(c.camera_from_world)[:, :3, 3] for c in (prediction.cameras, truth.cameras))
+    return float((true - true.mean(0)).norm() / (ours - ours.mean(0)).norm().clamp(min=1e-9))
+
+
 def run(
     samples: Iterable[Sample], engine: Engine, judge: Judge, device: torch.device, refining: Engine | None = None
 ) -> Iterator[Shown]:
@@ -123,7 +138,7 @@ def run(
     `engine` gives what the network alone says; `refining` the same network refined, as the pipeline would use it.
     """
     first = 0
-    for sample in samples:
+    for sample in (given.to(device) for given in samples):
         window = sample.context.window(first)
         first += len(sample.context)
         start, cpu = time.perf_counter(), time.process_time()

@@ -19,7 +19,13 @@ def straight_ahead(shots: Shots) -> Float[Tensor, "views 4 4"]:
     """Cameras that move straight ahead by equal steps and never turn: of the simple guesses the best in our rooms."""
     poses = torch.eye(4).repeat(len(shots), 1, 1)
     poses[:, 2, 3] = -torch.arange(len(shots), dtype=poses.dtype)
-    return poses
+    return poses.to(shots.images.device)
+
+
+def standing_still(shots: Shots) -> float:
+    """The trajectory error of who never moves, in the unit of the truth: the path's spread round its mean."""
+    centres = invert_rigid(shots.cameras.camera_from_world)[:, :3, 3]
+    return float((centres - centres.mean(0)).square().sum(1).mean().sqrt())
 
 
 def mean_color(context: Shots, views: int) -> Float[Tensor, "views 3 height width"]:

@@ -13,6 +13,7 @@ from ff3r_model.evaluation.errors import EvaluationError
 
 Result = dict[str, Any]
 
+INTRODUCTION = "Written by `ff3r eval report`. In parentheses: the constant predictor."
 NOT_MEASURED = "not measured"
 
 
@@ -52,6 +53,8 @@ ROWS = (
     Row("psnr", "PSNR, held-out views, dB ↑", "{:.2f}"),
     Row("ssim", "SSIM ↑", "{:.3f}"),
     Row("lpips", "LPIPS ↓", "{:.3f}"),
+    Row("copied_psnr", "PSNR of the nearest input view, copied", "{:.2f}"),
+    Row("copied_ssim", "SSIM of the same", "{:.3f}"),
     Row("gaussians", "Gaussians", "{:,.0f}"),
     Row("voxels", "… after voxelization", "{:,.0f}"),
     Row("seconds_per_window", "seconds per window", "{:.2f}"),
@@ -78,35 +81,30 @@ def load_results(paths: Sequence[Path]) -> list[tuple[Path, Result]]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Figures as rows; for every run what was measured and what the constant predictor gets."""
-    titles = [f"{run['benchmark']}, {run['views']} views" for run in results]
-    head = ["", *(column for title in titles for column in (title, "constant"))]
-    lines = [head, ["---"] * len(head), ["windows", *(c for run in results for c in (str(run["windows"]), ""))]]
+    """Figures as rows, runs as columns; in parentheses what the constant predictor gets."""
+    head = ["", *(f"{run['benchmark']}, {run['views']} views" for run in results)]
+    lines = [head, ["---"] * len(head), ["windows", *(str(run["windows"]) for run in results)]]
     for row in ROWS:
         if any(row.key in run for run in results):
-            cells = [cell for run in results for cell in (_cell(run, row), _constant(run, row))]
-            lines.append([row.name, *cells])
+            lines.append([row.name, *(_cell(run, row) for run in results)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(run: Result, row: Row) -> str:
-    value = run.get(row.key)
-    return NOT_MEASURED if value is None else row.pattern.format(value)
-
-
-def _constant(run: Result, row: Row) -> str:
-    """Nothing where a constant predictor has no such figure; that of the network's own for a refined one."""
-    key = "constant_" + row.key.removesuffix("_refined")
-    if key not in run or row.key == "classes":
-        return ""
-    return NOT_MEASURED if run[key] is None else row.pattern.format(run[key])
+    value, constant = run.get(row.key), run.get(f"constant_{row.key}")
+    if value is None:
+        return NOT_MEASURED
+    beside = "" if constant is None or row.key == "classes" else f" ({row.pattern.format(constant)})"
+    return row.pattern.format(value) + beside
 
 
 def write_report(paths: Sequence[Path], folder: Path) -> Path:
     """Write report.md and the pictures beside it; returns the page. Raises ReportError."""
     results = load_results(paths)
     folder.mkdir(parents=True, exist_ok=True)
-    page = ["# Evaluation", "", table([run for _, run in results]), ""]
+    page = ["# Figures", "", INTRODUCTION, ""]
+    for benchmark in dict.fromkeys(run["benchmark"] for _, run in results):
+        page += [table([run for _, run in results if run["benchmark"] == benchmark]), ""]
     for number, (path, run) in enumerate(results):
         page.append(f"## {run['benchmark']}, {run['views']} views\n\n{_origin(run)}\n")
         for picture in run.get("pictures", []):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -33,6 +34,12 @@ class Shots:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
+    def to(self, device: torch.device) -> Shots:
+        """The same on another device."""
+        cameras = Cameras(self.cameras.camera_from_world.to(device), self.cameras.intrinsics.to(device))
+        images, depth, classes, colors = (x.to(device) for x in (self.images, self.depth, self.classes, self.colors))
+        return Shots(images, cameras, depth, classes, colors)
+
     def window(self, first: int = 0) -> Window:
         """What an engine is given: the images alone. Keyframes count from `first`; engines remember frames by them."""
         views = tuple(range(first, first + len(self)))
@@ -50,3 +57,8 @@ class Sample:
     """Views of the same place that it does not see; None where there are none."""
     metres: float
     """Metres per unit of the truth."""
+
+    def to(self, device: torch.device) -> Sample:
+        """The same on another device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, context=self.context.to(device), targets=targets)

@@ -34,7 +34,7 @@ class Subject:
 
     def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
         """A judge of this checkpoint's predictions."""
-        return Judge(self.text, self.space, vocabularies, config, self.trunk)
+        return Judge(self.text.encode, self.space, vocabularies, config, self.trunk)
 
     def measure(
         self,

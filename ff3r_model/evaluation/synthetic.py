@@ -92,7 +92,7 @@ def evaluate(
     refining: Engine | None = None,
 ) -> Figures:
     """All figures of a network over held-out rooms (see `run` for the two engines)."""
-    judge = Judge(text, space, of_rooms())
+    judge = Judge(text.encode, space, of_rooms())
     for _ in run(windows(views, seeds), engine, judge, torch.device("cpu"), refining):
         pass
     return judge.figures()

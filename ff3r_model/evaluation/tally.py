@@ -18,7 +18,6 @@ from ff3r_model.evaluation.metrics import (
     depth_rel,
     mean_iou,
     pair_errors,
-    trajectory_error,
 )
 from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import Vocabulary
@@ -50,15 +49,14 @@ class Geometry:
     means: Means = field(default_factory=lambda: Means({"depth_rel": [], "depth_tau": [], "ate": []}))
     errors: list[Float[Tensor, " pairs"]] = field(default_factory=list)
 
-    def add(self, depth: Tensor, camera_from_world: Tensor, sample: Sample) -> None:
-        """Count one window; one without any known depth has no depth error."""
+    def add(self, depth: Tensor, camera_from_world: Tensor, sample: Sample, ate: float | None) -> None:
+        """Count one window, with its trajectory error in metres; one without any known depth has no depth error."""
         truth = sample.context
         if bool((truth.depth > 0).any()):
             self.means.add("depth_rel", depth_rel(depth, truth.depth, self.by))
             self.means.add("depth_tau", depth_inliers(depth, truth.depth, by=self.by))
-        self.errors.append(pair_errors(camera_from_world, truth.cameras.camera_from_world))
-        error = trajectory_error(camera_from_world, truth.cameras.camera_from_world)
-        self.means.add("ate", None if error is None else error * sample.metres)
+        self.errors.append(pair_errors(camera_from_world, truth.cameras.camera_from_world).cpu())
+        self.means.add("ate", ate)
 
     def figures(self) -> Figures:
         """Means over windows (ATE in metres), and AUC@5, 15, 30 over all pairs of all windows."""
@@ -79,7 +77,7 @@ class Words:
 
     def add(self, number: int, labels: Tensor, truth: Tensor) -> None:
         """Count the pixels of one window for vocabulary `number`."""
-        self.matrices[number] += confusion(labels.flatten(), truth.flatten(), len(self.matrices[number]))
+        self.matrices[number] += confusion(labels.flatten(), truth.flatten(), len(self.matrices[number])).cpu()
 
     def figures(self, constant: bool = False) -> Figures:
         """Mean IoU by the vocabularies' keys, accuracy and classes of the first; or what `commonest` would get."""
