@@ -38,6 +38,6 @@ def closure(wanted: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    pinned = closure(requirements("ros-wheels", "dev", "export", "train"))
+    pinned = closure(requirements("ros-wheels", "dev", "eval", "export", "train"))
     lines = [f"{name}=={version}\n" for name, version in sorted(pinned.items())]
     (ROOT / "constraints.txt").write_text(HEADER + "".join(lines))

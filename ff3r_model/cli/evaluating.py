@@ -133,9 +133,11 @@ class Report:
 
 
 def _subject(options: Options) -> Subject:
-    from ff3r_model.evaluation.subject import Subject
-    from ff3r_model.training.perceptual import LPIPS, TrunkError
-
+    try:
+        from ff3r_model.evaluation.subject import Subject
+        from ff3r_model.training.perceptual import LPIPS, TrunkError
+    except ModuleNotFoundError as error:
+        raise EvaluationError(f"{error.name} is missing: pip install 'ff3r_ros[eval]'") from error
     try:
         trunk = None if options.lpips is None else LPIPS(options.lpips)
     except TrunkError as error:
