@@ -57,8 +57,10 @@ class Synthetic(Options):
         for count in views:
             about = {"benchmark": "synthetic", "views": count, "seeds": self.seeds}
             folder = self.picture_folder / f"{count}_views"
-            runs[str(count)] = about | subject.measure(windows(count, seeds), of_rooms(), folder, self.pictures)
-        return _write(self.json, runs)
+            for figures in subject.measure(windows(count, seeds), of_rooms(), folder, self.pictures):
+                runs[str(count)] = about | figures
+                told = _write(self.json, runs)
+        return told
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class Frames(Options):
         views = sorted({len(split.context) for split in splits})
         about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}
         windows = samples(scenes, splits, subject.image_side, subject.patch)
-        measured = subject.measure(windows, vocabularies(), self.picture_folder, self.pictures)
-        return _write(self.json, {"": about | measured})
+        for figures in subject.measure(windows, vocabularies(), self.picture_folder, self.pictures):
+            told = _write(self.json, {"": about | figures})
+        return told
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,16 @@ def _subject(options: Options) -> Subject:
 
 
 def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:
-    """The figures as JSON, flat where there is one run; returns what to tell the user."""
-    for run in runs.values():
-        run["pictures"] = [str(Path(picture).relative_to(path.parent)) for picture in run["pictures"]]
+    """The figures as JSON, flat where there is one run; returns what to tell the user.
+
+    Written after every window, so that an evaluation that is interrupted leaves the figures of what it saw.
+    """
+    found = {
+        name: run | {"pictures": [str(Path(picture).relative_to(path.parent)) for picture in run["pictures"]]}
+        for name, run in runs.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(next(iter(runs.values())) if len(runs) == 1 else runs, indent=1) + "\n")
+    path.write_text(json.dumps(next(iter(found.values())) if len(found) == 1 else found, indent=1) + "\n")
     names = ("depth_rel", "auc30", "auc30_refined", "miou", "miou_attributes", "psnr")
     lines = [
         f"{name}: " + ", ".join(f"{key} {run[key]:.3f}" for key in names if run.get(key) is not None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,15 @@ class Subject:
         vocabularies: Sequence[Vocabulary],
         pictures: Path | None = None,
         count: int = 0,
-    ) -> dict[str, Any]:
-        """All figures over `samples`; the first `count` of them are drawn into the folder `pictures`."""
-        judge = self.judge(vocabularies)
-        shown = run(samples, self.engine, judge, self.device, self.refining)
-        drawn = []
-        for picture in islice(shown, count if pictures else 0):
-            assert pictures is not None
-            drawn.append(save_sheet(picture, vocabularies[0].words, pictures))
-        windows = len(drawn) + sum(1 for _ in shown)
+    ) -> Iterator[dict[str, Any]]:
+        """All figures over the first `samples`, again and again, and at last over all of them.
+
+        The first `count` windows are drawn into the folder `pictures`.
+        """
+        judge, drawn = self.judge(vocabularies), list[str]()
         about = {"checkpoint": self.path.name, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
-        return about | {"windows": windows, "pictures": [str(path) for path in drawn]} | judge.figures()
+        shown = run(samples, self.engine, judge, self.device, self.refining)
+        for windows, picture in enumerate(shown, start=1):
+            if pictures is not None and windows <= count:
+                drawn.append(str(save_sheet(picture, vocabularies[0].words, pictures)))
+            yield about | {"windows": windows, "pictures": drawn} | judge.figures()

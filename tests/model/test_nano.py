@@ -1,4 +1,4 @@
-"""The shipped nano weights on rooms they have never seen: better than constants, and words find their things."""
+"""The shipped nano weights on rooms they have never seen: words find their things (figures: test_benchmark.py)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from ff3r_model.checkpoint import load_checkpoint
-from ff3r_model.engine import TorchEngine
-from ff3r_model.evaluation.synthetic import evaluate, held_out_window
+from ff3r_model.evaluation.synthetic import held_out_window
 from ff3r_model.pipeline import NANO_WEIGHTS, Pipeline
 from ff3r_model.synthetic import CLASSES
 from ff3r_model.types import Window
 from ff3r_model.voxelize import VoxelizeConfig, voxelize
 
-ROOMS = range(0, 8)
 VIEWS = 8
 LEAST_VOXELS = 20
 
@@ -31,15 +29,6 @@ def test_file_is_small_and_says_how_it_was_made() -> None:
     card = load_checkpoint(NANO_WEIGHTS).card
     assert "procedural rooms" in card["made_from"] and card["held_out_rooms"] >= 50
     assert card["figures"]["8 views"]["miou"] > card["figures"]["8 views"]["constant_miou"]
-
-
-def test_beats_constant_predictors_by_a_margin() -> None:
-    model = load_checkpoint(NANO_WEIGHTS)
-    figures = evaluate(TorchEngine(model.network, refine=False), model.text_encoder, pipeline().space, VIEWS, ROOMS)
-    assert figures["depth_rel"] < 0.75 * figures["constant_depth_rel"]
-    assert figures["auc30"] > figures["constant_auc30"] + 0.15
-    assert figures["miou"] > 4 * figures["constant_miou"]
-    assert figures["accuracy"] > figures["constant_accuracy"] + 0.15
 
 
 def ranked_above_the_rest(scores: torch.Tensor, member: torch.Tensor) -> float:
