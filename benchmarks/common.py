@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Measure = Callable[[bool, "Report"], None]
+Measure = Callable[..., None]
+"""Takes `quick`, the report, and the paths that were asked for by name."""
 
 
 @dataclass
@@ -88,21 +90,30 @@ def peak_bytes(function: Callable[[], object], interval: float = 0.002) -> int:
     return highest[0]
 
 
-def fresh_process(module: str, *arguments: str) -> dict[str, float]:
-    """Figures that `python -m module arguments` prints as JSON on its last line: for clean memory measurements."""
-    command = [sys.executable, "-m", module, *arguments]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
+def fresh_process(module: str, *arguments: str, path: Path | None = None) -> dict[str, float]:
+    """Figures that `python -m module arguments` prints as JSON on its last line: for clean memory measurements.
+
+    `path` is a folder of packages that the process finds besides ours.
+    """
+    command, root = [sys.executable, "-m", module, *arguments], Path(__file__).parents[1]
+    environment = os.environ if path is None else os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{path.resolve()}"}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root, env=environment).stdout
     return json.loads(output.strip().splitlines()[-1])
 
 
-def main(name: str, measure: Measure) -> None:
-    """Command line of a benchmark: `--json FILE`, and `--quick` for small sizes that only prove that it runs."""
+def main(name: str, measure: Measure, **paths: str) -> None:
+    """Command line of a benchmark: `--json FILE`, and `--quick` for small sizes that only prove that it runs.
+
+    `paths`: further options that take a path, name → help; `measure` gets them by name, None where not given.
+    """
     parser = argparse.ArgumentParser(description=name)
     parser.add_argument("--json", type=Path, help="write the figures to this file, under flat keys")
     parser.add_argument("--quick", action="store_true", help="small sizes, figures without meaning")
+    for option, text in paths.items():
+        parser.add_argument(f"--{option}", type=Path, help=text)
     arguments = parser.parse_args()
     report = Report(name)
-    measure(arguments.quick, report)
+    measure(arguments.quick, report, **{option: getattr(arguments, option) for option in paths})
     print(report.table())
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report.figures, indent=1) + "\n")

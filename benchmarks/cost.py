@@ -1,16 +1,9 @@
-"""The network on the CPU: time and memory of a window, floating-point operations, share of the machine's matmul rate.
-
-`nano` at 8 views of 112×112, and `full` in short: 2 views of 56×84, weights without meaning. For 64 views of 448×448
-the memory of live tensors is computed, not measured: the very code runs on tensors that have shapes and no data.
-"""
+"""What a run of the network costs: floating-point operations, memory by shapes alone, and the rate of a product."""
 
 from __future__ import annotations
 
-import json
-import sys
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Report, fresh_process, interleaved_seconds, main, peak_bytes
 from ff3r_model.gaussians import predict
 from ff3r_model.network import FF3R, FF3RConfig
 
-LIFTING = replace(FF3RConfig.full(), decode_gaussians=False)
-CASES = {"nano": (FF3RConfig.nano(), (8, 112, 112)), "full": (LIFTING, (2, 56, 84))}
-TARGET, SMALL = (64, 448, 448), (2, 56, 56)
+Size = tuple[int, int, int]
 """Views, height and width."""
-NEEDED = 14e9
-"""Bytes: full's weights twice, because its memory is measured in a process of its own."""
-MATMUL = 1024
-PEAK = "--peak"
-GIB = 2**30
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+MATMUL = {"cpu": 1024}
+"""Side of the square product whose rate is the device's, where 8192 is too much to wait for."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -66,11 +54,11 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def build(config: FF3RConfig) -> FF3R:
-    """The network with small random weights, made without the slow initialisation."""
+def build(config: FF3RConfig, device: torch.device | str = "cpu") -> FF3R:
+    """The network with weights without meaning, made without the slow initialisation."""
     with torch.device("meta"):
         network = FF3R(config)
-    network.to_empty(device="cpu").eval().requires_grad_(False)
+    network.to_empty(device=device).eval().requires_grad_(False)
     for name, tensor in network.state_dict().items():
         tensor.fill_(1) if "running_var" in name else tensor.zero_()
     network.aggregator.mean.fill_(0.5)
@@ -87,26 +75,20 @@ def available_bytes() -> float:
     return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def forward(network: FF3R, size: tuple[int, int, int]) -> Callable[[], Any]:
-    """A call that runs the network as the engine does."""
-    views, height, width = size
-    images = torch.rand(1, views, 3, height, width)
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return network(images, semantics=False)
-
-    return run
-
-
 def flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of a call, as torch counts them: products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of a call: products, convolutions, and attention also where a CPU runs it."""
+    with FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention_flops}) as counter:
         run()
     return counter.get_total_flops()
 
 
-def computed_bytes(config: FF3RConfig, size: tuple[int, int, int], bfloat16: bool) -> tuple[int, int]:
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Q Kᵀ, and the weights times V; shapes are [batch heads tokens dim]. Torch's own table leaves this kernel out."""
+    batch, heads, tokens, width = query
+    return 2 * batch * heads * tokens * key[2] * (width + value[3])
+
+
+def computed_bytes(config: FF3RConfig, size: Size, bfloat16: bool) -> tuple[int, int]:
     """(weights, most bytes alive at once beside them) from images to Gaussians, by shapes alone."""
     views, height, width = size
     with torch.device("meta"):
@@ -122,42 +104,8 @@ def computed_bytes(config: FF3RConfig, size: tuple[int, int, int], bfloat16: boo
     return sum(tensor.nbytes for tensor in weights), live.peak
 
 
-def measure_one(name: str, quick: bool, report: Report) -> None:
-    """Time, memory and operations of one network at one size."""
-    config, size = CASES[name] if not quick else (CASES[name][0], SMALL)
-    run = forward(build(config), size)
-    count = flops(run)
-    a, b = torch.randn(2, MATMUL, MATMUL)
-    elapsed, product = interleaved_seconds([run, lambda: a @ b], repeats=5)
-    rate = 2 * MATMUL**3 / product
-    about = "{} views of {}×{}".format(*size)
-    report.add(f"network_{name}_ms", 1e3 * elapsed, "ms", f"one window, {about}, float32")
-    peak = fresh_process("benchmarks.network", PEAK, name, *map(str, size))["peak"]
-    report.add(f"network_{name}_peak_mib", peak / 2**20, "MiB", "beside the weights, resident")
-    report.add(f"network_{name}_gflop", count / 1e9, "GFLOP", "products and convolutions")
-    report.add(f"network_{name}_matmul_gflops", rate / 1e9, "GFLOP/s", f"{torch.get_num_threads()} threads, in turns")
-    report.add(f"network_{name}_matmul_share", count / elapsed / rate, "", "achieved rate over that of the product")
-
-
-def measure(quick: bool, report: Report) -> None:
-    """nano measured; full measured at a small size and computed at the paper's."""
-    measure_one("nano", quick, report)
-    if not quick and available_bytes() < NEEDED:
-        print(f"network_full is left out: {available_bytes() / 1e9:.1f} GB are free of {NEEDED / 1e9:.0f} needed")
-    elif not quick:
-        measure_one("full", quick, report)
-    size = SMALL if quick else TARGET
-    for name, config in (("lifting", LIFTING), ("trained", FF3RConfig.full())):
-        weights, peak = computed_bytes(config, size, bfloat16=True)
-        report.add(f"network_{name}_weights_gib", weights / GIB, "GiB", "full size, float32")
-        note = "computed, beside the weights: {} views of {}×{}, bf16".format(*size)
-        report.add(f"network_{name}_computed_gib", peak / GIB, "GiB", note)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == [PEAK]:
-        views, height, width = map(int, sys.argv[3:])
-        alone = forward(build(CASES[sys.argv[2]][0]), (views, height, width))
-        print(json.dumps({"peak": peak_bytes(alone)}))
-    else:
-        main("network", measure)
+def product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], float]:
+    """A square matrix product on the device, and its floating-point operations."""
+    side = MATMUL.get(device.type, 8192)
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    return lambda: a @ b, 2.0 * side**3
