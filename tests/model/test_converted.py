@@ -14,7 +14,7 @@ import pytest
 import torch
 from evo.tools import file_interface
 
-from benchmarks.network import available_bytes
+from benchmarks.cost import available_bytes
 from benchmarks.standin import tiny, write_published
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.cli import main, reconstruction
