@@ -150,7 +150,10 @@ class PlaceRecognition:
         then, here = self.archive.around(before, half), self.archive.around(now, self.config.views - half)
         window = joint_window([*then, *here])
         self.joint_windows += 1
-        prediction = thinned_prediction(self.engine(window), self.archive.config.depth_side)
+        predicted = self.engine(window)
+        if predicted.keyframes is not None:
+            return f"only {len(predicted.keyframes)} views of the joint window fit into memory"
+        prediction = thinned_prediction(predicted, self.archive.config.depth_side)
         sides = [align_window(prediction, window, shared_frames(side), self.align) for side in (then, here)]
         for side, name in zip(sides, ("earlier", "present"), strict=True):
             if not side.accepted:
