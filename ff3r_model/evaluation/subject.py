@@ -23,7 +23,8 @@ class Subject:
     """A checkpoint's network and words. Raises CheckpointError for a file that is missing, damaged or foreign."""
 
     def __init__(self, weights: Path | None = None, device: str = "auto", trunk: torch.nn.Module | None = None) -> None:
-        self.path, self.device, self.trunk = weights or NANO_WEIGHTS, device_named(device), trunk
+        self.path, self.device = weights or NANO_WEIGHTS, device_named(device)
+        self.trunk = None if trunk is None else trunk.to(self.device)
         checkpoint = load_checkpoint(self.path, self.device)
         self.text, network = checkpoint.text_encoder, checkpoint.network
         self.space = TextSpace(network.feature_decoder.weight)
