@@ -30,7 +30,7 @@ from ff3r_ros.conversions import header
 from ff3r_ros.node import PerceptionNode
 
 QUERIES = ["chair", "table", "red sofa"]
-MAPPING = ("align", "voxelize", "integrate")
+MAPPING = ("align", "integrate", "loops")
 
 
 class Filming:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from ff3r_model.archive import Archive
 from ff3r_model.geometry import compose, invert_similarity
-from ff3r_model.ground import Standing
 from ff3r_model.keyframes import KEYFRAME_BYTES
 from ff3r_model.map_config import NO_WINDOW
 from ff3r_model.mapping_config import MappingConfig
 from ff3r_model.pose_graph import EDGE_BYTES, NODE_BYTES, PoseGraph
+from ff3r_model.standing import Standing
 from ff3r_model.submap import Submap
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Similarity
@@ -49,8 +49,8 @@ class Atlas:
 
     def new_submap(self, voxels: VoxelMap | None = None, number: int | None = None) -> Submap:
         """An empty submap of the next number, or one around voxels that are there already."""
-        height, config = self.config.camera_height, self.config
-        standing = None if height is None else Standing(height, config.ground_weight, config.scale_windows)
+        config = self.config
+        standing = Standing(config.scale, config.camera_height, config.ground_weight)
         graph = PoseGraph(replace(config.graph, max_windows=self._max_windows()))
         number = self.next_submap if number is None else number
         self.next_submap = max(self.next_submap, number + 1)
@@ -94,8 +94,7 @@ class Atlas:
             self.archive.rescale(into.number, factor)
             into.rescale(factor, active.map.scale)
             map_from_active = compose(Similarity(factor), map_from_active)
-        if into.standing is None or into.standing.floor is None:
-            into.standing = None if active.standing is None else active.standing.moved(map_from_active)
+        into.standing.follow(active.standing, map_from_active)
         into.absorb(active, map_from_active)
         self.archive.join(active.number, into.number, map_from_active)
         self.active = into

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import median
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,9 @@ from ff3r_model.types import Prediction, Similarity
 MAX_CORRECTION = 2.0
 """No window is made larger or smaller by more than this factor at once (ours)."""
 
+MIN_AGREEMENT = 0.9
+"""Length of the mean of what a window's views call up, below which they do not agree (ours)."""
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -24,46 +26,6 @@ class Floor:
     normal: Float[Tensor, " 3"]
     """Up, unit length."""
     offset: float
-
-
-class Standing:
-    """What a map's windows say about the floor below them, and the floor once enough of them have said it."""
-
-    def __init__(self, height: float, weight: float, windows: int) -> None:
-        """Cameras are `height` metres above the floor; see `MappingConfig` for the rest."""
-        self.height, self.weight, self.windows = height, weight, windows
-        self.floor: Floor | None = None
-        self._seen: list[ScaleEstimate] = []
-
-    def look(self, prediction: Prediction, map_from_window: Similarity) -> float | None:
-        """Metres per unit of an unscaled map, once `windows` windows have seen the floor: their median."""
-        seen = floor_below(prediction, map_from_window, self.height)
-        self._seen += [] if seen is None else [seen]
-        return median(each.scale for each in self._seen) if len(self._seen) >= self.windows else None
-
-    def settle(self, centres: Float[Tensor, "n 3"]) -> None:
-        """The map is metric from now on, and its cameras are here: put the floor below them."""
-        normals = torch.stack([each.normal for each in self._seen])
-        normal = torch.nn.functional.normalize(normals.mean(0), dim=0)
-        self.floor = Floor(normal, float((centres.to(normal) @ normal).median()) - self.height)
-
-    def hold(self, prediction: Prediction, map_from_window: Similarity) -> Similarity:
-        """A window's placement moved towards standing on the floor; as it is where no floor is known or seen."""
-        if self.floor is None or not self.weight:
-            return map_from_window
-        seen = floor_below(prediction, map_from_window, self.height)
-        if seen is None:
-            return map_from_window
-        return stand_on(self.floor, seen, self.height, prediction, map_from_window, self.weight)
-
-    def moved(self, motion: Similarity) -> Standing:
-        """The same in another metric map's frame."""
-        other = Standing(self.height, self.weight, self.windows)
-        if self.floor is not None:
-            normal = (motion.rotation.float() @ self.floor.normal.float()).to(self.floor.normal)
-            offset = self.floor.offset * motion.scale + float(normal.double() @ motion.translation.double())
-            other.floor = Floor(normal, offset)
-        return other
 
 
 def floor_below(prediction: Prediction, map_from_window: Similarity, height: float) -> ScaleEstimate | None:
@@ -91,6 +53,28 @@ def stand_on(
     lift = weight * (height + floor.offset - float(floor.normal @ pivot))
     correction = Similarity(scale, rotation, pivot - scale * rotation @ pivot + lift * floor.normal)
     return compose(correction, replace(map_from_window, rotation=map_from_window.rotation.cpu()))
+
+
+def upright(
+    map_from_window: Similarity,
+    window_from_camera: Float[Tensor, "views 4 4"],
+    up: Float[Tensor, "views 3"],
+    weight: float,
+) -> Similarity:
+    """The placement turned by `weight` (0 to 1) about its cameras' centre so that what they call up is the map's +z.
+
+    `up` in each camera's axes, NaN where unknown; where all are, or disagree beyond sense, nothing changes.
+    """
+    known = up.isfinite().all(dim=1)
+    seen = (window_from_camera[known, :3, :3].cpu() @ up[known].to(window_from_camera).cpu()[:, :, None]).squeeze(2)
+    turned = seen @ map_from_window.rotation.to(seen).T
+    if not known.any() or turned.mean(0).norm() < MIN_AGREEMENT:
+        return map_from_window
+    z = torch.tensor([0.0, 0.0, 1.0]).to(turned)
+    rotation = _turn(torch.nn.functional.normalize(turned.mean(0), dim=0), z, weight)
+    pivot = apply_similarity(map_from_window, window_from_camera[:, :3, 3].cpu()).mean(0).to(rotation)
+    placed = replace(map_from_window, rotation=map_from_window.rotation.to(rotation))
+    return compose(Similarity(1.0, rotation, pivot - rotation @ pivot), placed)
 
 
 def _turn(source: Float[Tensor, " 3"], target: Float[Tensor, " 3"], share: float) -> Float[Tensor, "3 3"]:

@@ -44,6 +44,10 @@ class ScaleInfo:
 
     metric: bool = False
     source: str = "none"
+    factor: float = 1.0
+    """Metres per unit that the map had before."""
+    confidence: float = 0.0
+    """Share, 0 to 1, of the windows that agree on it."""
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from ff3r_model.archive import archived
 from ff3r_model.atlas import Atlas, one_size
 from ff3r_model.gaussians import transform_gaussians
 from ff3r_model.geometry import compose, invert_rigid, invert_similarity, transform_pose
+from ff3r_model.ground import upright
 from ff3r_model.loops import PlaceRecognition, Predict, Revisit
 from ff3r_model.mapping_config import MappingConfig
 from ff3r_model.mapping_file import load_atlas, save_atlas
 from ff3r_model.shared_frames import SharedFrames, thinned_prediction
 from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Gaussians, Prediction, Similarity, Window
-from ff3r_model.voxel_map import ScaleInfo, VoxelMap
-from ff3r_model.voxelize import VoxelizeConfig, voxelize
+from ff3r_model.types import Cameras, Gaussians, Prediction, Similarity, Window
+from ff3r_model.voxel_map import VoxelMap
 
 __all__ = ["MapUpdate", "Mapper", "MappingConfig"]
 
@@ -44,7 +44,7 @@ class MapUpdate:
     reason: str
     """Why not, or what is out of the ordinary about it; empty otherwise."""
     seconds: dict[str, float]
-    """Per stage: network, align, voxelize, integrate, loops."""
+    """Per stage: network, align, integrate, loops."""
     submap: int = 0
     """Number of the submap that the window is in, which is the map from now on."""
     corrected: bool = False
@@ -88,15 +88,9 @@ class Mapper:
             alignment, fresh = self._align(window, prediction)
         if not alignment.accepted:
             return self._update(window, prediction, alignment, seconds)
-        with timed(seconds, "voxelize"):
-            gaussians = transform_gaussians(alignment.map_from_window, self._certain(prediction, fresh))
-            voxels = voxelize(gaussians, VoxelizeConfig(self.map.config.voxel_size, self.map.config.distance_weight))
         with timed(seconds, "integrate"):
-            frames = self._frames(window, prediction, alignment, fresh)
-            self._atlas.share_out(frames.nbytes)
-            self.map.integrate(voxels, self._atlas.next_window)
-            self._remember(window, prediction, alignment, frames, fresh)
-            corrected = self._make_metric(prediction)
+            self._integrate(window, prediction, alignment, fresh)
+            corrected = self._make_metric(window, prediction)
         with timed(seconds, "loops"):
             note, moved = self._revisit()
         reason = "; ".join(part for part in (alignment.reason, note) if part)
@@ -133,38 +127,34 @@ class Mapper:
         known = () if active.shared is None else active.shared.keyframes
         fresh = torch.tensor([view for view, key in enumerate(window.keyframes) if key not in known], dtype=torch.int64)
         if active.shared is None:
-            return self._first(prediction, fresh, "it follows a map from a file" if len(active.map) else ""), fresh
+            reason = "it follows a map from a file" if len(active.map) else ""
+            return self._first(window, prediction, fresh, reason), fresh
         thin = thinned_prediction(prediction, self.config.align.long_side)
-        alignment = align_window(thin, window, active.shared, self.config.align)
+        scale = active.standing.known_scale(window, prediction, active.map.scale)
+        alignment = align_window(thin, window, active.shared, self.config.align, scale)
         if alignment.accepted:
             self._lost = 0
-            placed = alignment.map_from_window
-            held = placed if active.standing is None else active.standing.hold(prediction, placed)
+            held = active.standing.hold(window, prediction, alignment.map_from_window)
             return replace(alignment, map_from_window=held), fresh
         self._lost += 1
         alone = len(fresh) == len(window.keyframes)
         if not len(fresh) or (self._lost <= self.config.patience and not alone):
             return alignment, fresh
-        return self._first(prediction, fresh, alignment.reason), fresh
+        return self._first(window, prediction, fresh, alignment.reason), fresh
 
-    def _first(self, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
-        """The placement of a submap's first window, upright at its first new view; the map's own needs no reason."""
-        camera = prediction.cameras.camera_from_world[int(fresh[0])].double().cpu()
-        placed = compose(map_from_first_camera(), Similarity(1.0, camera[:3, :3].float(), camera[:3, 3].float()))
+    def _first(self, window: Window, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
+        """The placement of a submap's first window: upright at its first new view. The first submap needs no reason."""
         self._lost = 0
         if reason:
             before, active = self._atlas.active.number, self._atlas.begin()
             reason = f"submap {active.number} begins, apart from {before}: {reason}"
             log.warning("%s", reason)
+        camera = prediction.cameras.camera_from_world[fresh[:1]].cpu()
+        placed = compose(map_from_first_camera(), Similarity(1.0, camera[0, :3, :3], camera[0, :3, 3]))
+        if window.up is not None and bool(window.up[fresh[0]].isfinite().all()):
+            placed = upright(placed, invert_rigid(camera), window.up[fresh[:1]], 1.0)
+            self._atlas.active.standing.level = True
         return Alignment(placed, 0.0, 1.0, True, reason)
-
-    def _frames(
-        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
-    ) -> SharedFrames:
-        """What the next window is joined to: all views, or a submap's own alone where it begins."""
-        thin = thinned_prediction(prediction, self.config.align.long_side)
-        frames = SharedFrames.of(thin, window, alignment.map_from_window)
-        return frames if self._atlas.active.shared is not None else frames.select(fresh)
 
     def _certain(self, prediction: Prediction, fresh: Int[Tensor, " fresh"]) -> Gaussians:
         """The certain Gaussians of the views that the map has not seen yet."""
@@ -175,26 +165,35 @@ class Mapper:
             keep[fresh] = confidence >= torch.quantile(sample, self.config.drop_uncertain)
         return prediction.gaussians.select(keep.flatten())
 
-    def _remember(
-        self,
-        window: Window,
-        prediction: Prediction,
-        alignment: Alignment,
-        frames: SharedFrames,
-        fresh: Int[Tensor, " fresh"],
+    def _integrate(
+        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
     ) -> None:
-        """The window as a node of the graph, its new frames as keyframes and in the archive."""
+        """The window's voxels, a node of the graph, and its new frames as keyframes and in the archive."""
         atlas, active = self._atlas, self._atlas.active
         node, atlas.next_window = atlas.next_window, atlas.next_window + 1
         placed = SharedFrames.of(prediction, window, alignment.map_from_window)
-        keys, stamps = ([values[view] for view in fresh.tolist()] for values in (window.keyframes, window.stamps))
-        self.map.add_keyframes(keys, stamps, placed.map_from_camera[fresh], node)
+        shared = placed.thinned(self.config.align.long_side)
+        shared = shared if active.shared is not None else shared.select(fresh)
+        new = placed.select(fresh)
+        atlas.share_out(shared.nbytes)
+        self._add_voxels(prediction, alignment, fresh, new, node)
+        active.map.add_keyframes(new.keyframes, [window.stamps[i] for i in fresh], new.map_from_camera, node)
         active.graph.add(node, alignment.map_from_window)
         if active.newest is not None and active.shared is not None:
-            active.graph.connect(active.newest, node, alignment.rms, float(frames.depth.median()))
-        active.shared, active.newest, active.placed = frames, node, alignment.map_from_window
+            active.graph.connect(active.newest, node, alignment.rms, float(shared.depth.median()))
+        active.shared, active.newest, active.placed = shared, node, alignment.map_from_window
         atlas.archive.add(archived(window, prediction, placed, fresh, node, active.number, self.config.archive))
         self._merge_old_windows()
+
+    def _add_voxels(
+        self, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"], new: SharedFrames, node: int
+    ) -> None:
+        """What the new views look through fades, what they see is merged."""
+        gaussians = transform_gaussians(alignment.map_from_window, self._certain(prediction, fresh))
+        if len(fresh):
+            cameras = Cameras(invert_rigid(new.map_from_camera), new.intrinsics)
+            self.map.fade(cameras, new.depth, new.confidence)
+        self.map.integrate(gaussians, node)
 
     def _merge_old_windows(self) -> None:
         gone = self._atlas.active.graph.merge_old()
@@ -203,19 +202,17 @@ class Mapper:
             self._atlas.archive.relabel(gone)
             self._places.forget()
 
-    def _make_metric(self, prediction: Prediction) -> bool:
-        """Scale the map once enough windows have seen the floor that the camera stands above."""
+    def _make_metric(self, window: Window, prediction: Prediction) -> bool:
+        """Scale the map once its windows have said how large it is, and again if a better source says so."""
         active = self._atlas.active
-        if active.standing is None or self.map.metric:
+        scale = active.standing.observe(window, prediction, active.placed, self.map.scale)
+        if scale is None:
             return False
-        factor = active.standing.look(prediction, active.placed)
-        if factor is None:
-            return False
-        active.rescale(factor, ScaleInfo(metric=True, source=f"camera height {active.standing.height:g} m"))
-        self._atlas.archive.rescale(active.number, factor)
+        active.rescale(scale.factor, scale)
+        self._atlas.archive.rescale(active.number, scale.factor)
         self._places.forget()
-        active.standing.settle(torch.stack([pose[:3, 3] for _, pose in self.trajectory()]))
-        log.info("the map is metric: 1 unit was %.3f m, by the camera height", factor)
+        active.standing.settle(scale.factor, torch.stack([pose[:3, 3] for _, pose in self.trajectory()]))
+        log.info("the map is metric: 1 unit was %.3f m, by %s", scale.factor, scale.source)
         return True
 
     def _revisit(self) -> tuple[str, bool]:

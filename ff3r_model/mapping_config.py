@@ -9,6 +9,7 @@ from ff3r_model.archive import ArchiveConfig
 from ff3r_model.loops import LoopConfig
 from ff3r_model.map_config import MapConfig
 from ff3r_model.pose_graph import GraphConfig
+from ff3r_model.scale import ScaleConfig
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class MappingConfig:
     loops: LoopConfig = field(default_factory=LoopConfig)
     camera_height: float | None = None
     """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
-    scale_windows: int = 3
-    """Windows whose floors must be found before the map's scale is set, to their median."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """When depth images, odometry or the camera's height make the map metric."""
     ground_weight: float = 0.5
-    """How far each window of a metric map is moved towards standing on the floor at `camera_height`, 0 to 1: holds
-    size, tilt and height, which drift from window to window otherwise. 0: not at all."""
+    """How far each window is moved towards standing upright, where gravity is known, and on the floor at
+    `camera_height`, once the map is metric; 0 to 1. Holds size, tilt and height, which drift from window to window
+    otherwise. 0: not at all."""
     drop_uncertain: float = 0.2
     """Share of a window's pixels, the least confident, that never reach the map."""
     patience: int = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ff3r_model.geometry import compose
-from ff3r_model.ground import Standing
 from ff3r_model.map_config import ScaleInfo
 from ff3r_model.pose_graph import PoseGraph
 from ff3r_model.shared_frames import SharedFrames
+from ff3r_model.standing import Standing
 from ff3r_model.types import Similarity
 from ff3r_model.voxel_map import VoxelMap
 
@@ -16,7 +16,7 @@ from ff3r_model.voxel_map import VoxelMap
 class Submap:
     """Everything lies in the map's frame and moves with the window, the node of the graph, that brought it."""
 
-    def __init__(self, number: int, voxels: VoxelMap, graph: PoseGraph, standing: Standing | None) -> None:
+    def __init__(self, number: int, voxels: VoxelMap, graph: PoseGraph, standing: Standing) -> None:
         self.number, self.map, self.graph, self.standing = number, voxels, graph, standing
         self.shared: SharedFrames | None = None
         """Of the newest window; None before the first one."""
