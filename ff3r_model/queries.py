@@ -1,4 +1,4 @@
-"""Text queries → scores per voxel → sparse masks, and masks → flat grids."""
+"""Text queries → scores per voxel → sparse masks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.text_space import TextSpace
 from ff3r_model.voxel_map import VoxelMap
 
-__all__ = ["Grid", "Mask", "Query", "QueryConfig", "QueryRejected", "QuerySet", "Scores", "TextSpace", "project_mask"]
+__all__ = ["Mask", "Query", "QueryConfig", "QueryRejected", "QuerySet", "Scores", "TextSpace"]
 
 logger = logging.getLogger(__name__)
 
 NO_QUERY = -1
 _SLACK = 1e-3
 """Nats by which float32 may misjudge a voxel before it is scored in full."""
-MAX_GRID_SIDE = 4096
-"""Cells along a side of a grid; what lies further from the middle is cut off."""
-
-_EDGE = 1e-6
-"""A voxel's centre this share of a grid cell below the edge of two cells belongs to the upper one."""
 
 
 class QueryRejected(ValueError):
@@ -86,17 +81,6 @@ class Mask:
     indices: Int[Tensor, "m 3"]
     scores: Float[Tensor, " m"]
     metric: bool
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A level grid as Nav2 has it: rows along y, columns along x, cell (0, 0) at the lower left."""
-
-    origin: tuple[float, float]
-    """x and y of the lower left corner of cell (0, 0)."""
-    resolution: float
-    data: Int8[Tensor, "rows columns"]
-    """100 · score, 0 where voxels were seen that do not match, −1 where nothing is known."""
 
 
 class QuerySet:
@@ -230,58 +214,6 @@ class QuerySet:
             kept = [index for index, name in enumerate(self._negatives) if name != text]
             memory[key] = negatives[kept].logsumexp(dim=0)
         return memory[key]
-
-
-def project_mask(
-    mask: Mask,
-    height_band: tuple[float, float],
-    resolution: float,
-    observed: Int[Tensor, "n 3"] | None = None,
-) -> Grid:
-    """A mask seen from above, fit to be a Nav2 costmap-filter mask.
-
-    Voxels whose centre lies in `height_band` (z, in the map's unit) count; a cell of the grid has the largest score
-    above it. `observed` are all cells of the map: where they lie in the band and do not match, the grid says 0. The
-    grid spans both, up to MAX_GRID_SIDE cells.
-    """
-    if not resolution > 0:
-        raise ValueError(f"the resolution must be positive, not {resolution}")
-    hits, scores = _flatten(mask, mask.indices, height_band, resolution, mask.scores)
-    seen = hits if observed is None else torch.cat([hits, _flatten(mask, observed.cpu(), height_band, resolution)[0]])
-    if not len(seen):
-        return Grid((0.0, 0.0), resolution, torch.zeros(0, 0, dtype=torch.int8))
-    low, sides = _bounds(seen)
-    values = torch.full((int(sides[1]), int(sides[0])), -1, dtype=torch.int16)
-    for places, value in ((seen, torch.zeros(len(seen))), (hits, 100 * scores)):
-        inside = ((places >= low) & (places < low + sides)).all(dim=1)
-        flat = (places[inside] - low) @ torch.tensor([1, values.shape[1]])
-        values.view(-1).scatter_reduce_(0, flat, value[inside].round().to(torch.int16), "amax")
-    corner = low * resolution
-    return Grid((float(corner[0]), float(corner[1])), resolution, values.to(torch.int8))
-
-
-def _flatten(
-    mask: Mask,
-    indices: Int[Tensor, "n 3"],
-    band: tuple[float, float],
-    resolution: float,
-    scores: Float[Tensor, " n"] | None = None,
-) -> tuple[Int[Tensor, "m 2"], Float[Tensor, " m"]]:
-    """The grid cells under the voxels in the height band, and their scores."""
-    centres = mask.origin.double() + (indices.double() + 0.5) * mask.voxel_size
-    inside = (centres[:, 2] >= band[0]) & (centres[:, 2] <= band[1])
-    places = torch.floor(centres[inside, :2] / resolution + _EDGE).long()
-    return places, torch.zeros(len(places)) if scores is None else scores[inside].float()
-
-
-def _bounds(places: Int[Tensor, "n 2"]) -> tuple[Int[Tensor, " 2"], Int[Tensor, " 2"]]:
-    """Lower corner and sides of the grid, cut around the median place where it would be too large."""
-    low, high = places.amin(dim=0), places.amax(dim=0) + 1
-    middle = places.median(dim=0).values
-    cut_low, cut_high = low.maximum(middle - MAX_GRID_SIDE // 2), high.minimum(middle + MAX_GRID_SIDE // 2)
-    if not (torch.equal(low, cut_low) and torch.equal(high, cut_high)):
-        logger.warning("a grid of %d × %d cells is cut to %d a side", *(high - low).tolist(), MAX_GRID_SIDE)
-    return cut_low, cut_high - cut_low
 
 
 def _clean(text: str, max_length: int) -> str:

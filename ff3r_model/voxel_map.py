@@ -102,6 +102,11 @@ class VoxelMap:
         return self._columns["log_mass"]
 
     @property
+    def members(self) -> Float[Tensor, " n"]:
+        """About how many Gaussians each voxel was merged from: its mass over that of one of its mean confidence."""
+        return (self._columns["log_mass"] - self._columns["confidences"]).exp()
+
+    @property
     def anchors(self) -> Int[Tensor, " n"]:
         """The window that each voxel moves with; NO_WINDOW for those of files that do not say."""
         return self._columns["anchors"]

@@ -14,7 +14,8 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.geometry import matrix_to_quaternion
-from ff3r_model.queries import Grid, Mask
+from ff3r_model.grids import Grid
+from ff3r_model.queries import Mask
 from ff3r_ros.msg import OccupancyMask, Query, QueryList
 
 

@@ -17,8 +17,9 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
+from ff3r_model.grids import GridConfig, MaskGrids
 from ff3r_model.pipeline import MapUpdate, Pipeline
-from ff3r_model.queries import Mask, Query, project_mask
+from ff3r_model.queries import Mask, Query
 from ff3r_model.types import Gaussians
 from ff3r_ros import conversions
 from ff3r_ros.broadcast import MapBroadcaster
@@ -100,7 +101,7 @@ class MapPublishers:
         return [OccupancyMask(header=head, query_id=query.id, query=query.text) for query in gone]
 
     def _cloud_message(self, head: Header, pipeline: Pipeline) -> PointCloud2:
-        gaussians = thin(pipeline.map.gaussians(), self.parameters.max_cloud_points)
+        gaussians = pipeline.map.gaussians(limit=self.parameters.max_cloud_points)
         ids, scores = _best_queries(pipeline, gaussians)
         return semantic_cloud(head, gaussians, ids, scores)
 
@@ -110,12 +111,14 @@ class MapPublishers:
         metric = {mask.query.id: mask for mask in masks if mask.metric}
         for query_id in self._grids.keys() - metric.keys():
             self._remove_grid(head, query_id)
+        if not metric:
+            return
+        grids = MaskGrids(pipeline.map, GridConfig(resolution=pipeline.map.config.voxel_size, band=band))
         for query_id, mask in metric.items():
             if query_id not in self._grids:
                 topic = f"~/masks/q{query_id}"
                 self._grids[query_id] = self._node.create_publisher(OccupancyGrid, topic, LATCHED)
-            grid = project_mask(mask, band, mask.voxel_size, pipeline.map.cells())
-            self._grids[query_id].publish(conversions.grid_message(head, grid))
+            self._grids[query_id].publish(conversions.grid_message(head, grids.grid(mask)))
 
     def _remove_grid(self, head: Header, query_id: int) -> None:
         publisher = self._grids.pop(query_id)
@@ -123,14 +126,6 @@ class MapPublishers:
             publisher.publish(conversions.empty_grid(head, resolution=1.0))
             publisher.wait_for_all_acked(ACKNOWLEDGE)
         self._node.destroy_publisher(publisher)
-
-
-def thin(gaussians: Gaussians, limit: int) -> Gaussians:
-    """At most `limit` of the Gaussians, spread evenly over their order."""
-    if len(gaussians) <= limit:
-        return gaussians
-    chosen = torch.arange(limit, device=gaussians.means.device) * len(gaussians) // limit
-    return gaussians.select(chosen)
 
 
 def _best_queries(pipeline: Pipeline, gaussians: Gaussians) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:

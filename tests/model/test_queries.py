@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ff3r_model.queries import NO_QUERY, Mask, Query, QueryConfig, QueryRejected, QuerySet, TextSpace, project_mask
+from ff3r_model.queries import NO_QUERY, QueryConfig, QueryRejected, QuerySet, TextSpace
 from ff3r_model.types import Gaussians
 from ff3r_model.voxel_map import MapConfig, ScaleInfo, VoxelMap
 from ff3r_model.voxelize import VoxelizedGaussians
@@ -244,50 +244,3 @@ def test_set_threshold() -> None:
     assert asked.config.threshold == 1.0
     with pytest.raises(ValueError, match=r"1\.5"):
         asked.set_threshold(1.5)
-
-
-def mask_of(indices: list[list[int]], scores: list[float], voxel_size: float = 0.1) -> Mask:
-    query = Query(1, "chair", torch.zeros(24))
-    cells = torch.tensor(indices, dtype=torch.int32).view(-1, 3)
-    return Mask(query, 0.5, voxel_size, torch.full((3,), -voxel_size / 2).double(), cells, torch.tensor(scores), True)
-
-
-def test_projection_takes_the_largest_score_in_the_band() -> None:
-    mask = mask_of([[0, 0, 0], [0, 0, 3], [0, 0, 9], [2, 1, 1]], [0.6, 0.8, 1.0, 0.7])
-    grid = project_mask(mask, (-0.05, 0.5), 0.1, observed=torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 20]]).int())
-    # centres at multiples of 0.1 fall on the edge between grid cells, and belong to the upper one
-    assert grid.data.tolist() == [[80, 0, -1], [-1, -1, 70]]
-    assert grid.origin == pytest.approx((0.0, 0.0))
-    assert grid.data.dtype == torch.int8
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    cells=st.lists(st.tuples(*[st.integers(-20, 20)] * 3), min_size=1, max_size=40, unique=True),
-    resolution=st.floats(0.03, 0.7),
-    seed=st.integers(0, 99),
-)
-def test_projection_equals_a_loop(cells: list[tuple[int, int, int]], resolution: float, seed: int) -> None:
-    scores = torch.rand(len(cells), generator=torch.Generator().manual_seed(seed))
-    grid = project_mask(mask_of([list(cell) for cell in cells], scores.tolist()), (-0.75, 0.75), resolution)
-    expected: dict[tuple[int, int], int] = {}
-    for (x, y, z), score in zip(cells, scores.tolist(), strict=True):
-        if abs(z * 0.1) <= 0.75:
-            # -0.05 as the mask's origin has it, in float32
-            centre = [float(np.float32(-0.05)) + (value + 0.5) * 0.1 for value in (x, y)]
-            key = (int(np.floor(centre[1] / resolution + 1e-6)), int(np.floor(centre[0] / resolution + 1e-6)))
-            expected[key] = max(expected.get(key, -1), round(float(np.float32(100) * np.float32(score))))
-    row, column = round(grid.origin[1] / resolution), round(grid.origin[0] / resolution)
-    found = {(r + row, c + column): int(grid.data[r, c]) for r, c in (grid.data >= 0).nonzero().tolist()}
-    assert found == expected
-
-
-def test_projection_of_nothing_and_of_too_much(caplog: pytest.LogCaptureFixture) -> None:
-    assert project_mask(mask_of([], []), (0.0, 1.0), 0.1).data.shape == (0, 0)
-    far = mask_of([[0, 0, 0], [1, 0, 0], [0, 1, 0], [900_000, 900_000, 0]], [1.0] * 4)
-    grid = project_mask(far, (-1.0, 1.0), 0.1)
-    assert max(grid.data.shape) <= 4096
-    assert (grid.data == 100).sum() == 3
-    assert "cut" in caplog.text
-    with pytest.raises(ValueError, match="resolution"):
-        project_mask(far, (-1.0, 1.0), 0.0)

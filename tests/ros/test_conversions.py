@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from ff3r_model.queries import Mask, Query, project_mask
+from ff3r_model.grids import Grid
+from ff3r_model.queries import Mask, Query
 from ff3r_ros import conversions
 
 
@@ -62,18 +63,17 @@ def test_mask_lists_its_voxels() -> None:
 
 
 def test_grid_from_above() -> None:
-    """Rows along y from the lower left corner, in ROS' order; two voxels of one column are one cell."""
-    shape = mask([[2, -1, 0], [2, -1, 9], [4, 1, 3]], [0.5, 0.9, 1.0])
-    flat = project_mask(shape, (-10.0, 10.0), 0.1, observed=torch.tensor([[3, 0, 0]], dtype=torch.int32))
+    """Rows along y from the lower left corner, in ROS' order."""
+    flat = Grid((0.15, -0.15), 0.1, torch.tensor([[90, -1, -1], [-1, 0, 100]], dtype=torch.int8))
     grid = conversions.grid_message(conversions.header(1, "map"), flat)
-    assert (grid.info.width, grid.info.height) == (3, 3) and grid.info.origin.orientation.w == 1.0
-    assert np.array(grid.data).reshape(3, 3).tolist() == [[90, -1, -1], [-1, 0, -1], [-1, -1, 100]]
+    assert (grid.info.width, grid.info.height) == (3, 2) and grid.info.origin.orientation.w == 1.0
+    assert list(grid.data) == [90, -1, -1, -1, 0, 100]
     assert grid.info.resolution == pytest.approx(0.1)
-    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15), abs=0.051)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15))
 
 
-def test_empty_mask_is_an_empty_grid() -> None:
-    flat = project_mask(mask([], []), (-10.0, 10.0), 0.1)
+def test_an_empty_grid() -> None:
+    flat = Grid((0.0, 0.0), 0.1, torch.zeros(0, 0, dtype=torch.int8))
     grid = conversions.grid_message(conversions.header(1, "map"), flat)
     assert len(grid.data) == 0 and grid.info.width == 0 and grid.info.height == 0
 
