@@ -150,7 +150,10 @@ class PlaceRecognition:
         then, here = self.archive.around(before, half), self.archive.around(now, self.config.views - half)
         window = joint_window([*then, *here])
         self.joint_windows += 1
-        predicted = self.engine(window)
+        try:
+            predicted = self.engine(window)
+        except torch.OutOfMemoryError:
+            return "there is no memory for a joint window"
         if predicted.keyframes is not None:
             return f"only {len(predicted.keyframes)} views of the joint window fit into memory"
         prediction = thinned_prediction(predicted, self.archive.config.depth_side)

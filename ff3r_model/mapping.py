@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ff3r_model.ground import upright
 from ff3r_model.loops import PlaceRecognition, Predict, Revisit
 from ff3r_model.mapping_config import MappingConfig
 from ff3r_model.mapping_file import load_atlas, save_atlas
+from ff3r_model.pose_graph import SolverMissingError
 from ff3r_model.shared_frames import SharedFrames, thinned_prediction
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Cameras, Gaussians, Prediction, Similarity, Window
@@ -126,6 +128,11 @@ class Mapper:
         active = self._atlas.active
         known = () if active.shared is None else active.shared.keyframes
         fresh = torch.tensor([view for view, key in enumerate(window.keyframes) if key not in known], dtype=torch.int64)
+        usable = int(((prediction.depth[fresh] > 0) & prediction.depth[fresh].isfinite()).sum())
+        if usable < self.config.align.min_pairs:
+            return Alignment(
+                Similarity(), math.inf, 0.0, False, f"only {usable} pixels of the new views have a depth"
+            ), fresh
         if active.shared is None:
             reason = "it follows a map from a file" if len(active.map) else ""
             return self._first(window, prediction, fresh, reason), fresh
@@ -138,7 +145,7 @@ class Mapper:
             return replace(alignment, map_from_window=held), fresh
         self._lost += 1
         alone = len(fresh) == len(window.keyframes)
-        if not len(fresh) or (self._lost <= self.config.patience and not alone):
+        if self._lost <= self.config.patience and not alone:
             return alignment, fresh
         return self._first(window, prediction, fresh, alignment.reason), fresh
 
@@ -161,8 +168,7 @@ class Mapper:
         confidence = prediction.depth_confidence[fresh.to(prediction.depth.device)]
         sample = confidence.flatten()[:: 1 + confidence.numel() // 100_000]
         keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
-        if len(fresh):
-            keep[fresh] = confidence >= torch.quantile(sample, self.config.drop_uncertain)
+        keep[fresh] = confidence >= torch.quantile(sample, self.config.drop_uncertain)
         return prediction.gaussians.select(keep.flatten())
 
     def _integrate(
@@ -190,9 +196,8 @@ class Mapper:
     ) -> None:
         """What the new views look through fades, what they see is merged."""
         gaussians = transform_gaussians(alignment.map_from_window, self._certain(prediction, fresh))
-        if len(fresh):
-            cameras = Cameras(invert_rigid(new.map_from_camera), new.intrinsics)
-            self.map.fade(cameras, new.depth, new.confidence)
+        cameras = Cameras(invert_rigid(new.map_from_camera), new.intrinsics)
+        self.map.fade(cameras, new.depth, new.confidence)
         self.map.integrate(gaussians, node)
 
     def _merge_old_windows(self) -> None:
@@ -232,12 +237,16 @@ class Mapper:
         pairs = self._connect(revisits)
         if all(revisit.error < self.map.config.voxel_size / 2 for revisit in revisits):
             return "", False
-        moves = active.graph.optimise(fixed_scale=self.map.metric)
+        try:
+            moves = active.graph.optimise(fixed_scale=self.map.metric)
+            refusal = "a loop is refused: it strains the map too much"
+        except SolverMissingError as error:
+            moves, refusal = None, str(error)
         if moves is None:
             for pair in pairs:
                 active.graph.edges.pop(pair, None)
-            log.warning("a loop is refused: it strains the map too much")
-            return "", False
+            log.warning("%s", refusal)
+            return refusal, False
         active.move(moves)
         self._atlas.archive.move(active.number, moves)
         self._places.forget()

@@ -10,6 +10,7 @@ import torch
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.engine import Engine, EngineConfig, Use, make_engine
 from ff3r_model.mapping import Mapper, MappingConfig, MapUpdate, timed
+from ff3r_model.measured import Geometry, correct
 from ff3r_model.network import FF3RConfig
 from ff3r_model.queries import QueryConfig, QuerySet
 from ff3r_model.text import TextEncoder
@@ -31,6 +32,8 @@ class PipelineConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     mapping: MappingConfig = field(default_factory=MappingConfig)
+    geometry: Geometry = "predicted"
+    """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
     queries: QueryConfig = field(default_factory=QueryConfig)
 
 
@@ -92,6 +95,7 @@ class Pipeline:
         with timed(seconds, "network"):
             prediction = self.engine(window)
         window = self._covered(window, prediction)
+        prediction = correct(prediction, window, self.config.geometry)
         update = self.mapper.place(window, prediction)
         if not update.accepted:
             self.windows.roll_back()
@@ -116,7 +120,8 @@ class Pipeline:
     def load(self, path: Path) -> None:
         """Show a saved map in place of the present one, which stays if the file is not a map of this network.
 
-        Raises MapFileError. Frames that follow start from the saved map's origin: they are not localised in it.
+        Raises MapFileError. Frames that follow begin a new submap, which is joined to the saved map once a place of it
+        is recognised.
         """
         self.mapper.load(path)
         self.windows.reset()
