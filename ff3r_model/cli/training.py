@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,21 @@ from typing import Any
 from ff3r_model.engine import device_named
 from ff3r_model.training.errors import RunError
 from ff3r_model.training.parallel import joined
-from ff3r_model.training.recipe import Material, Settings, build, read_settings, save_result
-from ff3r_model.training.run_folder import LOG, PICTURES
+from ff3r_model.training.recipe import Material, Settings, build, read_sections, save_result, settings_from
+from ff3r_model.training.run_folder import LOG, PICTURES, RunFolder
 from ff3r_model.training.train import Trainer
 
 NEWCOMERS_MINUTES = 10.0
 """Budget where none is given."""
+ON_A_CPU: dict[str, dict[str, Any]] = {
+    "train": {"learning_rate": 5e-4},
+    "sampling": {"views": (2, 3, 4), "total_views": 4, "long_side": 84},
+    "paper": {"render_views": 2},
+}
+"""What makes a run on footage show something within minutes on a CPU, where rendering takes most time. All ours; a
+config file and options go before it."""
+FROM_SCRATCH: dict[str, dict[str, Any]] = {"train": {"learning_rate": 1e-3, "backbone_factor": 1.0}}
+"""What suits weights that are random, and rooms, where all of `nano` is taught. Ours; goes last, as the other."""
 
 
 @dataclass(frozen=True)
@@ -40,49 +48,48 @@ class Plan:
 
 def train(plan: Plan) -> str:
     """Run it; returns the summary. Raises RunError, DataError, CheckpointError, SourceError."""
-    settings = read_settings(plan.config, _overrides(plan))
     try:
         wanted = device_named(plan.device)
     except ValueError as error:
         raise RunError(str(error)) from error
+    settings = settings_of(plan, on_cpu=wanted.type == "cpu")
     logging.getLogger("ff3r_model.training").setLevel(logging.INFO)
     with joined(wanted) as (share, device):
+        if share.rank == 0 and not plan.resume and RunFolder(plan.output).holds_a_run():
+            raise RunError(f"{plan.output} holds a run already: go on with --resume, or choose another output folder")
         trainer = build(plan.material, settings, plan.output, device, share)
         if plan.resume:
             trainer.resume()
-        elif trainer.folder.holds_a_run() and share.rank == 0:
-            raise RunError(f"{plan.output} holds a run already: go on with --resume, or choose another output folder")
         trainer.run()
         return _finish(trainer, plan.material, settings) if share.rank == 0 else ""
 
 
-def _overrides(plan: Plan) -> dict[str, dict[str, Any]]:
+def settings_of(plan: Plan, *, on_cpu: bool) -> Settings:
+    """The options over the config file over what suits the kind of run. Raises RunError for what makes no sense."""
+    scratch = plan.material.rooms is not None or plan.material.fresh
+    defaults = FROM_SCRATCH if scratch else ON_A_CPU if on_cpu else {}
+    stated, options = read_sections(plan.config), _options(plan)
+    names = [*defaults, *stated, *options]
+    sections = {name: {**defaults.get(name, {}), **stated.get(name, {}), **options.get(name, {})} for name in names}
+    train = sections["train"]
+    if plan.minutes is not None or plan.steps is not None:
+        train |= {"minutes": plan.minutes, "steps": plan.steps}
+    elif train.get("minutes") is None and train.get("steps") is None:
+        train["minutes"] = NEWCOMERS_MINUTES
+    return settings_from(sections)
+
+
+def _options(plan: Plan) -> dict[str, dict[str, Any]]:
     """The options that were given, by section."""
-    budgeted = plan.config is not None and "train" in _sections(plan.config)
-    minutes = plan.minutes
-    if minutes is None and plan.steps is None and not budgeted:
-        minutes = NEWCOMERS_MINUTES
-    train = {"learning_rate": plan.learning_rate, "seed": plan.seed, "workers": plan.workers}
-    budget: dict[str, Any] = {"minutes": minutes, "steps": plan.steps} if minutes or plan.steps else {}
     views = {"views": plan.views or None, "total_views": plan.total_views}
     sections: dict[str, dict[str, Any]] = {
-        "train": train,
+        "train": {"learning_rate": plan.learning_rate, "seed": plan.seed, "workers": plan.workers},
         "sampling": views | {"long_side": plan.long_side},
         "rooms": views,
     }
-    given = {
+    return {
         name: {key: value for key, value in values.items() if value is not None} for name, values in sections.items()
     }
-    given["train"] |= budget
-    return given
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    try:
-        stated = json.loads(path.read_text())
-        return stated if isinstance(stated, dict) else {}
-    except (OSError, ValueError):
-        return {}  # said where it is read
 
 
 def _finish(trainer: Trainer, material: Material, settings: Settings) -> str:

@@ -141,23 +141,26 @@ def save_result(trainer: Trainer, material: Material, settings: Settings, figure
     return path
 
 
-def read_settings(path: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The file's sections under the command line's values. Raises RunError naming what it does not know."""
-    stated: dict[str, Any] = {}
-    if path is not None:
-        try:
-            stated = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read as JSON: {error}") from error
+def read_sections(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The sections of a settings file; none without a file. Raises RunError for a file that is no such thing."""
+    if path is None:
+        return {}
+    try:
+        stated = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(stated, dict) or not all(isinstance(section, dict) for section in stated.values()):
+        raise RunError(f'{path} should be an object of sections, such as {{"train": {{"steps": 1000}}}}')
+    return stated
+
+
+def settings_from(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Settings with these values, and defaults for the rest. Raises RunError naming what it does not know."""
     kinds = {"train": TrainConfig, "sampling": SamplingConfig, "rooms": RoomConfig, "paper": PaperConfig}
     kinds["supervised"] = LossWeights
-    if unknown := sorted(set(stated) - set(kinds)):
-        raise RunError(f"{path} has the sections {', '.join(unknown)}; known are {', '.join(kinds)}")
-    sections = {
-        name: _section(kind, dict(stated.get(name, {})) | dict(overrides.get(name, {})), name)
-        for name, kind in kinds.items()
-    }
-    return Settings(**sections)
+    if unknown := sorted(set(sections) - set(kinds)):
+        raise RunError(f"there is no section {', '.join(unknown)} in the settings; known are {', '.join(kinds)}")
+    return Settings(**{name: _section(kind, dict(sections.get(name, {})), name) for name, kind in kinds.items()})
 
 
 def _section(kind: type[Section], values: dict[str, Any], where: str) -> Section:

@@ -24,6 +24,8 @@ SHOWN_VIEWS = 4
 TITLES = ("image", "rendered", "rendered depth", "feature PCA", "words")
 TILE = 224
 """Height of a tile, pixels."""
+PCA_ROWS = 100_000
+"""Pixels, at most about, from which the colours of features are found."""
 BAR = 24
 """Height of titles and legend, pixels."""
 
@@ -118,11 +120,11 @@ def feature_colors(features: Float[Tensor, "views h w channels"]) -> UInt8[Tenso
     """The three directions in which features differ most, as RGB, on one scale for all views."""
     rows = features.flatten(0, 2).float()
     centred = rows - rows.mean(0)
-    covariance = centred.T @ centred / len(rows)
+    some = centred[:: max(1, len(rows) // PCA_ROWS)]
+    covariance = some.T @ some / len(some)
     _, vectors = torch.linalg.eigh(covariance.double().cpu())
     top = centred @ vectors[:, -3:].flip(1).to(centred)
-    top = top * torch.where(top.sum(0) < 0, -1.0, 1.0)
-    low, high = (top.quantile(q, dim=0) for q in (0.02, 0.98)) if len(top) < 2**24 else (top.amin(0), top.amax(0))
+    low, high = (top[:: max(1, len(rows) // PCA_ROWS)].quantile(q, dim=0) for q in (0.02, 0.98))
     shares = ((top - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
     return (shares * 255).round().to(torch.uint8).view(*features.shape[:3], 3)
 

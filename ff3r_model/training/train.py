@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,6 +60,28 @@ class Task(nn.Module):
         return terms
 
 
+@dataclass
+class Recent:
+    """What happened since the last pictures."""
+
+    since: float = field(default_factory=time.monotonic)
+    images: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, images: int, loss: float) -> None:
+        """Count a step."""
+        self.images += images
+        self.losses.append(loss)
+
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / max(time.monotonic() - self.since, 1e-9)
+
+    def loss(self) -> float:
+        """The mean; NaN before the first step."""
+        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+
+
 class Trainer:
     """Trains `network` in place; what is kept is the average of its weights over the last steps."""
 
@@ -90,6 +112,7 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0
         """Seconds of the budget that are spent, earlier runs included."""
+        self._recent = Recent()
 
     def run(self) -> None:
         """Train until the budget is spent, and save. Raises RunError for a loss that is no number."""
@@ -205,12 +228,12 @@ class Trainer:
         if not self._first:
             return
         bar.update(len(batch.ids) * self.share.world)
+        self._recent.add(len(batch.ids) * self.share.world, terms["total"])
         if self.step % self.config.log_steps == 0 or self.step == 1:
             shown = sorted(terms.items(), key=lambda item: item[0] != "total")[:5]
             bar.set_postfix({"step": self.step} | {name: f"{value:.3f}" for name, value in shown}, refresh=False)
-            rate = bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-9)
-            images = {"progress": round(progress, 4), "images_per_second": round(rate, 2)}
-            self.folder.write(self.step, images | {"learning_rate": self.optimizer.param_groups[0]["lr"]} | terms)
+            state = {"progress": round(progress, 4), "images_per_second": round(self._recent.rate(), 2)}
+            self.folder.write(self.step, state | {"learning_rate": self.optimizer.param_groups[0]["lr"]} | terms)
 
     def _pictures_due(self, drawn: float) -> bool:
         due = self.config.picture_minutes and time.monotonic() - drawn >= 60 * self.config.picture_minutes
@@ -224,11 +247,11 @@ class Trainer:
             picture, figures = self.snapshots(self.network, self.device)
         path = self.folder.picture("windows", self.step, picture)
         self.folder.write(self.step, figures)
-        said = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-        bar.write(f"step {self.step}: {said}; {path}")
+        said = "".join(f", {name} {value:.2f}" for name, value in figures.items())
+        bar.write(f"step {self.step}: loss {self._recent.loss():.3f}{said}; {path}")
+        self._recent = Recent()
 
 
-@torch.no_grad()
 def seed_everything(seed: int, step: int, rank: int) -> None:
     """Make all random numbers a function of the run's seed, the step and the process: so a resumed run repeats them."""
     state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
