@@ -41,24 +41,36 @@ LIFTED_OPACITY = 0.9
 class RawGaussians(Protocol):
     """The Gaussian head's output before activation."""
 
-    log_scale: Float[Tensor, "batch views 3 h w"]
-    quaternion: Float[Tensor, "batch views 4 h w"]
-    harmonics: Float[Tensor, "batch views bands_times_3 h w"]
-    opacity_logit: Float[Tensor, "batch views 1 h w"]
-    confidence_logit: Float[Tensor, "batch views 1 h w"]
-    feature: Float[Tensor, "batch views channels h w"]
+    @property
+    def log_scale(self) -> Float[Tensor, "batch views 3 h w"]: ...
+    @property
+    def quaternion(self) -> Float[Tensor, "batch views 4 h w"]: ...
+    @property
+    def harmonics(self) -> Float[Tensor, "batch views bands_times_3 h w"]: ...
+    @property
+    def opacity_logit(self) -> Float[Tensor, "batch views 1 h w"]: ...
+    @property
+    def confidence_logit(self) -> Float[Tensor, "batch views 1 h w"]: ...
+    @property
+    def feature(self) -> Float[Tensor, "batch views channels h w"]: ...
 
 
 @runtime_checkable
 class NetworkOutput(Protocol):
     """What `predict` needs of the network's output."""
 
-    pose_encodings: Float[Tensor, "iterations batch views 9"]
-    depth: Float[Tensor, "batch views h w"]
-    depth_confidence: Float[Tensor, "batch views h w"]
-    gaussians: RawGaussians | None
-    lifted: Float[Tensor, "batch views channels hs ws"] | None
-    tokens: Float[Tensor, "batch views tokens width"]
+    @property
+    def pose_encodings(self) -> Float[Tensor, "iterations batch views 9"]: ...
+    @property
+    def depth(self) -> Float[Tensor, "batch views h w"]: ...
+    @property
+    def depth_confidence(self) -> Float[Tensor, "batch views h w"]: ...
+    @property
+    def gaussians(self) -> RawGaussians | None: ...
+    @property
+    def lifted(self) -> Float[Tensor, "batch views channels hs ws"] | None: ...
+    @property
+    def tokens(self) -> Float[Tensor, "batch views tokens width"]: ...
 
 
 def decode_cameras(encoding: Float[Tensor, "views 9"], height: int, width: int) -> Cameras:
@@ -169,7 +181,8 @@ def _lift(
 ) -> Gaussians:
     """One round Gaussian per pixel, with the semantic features interpolated to the pixel."""
     count = depth.numel()
-    full = interpolate(features, size=tuple(depth.shape[1:]), mode="bilinear", align_corners=False)
+    last = features.contiguous(memory_format=torch.channels_last)  # so that rows per pixel below are a view, no copy
+    full = interpolate(last, size=tuple(depth.shape[1:]), mode="bilinear", align_corners=False)
     colors = depth.new_full((count, 3), 0.5) if images is None else images.to(depth).permute(0, 2, 3, 1).flatten(0, 2)
     return Gaussians(
         means=_means(depth, cameras),

@@ -36,6 +36,9 @@ class Aggregated:
 class Aggregator(nn.Module):
     """Images → tokens that have seen every view. Names follow VGGT's checkpoint."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: FF3RConfig) -> None:
         super().__init__()
         sizes, width = config.aggregator, config.width

@@ -132,7 +132,7 @@ class DPTDecoder(nn.Module):
         aspect = size[1] / size[0]
         x = self.scratch.output_conv1(self.scratch(self.maps(layers, grid, aspect)))
         x = add_positions(F.interpolate(x, size, mode="bilinear", align_corners=True), aspect)
-        return self.scratch.output_conv2(x if skip is None else x + skip)
+        return self.scratch.output_conv2(x if skip is None else x.add_(skip))  # in place: maps are large here
 
 
 class DepthHead(DPTDecoder):

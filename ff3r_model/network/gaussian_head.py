@@ -59,7 +59,7 @@ class GaussianHead(nn.Module):
         """`semantic`: LSeg's features as the layer of this name projects them."""
         size = (images.shape[-2], images.shape[-1])
         semantic = F.interpolate(semantic, size, mode="bilinear", align_corners=False)
-        return self.decoder(layers, grid, size, self.appearance(images) + semantic)
+        return self.decoder(layers, grid, size, self.appearance(images).add_(semantic))
 
     def start_plain(self) -> None:
         """Initial weights: every Gaussian nearly the same, unrotated."""
