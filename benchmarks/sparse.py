@@ -6,6 +6,7 @@ networks see the same windows in turns; their cameras and depth are compared wit
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import mean, median
 
 import torch
@@ -60,8 +61,9 @@ def measure_views(views: int, seeds: range, report: Report) -> None:
     ids = tuple(range(views))
     windows = [Window(truth.images[0], ids, ids) for truth in truths]
     predictions = {kind: [engine(window) for window in windows] for kind, engine in engines.items()}
-    times = interleaved_seconds([lambda engine=engine: engine(windows[0]) for engine in engines.values()], repeats=3)
-    counts = [flops(lambda engine=engine: engine(windows[0])) for engine in engines.values()]
+    runs = [partial(engine, windows[0]) for engine in engines.values()]
+    times = interleaved_seconds(list(runs), repeats=3)
+    counts = [flops(run) for run in runs]
     for (kind, results), elapsed, count in zip(predictions.items(), times, counts, strict=True):
         key = f"sparse_{kind}_{{}}_{views}"
         rel, pose = zip(*map(against_truth, results, truths), strict=True)
