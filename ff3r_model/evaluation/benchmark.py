@@ -61,7 +61,7 @@ class Judge:
         self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
         self.network, self.refined, self.constant = (Geometry(self.config.scale_by) for _ in range(3))
         self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
-        self.sizes = Means()
+        self.sizes, self.peaks = Means(), list[float]()
 
     def add(self, sample: Sample, prediction: Prediction, refined: Prediction | None = None) -> Shown:
         """Count one window: what the network alone says, and what refinement makes of it."""
@@ -84,7 +84,8 @@ class Judge:
         refined = {f"{name}_refined": value for name, value in self.refined.figures().items()}
         theirs = self.constant.figures() | self.words.figures(constant=True) | self.plain.figures()
         copied = {f"copied_{name}": value for name, value in self.copied.figures().items()}
-        return ours | refined | self.sizes.figures() | {f"constant_{name}": v for name, v in theirs.items()} | copied
+        sizes = self.sizes.figures() | {"peak_mib": max(self.peaks, default=None)}
+        return ours | refined | sizes | {f"constant_{name}": v for name, v in theirs.items()} | copied
 
     def _named(self, features: Tensor, truth: Shots) -> Tensor:
         """The first vocabulary's words of all pixels; counts every vocabulary."""
@@ -145,5 +146,5 @@ def run(
         prediction, peak = with_peak(lambda window=window: engine(window), device)  # type: ignore[misc]
         judge.sizes.add("seconds_per_window", time.perf_counter() - start)
         judge.sizes.add("cpu_seconds_per_window", time.process_time() - cpu)
-        judge.sizes.add("peak_mib", peak)
+        judge.peaks += [] if peak is None else [peak]
         yield judge.add(sample, prediction, None if refining is None else refining(window))

@@ -86,5 +86,7 @@ class Words:
         for vocabulary, matrix in zip(self.vocabularies, matrices, strict=True):
             means.add(vocabulary.figure, mean_iou(matrix)[0] if matrix.sum() else None)
         first = matrices[0]
-        right = float(first.diagonal().sum() / first.sum()) if first.sum() else None
+        if not first.sum():
+            return means.figures() | {"accuracy": None, "classes": None}
+        right = float(first.diagonal().sum() / first.sum())
         return means.figures() | {"accuracy": right, "classes": float(mean_iou(first)[1])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ff3r_model.evaluation.benchmark import Judge, run
+from ff3r_model.evaluation.image_quality import ImageQuality
 from ff3r_model.evaluation.novel import camera_similarity
 from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.synthetic import CLEARANCE, TARGETS, held_out_sample, held_out_window
@@ -140,6 +142,26 @@ def test_the_constant_predictor_by_hand() -> None:
     error = (sample(0).context.images.mean((0, 2, 3))[:, None, None] - target.images).square().mean((1, 2, 3))
     alone = figures_of([sample(0)], [all_knowing(sample(0))])
     assert alone["constant_psnr"] == pytest.approx(float((-10 * error.log10()).mean()), rel=1e-3)
+
+
+class Difference(torch.nn.Module):
+    """In LPIPS' place: the mean difference."""
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        return (images - others).abs().mean()
+
+
+def test_image_figures_are_means_over_views() -> None:
+    quality = ImageQuality(Difference())
+    truth, images = torch.full((3, 3, 16, 16), 0.5), torch.full((3, 3, 16, 16), 0.5)
+    images[0] += 0.1
+    images[1] += 0.2
+    images[2] -= 0.3
+    quality.add(images[:2], truth[:2])
+    quality.add(images[2:], truth[2:])
+    figures = quality.figures()
+    assert figures["psnr"] == pytest.approx(-10 * sum(math.log10(d * d) for d in (0.1, 0.2, 0.3)) / 3, rel=1e-4)
+    assert figures["lpips"] == pytest.approx(0.2, rel=1e-4)
 
 
 def test_held_out_views_lie_between_the_views_and_clear_of_things() -> None:
