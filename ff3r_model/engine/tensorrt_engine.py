@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import deque
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from ff3r_model.network import FF3RConfig
 from ff3r_model.network.frames import FrameFeatures
 from ff3r_model.network.gaussian_head import split
 from ff3r_model.network.model import NetworkOutput
-from ff3r_model.types import MIN_VIEWS, Prediction, Window
+from ff3r_model.types import MAX_VIEWS, MIN_VIEWS, Prediction, Window
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class TensorRTEngine:
         self._stream = SideStream(device)
         self._frames = PlanRunner(library, plan.path(FRAMES), self._stream)
         self._window = PlanRunner(library, plan.path(WINDOW), self._stream)
-        self._known: tuple[int, ...] = ()
+        self._known: deque[int] = deque(maxlen=4 * MAX_VIEWS)
 
     @torch.inference_mode()
     def __call__(self, window: Window) -> Prediction:
@@ -88,7 +89,7 @@ class TensorRTEngine:
                 self._tidy()
                 continue
             self.dropped += len(window.keyframes) - len(part.keyframes)
-            self._known = part.keyframes
+            self._known.extend(part.keyframes)
             return prediction if part is window else replace(prediction, keyframes=part.keyframes)
 
     def _tidy(self) -> None:
@@ -132,9 +133,9 @@ class TensorRTEngine:
 
 
 def newest(window: Window, views: int, known: Collection[int]) -> Window:
-    """At most `views` of a window: the newest, half of them at most of those `known` to the window before.
+    """At most `views` of a window: the newest, of which about half are `known` from windows before.
 
-    The known ones tie windows together, so as many as possible of the newest of them stay too.
+    The known ones tie windows together; the newest of them stay.
     """
     count = len(window.keyframes)
     if count <= views:
