@@ -51,6 +51,8 @@ class Atlas:
         """An empty submap of the next number, or one around voxels that are there already."""
         config = self.config
         standing = Standing(config.scale, config.camera_height, config.ground_weight)
+        if voxels is not None:
+            standing.gravity.source = "measured"  # a map from a file stays as it was
         graph = PoseGraph(replace(config.graph, max_windows=self._max_windows()))
         number = self.next_submap if number is None else number
         self.next_submap = max(self.next_submap, number + 1)

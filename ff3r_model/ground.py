@@ -15,6 +15,8 @@ from ff3r_model.types import Prediction, Similarity
 MAX_CORRECTION = 2.0
 """No window is made larger or smaller by more than this factor at once (ours)."""
 
+OPPOSITE = 1e-6
+"""Sine below which two unit vectors lie on one line."""
 MIN_AGREEMENT = 0.9
 """Length of the mean of what a window's views call up, below which they do not agree (ours)."""
 
@@ -49,7 +51,7 @@ def stand_on(
     centres = invert_rigid(prediction.cameras.camera_from_world)[:, :3, 3].cpu()
     pivot = apply_similarity(map_from_window, centres).mean(0)
     scale = min(max(seen.scale, 1 / MAX_CORRECTION), MAX_CORRECTION) ** weight
-    rotation = _turn(seen.normal.float(), floor.normal.float(), weight)
+    rotation = turn_towards(seen.normal.float(), floor.normal.float(), weight)
     lift = weight * (height + floor.offset - float(floor.normal @ pivot))
     correction = Similarity(scale, rotation, pivot - scale * rotation @ pivot + lift * floor.normal)
     return compose(correction, replace(map_from_window, rotation=map_from_window.rotation.cpu()))
@@ -71,16 +73,18 @@ def upright(
     if not known.any() or turned.mean(0).norm() < MIN_AGREEMENT:
         return map_from_window
     z = torch.tensor([0.0, 0.0, 1.0]).to(turned)
-    rotation = _turn(torch.nn.functional.normalize(turned.mean(0), dim=0), z, weight)
+    rotation = turn_towards(torch.nn.functional.normalize(turned.mean(0), dim=0), z, weight)
     pivot = apply_similarity(map_from_window, window_from_camera[:, :3, 3].cpu()).mean(0).to(rotation)
     placed = replace(map_from_window, rotation=map_from_window.rotation.to(rotation))
     return compose(Similarity(1.0, rotation, pivot - rotation @ pivot), placed)
 
 
-def _turn(source: Float[Tensor, " 3"], target: Float[Tensor, " 3"], share: float) -> Float[Tensor, "3 3"]:
-    """A `share` of the smallest rotation that takes one unit vector to another."""
+def turn_towards(source: Float[Tensor, " 3"], target: Float[Tensor, " 3"], share: float = 1.0) -> Float[Tensor, "3 3"]:
+    """A `share` of the smallest rotation that takes one unit vector to another; of opposite ones, any such."""
     axis = torch.linalg.cross(source, target)
     sine = axis.norm()
+    if sine < OPPOSITE and source @ target < 0:
+        axis = torch.linalg.cross(source, torch.eye(3).to(source)[int(source.abs().argmin())])
     angle = torch.atan2(sine, source @ target) * share / 2
-    axis = axis / sine.clamp_min(1e-12)
+    axis = axis / axis.norm().clamp_min(1e-12)
     return quaternion_to_matrix(torch.cat([angle.cos()[None], angle.sin() * axis]))

@@ -92,7 +92,7 @@ class Mapper:
             return self._update(window, prediction, alignment, seconds)
         with timed(seconds, "integrate"):
             self._integrate(window, prediction, alignment, fresh)
-            corrected = self._make_metric(window, prediction)
+            corrected = self._level(window, prediction) | self._make_metric(window, prediction)
         with timed(seconds, "loops"):
             note, moved = self._revisit()
         reason = "; ".join(part for part in (alignment.reason, note) if part)
@@ -160,7 +160,7 @@ class Mapper:
         placed = compose(map_from_first_camera(), Similarity(1.0, camera[0, :3, :3], camera[0, :3, 3]))
         if window.up is not None and bool(window.up[fresh[0]].isfinite().all()):
             placed = upright(placed, invert_rigid(camera), window.up[fresh[:1]], 1.0)
-            self._atlas.active.standing.level = True
+            self._atlas.active.standing.gravity.source = "measured"
         return Alignment(placed, 0.0, 1.0, True, reason)
 
     def _certain(self, prediction: Prediction, fresh: Int[Tensor, " fresh"]) -> Gaussians:
@@ -206,6 +206,17 @@ class Mapper:
             self.map.relabel(gone)
             self._atlas.archive.relabel(gone)
             self._places.forget()
+
+    def _level(self, window: Window, prediction: Prediction) -> bool:
+        """Turn the map upright where a sensor, or the floor, says for the first time which way is up."""
+        active = self._atlas.active
+        turn = active.standing.turn(window, prediction, active.placed)
+        if turn is None:
+            return False
+        self._atlas.archive.move(active.number, active.turn(turn))
+        self._places.forget()
+        log.info("the map was turned upright: up is known from %s", active.standing.gravity.source)
+        return True
 
     def _make_metric(self, window: Window, prediction: Prediction) -> bool:
         """Scale the map once its windows have said how large it is, and again if a better source says so."""

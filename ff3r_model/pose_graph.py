@@ -121,6 +121,10 @@ class PoseGraph:
             self._merge(a, b)
         return gone
 
+    def move(self, motion: Similarity) -> None:
+        """Put all nodes into another frame; what lies between them stays."""
+        self.nodes = {node: compose(_double(motion), pose) for node, pose in self.nodes.items()}
+
     def rescale(self, factor: float) -> None:
         """Multiply every length by `factor`."""
         self.nodes = {node: replace(pose, translation=pose.translation * factor) for node, pose in self.nodes.items()}

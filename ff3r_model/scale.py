@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -104,6 +104,12 @@ class ScaleLadder:
             kept = [value / factor for value in values]
             values.clear()
             values.extend(kept)
+
+    def turned(self, rotation: Float[Tensor, "3 3"]) -> None:
+        """The map was turned about its origin."""
+        floors = [replace(floor, normal=rotation.to(floor.normal) @ floor.normal) for floor in self.floors]
+        self.floors.clear()
+        self.floors.extend(floors)
 
     def reset(self) -> None:
         """Forget all windows."""

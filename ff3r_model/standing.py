@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.geometry import invert_rigid
+from ff3r_model.gravity import Gravity
 from ff3r_model.ground import Floor, floor_below, stand_on, upright
 from ff3r_model.map_config import ScaleInfo
 from ff3r_model.scale import HEIGHT, ScaleConfig, ScaleLadder, better
@@ -25,8 +26,7 @@ class Standing:
         """`camera_height`: metres above the floor, where known; `weight`: see `MappingConfig.ground_weight`."""
         self.ladder, self.weight = ScaleLadder(ladder, camera_height), weight
         self.floor: Floor | None = None
-        self.level = False
-        """Whether the map's +z is up because gravity said so."""
+        self.gravity = Gravity()
 
     def known_scale(self, window: Window, prediction: Prediction, scale: ScaleInfo) -> float | None:
         """Map units per window unit where both are known in metres by themselves: the window is joined by SE(3)."""
@@ -34,7 +34,7 @@ class Standing:
 
     def hold(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity:
         """The placement moved by `weight` towards standing upright, and on the floor where that is known and seen."""
-        if self.level and window.up is not None:
+        if self.gravity.source == "measured" and window.up is not None:
             poses = invert_rigid(prediction.cameras.camera_from_world)
             map_from_window = upright(map_from_window, poses, window.up, self.weight)
         height = self.ladder.camera_height
@@ -46,6 +46,15 @@ class Standing:
         if self.ladder.window_scale(window, prediction) is not None:
             seen = replace(seen, scale=1.0)
         return stand_on(self.floor, seen, height, prediction, map_from_window, self.weight)
+
+    def turn(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity | None:
+        """new_from_old map, where a placed window says better than what came before which way is up."""
+        turn = self.gravity.observe(window, prediction, map_from_window)
+        if turn is not None:
+            self.ladder.turned(turn.rotation)
+            if self.floor is not None:
+                self.floor = replace(self.floor, normal=turn.rotation.to(self.floor.normal) @ self.floor.normal)
+        return turn
 
     def observe(
         self, window: Window, prediction: Prediction, map_from_window: Similarity, scale: ScaleInfo

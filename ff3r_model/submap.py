@@ -41,6 +41,13 @@ class Submap:
         if self.newest is not None and self.newest in new_from_old:
             self._move_newest(new_from_old[self.newest])
 
+    def turn(self, motion: Similarity) -> dict[int, Similarity]:
+        """Move everything alike, the graph too; says by window how."""
+        moves = dict.fromkeys(self.graph.nodes, motion)
+        self.graph.move(motion)
+        self.move(moves)
+        return moves
+
     def rescale(self, factor: float, scale: ScaleInfo) -> None:
         """Multiply every length by `factor`, which gives the unit that `scale` tells."""
         self.map.rescale(factor, scale)

@@ -11,16 +11,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ORDER = (
     {"types", "geometry"},
-    {"images", "network", "text", "gaussians", "voxelize", "window", "engine", "alignment", "voxel_map", "queries"},
+    {
+        "images", "network", "text", "gaussians", "voxelize", "motion", "window", "engine", "overlap", "alignment",
+        "scale", "gravity", "measured", "voxel_map", "queries",
+    },
     {"mapping"},
     {"pipeline"},
     {"cli"},
-)
+)  # fmt: skip
 """Rooms of ff3r_model by floor: a room imports from its own floor or from floors before it."""
 EVERY_STAGE = {"pipeline", "cli"}
 OFFLINE = {"synthetic", "training", "evaluation"}
 """What the running pipeline never imports."""
-NO_NETWORK = {"types", "geometry", "voxelize", "alignment", "voxel_map", "queries"}
+NO_NETWORK = {
+    "types", "geometry", "voxelize", "motion", "overlap", "alignment", "scale", "gravity", "measured", "voxel_map",
+    "mapping", "queries",
+}  # fmt: skip
 """Rooms that know types and not the network, so that engines can be swapped."""
 
 
