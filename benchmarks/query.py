@@ -73,11 +73,13 @@ def _measure_size(report: Report, name: str, voxels: int, channels: int, width: 
     voxel_map = filled_map(voxels, space, words=words)
     queries = QuerySet(words, space)
     queries.set_threshold(0.5)
-    expanded, masks, fresh = [], [], []
+    expanded, masks, fresh, own = [], [], [], []
     for number in range(count):
         queries.clear()
         query = queries.add(f"thing {number}")
+        start = time.process_time()
         masks.append(_seconds(lambda: queries.masks(voxel_map)))
+        own.append(time.process_time() - start)
         voxel_map.revision += 1
         fresh.append(_seconds(lambda: queries.masks(voxel_map)))
         if number % 7 == 0:

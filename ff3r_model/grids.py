@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_GRID_SIDE = 4096
 """Cells along a side of a grid; what lies further from the middle is cut off."""
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
+FLOOR_SHARE = 0.3
+"""Stray voxels below the floor are fewer; a room's floor is among its fullest layers."""
 
 _EDGE = 1e-6
 """A point this share of a grid cell below the edge of two cells belongs to the upper one."""
@@ -77,6 +79,17 @@ def occupancy_grid(voxel_map: VoxelMap, config: GridConfig) -> Grid:
     return canvas.grid()
 
 
+def floor_height(voxel_map: VoxelMap) -> float:
+    """z of the floor: the lowest layer of voxels that holds at least FLOOR_SHARE of what the fullest one holds."""
+    layers = voxel_map.cells()[:, 2].cpu()
+    if not len(layers):
+        return 0.0
+    low = int(layers.min())
+    counts = torch.bincount(layers - low)
+    layer = int((counts >= FLOOR_SHARE * counts.max()).nonzero()[0])
+    return (low + layer) * voxel_map.config.voxel_size
+
+
 class MaskGrids:
     """Grids of masks, all over one ground: what the map has seen in the band, found once per change of the map."""
 
@@ -92,8 +105,8 @@ class MaskGrids:
         rows = _within(mask.indices[:, 2].double() * mask.voxel_size, config.band).nonzero().squeeze(1)
         places, which = _spread(mask.indices[rows], mask.voxel_size, config.resolution)
         canvas = self._canvas.copy()
-        scores = (OCCUPIED * mask.scores[rows].double()).round() if config.match is None else None
-        canvas.paint(places, config.match if scores is None else scores[which])
+        scores = (OCCUPIED * mask.scores[rows].double()).round()
+        canvas.paint(places, scores[which] if config.match is None else config.match)
         return canvas.grid()
 
 

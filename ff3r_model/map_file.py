@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from torch import Tensor
 FORMAT_VERSION = 2
 """Of the files that we write: 2 has the voxels' anchors and extras of the caller's."""
 READABLE = (1, 2)
+LEFTOVER_SECONDS = 3600
+"""Age at which an unfinished file of a killed saver is removed by the next."""
+_PART = ".part"
 _KEY = "ff3r_map"
 _TYPES = {
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
@@ -32,13 +37,17 @@ class MapFileError(Exception):
 def write_map(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header to `path`, through a temporary file beside it.
 
-    Raises MapFileError, for instance on a full disk; what was at `path` before is then still there, whole.
+    Raises MapFileError, for instance on a full disk; what was at `path` before is then still there, whole, as it is
+    whenever the process is killed on the way.
     """
     data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if strange := [f"{tensor.dtype} of {name}" for name, tensor in data.items() if tensor.dtype not in _TYPES]:
+        raise MapFileError(f"map files cannot hold {', '.join(strange)}; they hold {', '.join(map(str, _TYPES))}")
     record = {"version": FORMAT_VERSION, "checksum": _checksum(data), **header}
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _remove_leftovers(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(_header_bytes(data, record))
@@ -48,6 +57,7 @@ def write_map(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, An
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise MapFileError(
             f"cannot save the map to {path}: {error.strerror or error}; nothing there was changed"
@@ -74,6 +84,22 @@ def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if _checksum(tensors) != record["checksum"]:
         raise MapFileError(f"{path} is damaged: its content does not match its checksum")
     return record, tensors
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what savers of this file that were killed have left beside it; young ones may be at work still."""
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.*{_PART}"):
+        if time.time() - rest.stat().st_mtime > LEFTOVER_SECONDS:
+            rest.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
