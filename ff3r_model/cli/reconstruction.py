@@ -153,6 +153,9 @@ def _summary(folder: Path, pipeline: Pipeline, updates: list[MapUpdate]) -> str:
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     scale = "metric" if pipeline.map.metric else "unscaled: lengths are not metres (give --camera-height)"
     lines = [f"{used} of {len(updates)} windows mapped, {len(pipeline.map):,} voxels, {scale}"]
+    parts = len(pipeline.mapper.submaps)
+    if parts > 1:
+        lines.append(f"{parts} parts that could not be joined: {MAP} holds all of them, the other files the last one")
     if left_out:
         lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
     lines += [f"  {folder / name}" for name in (TRAJECTORY, CLOUD, MAP, PICTURE)]
