@@ -243,6 +243,7 @@ class PerceptionNode(LifecycleNode):
             "frames received": str(self._camera.received),
             "map bytes allowed": str(self._settings.max_map_bytes),
             "frames without calibration": str(self._camera.uncalibrated),
+            "grids": self._topics.grids.withheld if self._topics is not None else "",
             "tf": self._topics.tf.withheld if self._topics is not None and self._topics.tf is not None else "",
             **(_missing(self._assembler) if self._assembler is not None else {}),
             "problem": self._trouble or self._camera.problem or self._silence(state),

@@ -112,11 +112,39 @@ class NodeParameters:
         200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"
     )
     map_file: str = parameter("", "File for the services ~/save_map and ~/load_map.", change="always")
+    grid_resolution: float = parameter(
+        0.0, "Edge of the grids' cells in metres. 0: the voxels' edge.", low=0.0, high=10.0, change="always"
+    )
     grid_low: float = parameter(
-        -100.0, "Voxels below this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
+        -100.0,
+        "Voxels below this z of the map are left out of the queries' grids.",
+        low=-1e4,
+        high=1e4,
+        change="always",
     )
     grid_high: float = parameter(
-        100.0, "Voxels above this z of the map are left out of OccupancyGrids.", low=-1e4, high=1e4, change="always"
+        100.0, "Voxels above this z of the map are left out of the queries' grids.", low=-1e4, high=1e4, change="always"
+    )
+    mask_value: int = parameter(
+        100,
+        "Value of a query's cells in its grid; 100 is lethal to a keepout filter. 0: 100 times the score.",
+        low=0,
+        high=100,
+        change="always",
+    )
+    obstacle_low: float = parameter(
+        0.15,
+        "Metres above the floor from which voxels are obstacles in the occupancy grid.",
+        low=0.0,
+        high=100.0,
+        change="always",
+    )
+    obstacle_high: float = parameter(
+        1.5,
+        "Metres above the floor up to which voxels are obstacles, the robot's height.",
+        low=0.0,
+        high=100.0,
+        change="always",
     )
     inbox_frames: int = parameter(
         64, "Images that wait while the network runs; beyond, every second one is dropped.", low=2, high=4096

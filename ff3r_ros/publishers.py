@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from geometry_msgs.msg import PoseStamped
 from jaxtyping import Float, Int
-from nav_msgs.msg import OccupancyGrid, Path
-from rclpy.duration import Duration
+from nav_msgs.msg import Path
 from rclpy.node import Node
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
-from ff3r_model.grids import GridConfig, MaskGrids
 from ff3r_model.pipeline import MapUpdate, Pipeline
 from ff3r_model.queries import Mask, Query
 from ff3r_model.types import Gaussians
 from ff3r_ros import conversions
 from ff3r_ros.broadcast import MapBroadcaster
 from ff3r_ros.clouds import NO_QUERY, semantic_cloud
+from ff3r_ros.grids import LATCHED, GridPublishers
 from ff3r_ros.msg import OccupancyMask, QueryList
 from ff3r_ros.parameters import NodeParameters
 from ff3r_ros.transforms import TransformBuffer
-
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""For the map and the queries: who comes late sees the newest."""
-ACKNOWLEDGE = Duration(seconds=0.5)
-"""How long a removed query's grid topic waits until its subscribers have the empty grid."""
 
 
 class MapPublishers:
@@ -56,7 +48,7 @@ class MapPublishers:
             if parameters.publish_tf
             else None
         )
-        self._grids: dict[int, Publisher[Any]] = {}
+        self.grids = GridPublishers(node)
         self._listed: dict[int, Query] = {}
         self._stamp = 0
 
@@ -71,14 +63,13 @@ class MapPublishers:
         masks = pipeline.queries.masks(pipeline.map)
         for message in [*self._emptied(head, masks), *(conversions.mask_message(head, mask) for mask in masks)]:
             self._masks.publish(message)
-        self._publish_grids(head, masks, pipeline)
+        self.grids.publish(head, pipeline.map, masks, self.parameters)
         listed = [(mask.query.id, mask.query.text, int(mask.indices.shape[0])) for mask in masks]
         self._queries.publish(conversions.query_list(head, listed, self.parameters.max_queries))
 
     def destroy(self) -> None:
         """Take all topics away; grids are emptied before."""
-        for query_id in list(self._grids):
-            self._remove_grid(Header(frame_id=self.parameters.map_frame), query_id)
+        self.grids.destroy(Header(frame_id=self.parameters.map_frame))
         for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries):
             self._node.destroy_publisher(publisher)
         if self.tf is not None:
@@ -104,28 +95,6 @@ class MapPublishers:
         gaussians = pipeline.map.gaussians(limit=self.parameters.max_cloud_points)
         ids, scores = _best_queries(pipeline, gaussians)
         return semantic_cloud(head, gaussians, ids, scores)
-
-    def _publish_grids(self, head: Header, masks: Sequence[Mask], pipeline: Pipeline) -> None:
-        """Grids have metres, so an unscaled map has none."""
-        band = (self.parameters.grid_low, self.parameters.grid_high)
-        metric = {mask.query.id: mask for mask in masks if mask.metric}
-        for query_id in self._grids.keys() - metric.keys():
-            self._remove_grid(head, query_id)
-        if not metric:
-            return
-        grids = MaskGrids(pipeline.map, GridConfig(resolution=pipeline.map.config.voxel_size, band=band))
-        for query_id, mask in metric.items():
-            if query_id not in self._grids:
-                topic = f"~/masks/q{query_id}"
-                self._grids[query_id] = self._node.create_publisher(OccupancyGrid, topic, LATCHED)
-            self._grids[query_id].publish(conversions.grid_message(head, grids.grid(mask)))
-
-    def _remove_grid(self, head: Header, query_id: int) -> None:
-        publisher = self._grids.pop(query_id)
-        if self._node.context.ok():
-            publisher.publish(conversions.empty_grid(head, resolution=1.0))
-            publisher.wait_for_all_acked(ACKNOWLEDGE)
-        self._node.destroy_publisher(publisher)
 
 
 def _best_queries(pipeline: Pipeline, gaussians: Gaussians) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ff3r_model.geometry import invert_rigid, transform_points, unproject
-from ff3r_model.grids import MAX_GRID_SIDE, Grid, GridConfig, MaskGrids, occupancy_grid
+from ff3r_model.grids import MAX_GRID_SIDE, Grid, GridConfig, MaskGrids, floor_height, occupancy_grid
 from ff3r_model.queries import Mask, Query
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.types import Gaussians
@@ -175,3 +175,13 @@ def test_a_rooms_floor_is_free_and_its_furniture_is_not() -> None:
     assert clearance[values == 100].max() < 0.1
     free = clearance > 0.14  # the lowest height is 0.15 above the floor
     assert (values[free] == 0).double().mean() > 0.6
+
+
+def test_the_floor_is_the_lowest_full_layer() -> None:
+    """A room's floor counts, strays below it do not."""
+    side = torch.arange(20)
+    floor = torch.cartesian_prod(side, side, torch.tensor([-10]))
+    wall = torch.cartesian_prod(side, torch.tensor([0]), torch.arange(-10, 15))
+    strays = torch.tensor([[3, 3, -14], [8, 2, -12]])
+    cells = torch.cat([floor, wall[1:], strays]).unique(dim=0)
+    assert floor_height(map_of(cells.tolist(), voxel_size=0.1)) == pytest.approx(-1.0)
