@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,11 +106,11 @@ def write_report(paths: Sequence[Path], folder: Path) -> Path:
     page = ["# Figures", "", INTRODUCTION, ""]
     for benchmark in dict.fromkeys(run["benchmark"] for _, run in results):
         page += [table([run for _, run in results if run["benchmark"] == benchmark]), ""]
-    for number, (path, run) in enumerate(results):
+    for path, run in results:
         page.append(f"## {run['benchmark']}, {run['views']} views\n\n{_origin(run)}\n")
         for picture in run.get("pictures", []):
             source = path.parent / picture
-            name = f"{number}_{source.name}"
+            name = re.sub(r"\W+", "_", f"{run['benchmark']} {run['views']} {source.stem}") + ".png"
             if source.is_file():
                 shutil.copyfile(source, folder / name)
                 page.append(f"![{source.stem.replace('_', ' ')}]({name})\n")

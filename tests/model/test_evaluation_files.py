@@ -135,7 +135,7 @@ def test_the_report_says_what_was_not_measured_and_brings_pictures(tmp_path: Pat
     }
     assert rows["depth Rel ↓"] == ["12.3% (50.0%)", "30.0%", "not measured"]
     assert rows["LPIPS ↓"] == ["not measured", "not measured", "0.500"]
-    assert (tmp_path / "out/0_room_0.png").is_file() and "(0_room_0.png)" in page
+    assert (tmp_path / "out/synthetic_8_room_0.png").is_file() and "(synthetic_8_room_0.png)" in page
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(ReportError, match=r"other\.json"):
         load_results([tmp_path / "other.json"])
