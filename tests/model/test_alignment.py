@@ -243,6 +243,15 @@ def test_fixed_scale() -> None:
     assert align_window(predicted, views, shared, AlignConfig(fixed_scale=True)).map_from_window.scale == 1.0
 
 
+@pytest.mark.parametrize("method", ["cameras", "points"])
+def test_a_known_scale_is_kept_and_the_rest_fitted(method: str) -> None:
+    shared, predicted, views, true = two_windows(3, 0.0, 0.0)
+    alignment = align_window(predicted, views, shared, AlignConfig(method=method), scale=true.scale)
+    assert alignment.map_from_window.scale == true.scale and alignment.rms < 1e-4
+    off = align_window(predicted, views, shared, AlignConfig(method=method), scale=0.5 * true.scale)
+    assert off.map_from_window.scale == 0.5 * true.scale and not off.accepted
+
+
 def test_rejections_have_reasons() -> None:
     shared, predicted, views, _ = two_windows(4, 0.0, 0.0)
     assert "no keyframe" in align_window(predicted, window(50, 8), shared).reason
