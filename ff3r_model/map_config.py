@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from ff3r_model.voxelize import VoxelizedGaussians
 
 NO_WINDOW = -1
 """Anchor of voxels that came from no known window; no window has this id."""
@@ -59,3 +62,14 @@ class IntegrationStats:
     evicted: int
     refused: int
     """Voxels of the window itself that found no room: the lightest."""
+
+
+def check_voxels(voxels: VoxelizedGaussians, config: MapConfig, channels: int) -> None:
+    """Raise ValueError for voxels that do not belong into a map of this kind."""
+    if not math.isclose(voxels.epsilon, config.voxel_size, rel_tol=1e-6):
+        raise ValueError(f"voxels of edge {voxels.epsilon} do not fit a map of edge {config.voxel_size}")
+    given, bands = voxels.gaussians.features.shape[1], voxels.gaussians.harmonics.shape[1]
+    if given != channels or bands < config.bands:
+        raise ValueError(
+            f"Gaussians with {given} channels and {bands} harmonics do not fit a map with {channels} and {config.bands}"
+        )

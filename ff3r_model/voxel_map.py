@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,20 +14,19 @@ from torch import Tensor
 
 from ff3r_model.keyframes import KEYFRAME_BYTES, Keyframes
 from ff3r_model.map_columns import Columns, Layout, values_of
-from ff3r_model.map_config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo
+from ff3r_model.map_config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo, check_voxels
 from ff3r_model.map_fade import Surfaces
 from ff3r_model.map_file import MapFileError, read_map, write_map
 from ff3r_model.map_fusion import Motion
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Cameras, Gaussians, Similarity
 from ff3r_model.voxel_hash import pack, unpack
-from ff3r_model.voxel_store import VoxelStore, bytes_for, rows_within
+from ff3r_model.voxel_store import VoxelStore, rows_within
 from ff3r_model.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
 
 __all__ = ["NO_WINDOW", "IntegrationStats", "MapConfig", "MapFileError", "ScaleInfo", "VoxelMap"]
 
-logger = logging.getLogger(__name__)
-
+Device = torch.device | str
 _EXTRA = "extra."
 """Before the names of a file's tensors that are the caller's own."""
 
@@ -57,7 +55,7 @@ class VoxelMap:
         config: MapConfig,
         channels: int,
         space: TextSpace | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         if space is not None and space.channels != channels:
             raise ValueError(f"the text space has {space.channels} channels, the map {channels}")
@@ -65,8 +63,9 @@ class VoxelMap:
         self.scale = ScaleInfo()
         self.revision = 0
         self.max_rows = self._rows_under_cap()
-        self._keyframes = Keyframes(config.max_keyframes)
-        self._start_empty()
+        self.keyframes = Keyframes(config.max_keyframes)
+        """Where its frames were taken."""
+        self._store = VoxelStore(config, self._layout(), self.max_rows, space, self.device)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -79,12 +78,7 @@ class VoxelMap:
     @property
     def nbytes(self) -> int:
         """Bytes of everything the map holds, spare room included."""
-        return self._store.nbytes + self._keyframes.nbytes + self._space_bytes()
-
-    @property
-    def keyframes(self) -> Keyframes:
-        """Where its frames were taken."""
-        return self._keyframes
+        return self._store.nbytes + self.keyframes.nbytes + self._space_bytes()
 
     @property
     def features(self) -> Float[Tensor, "n channels"]:
@@ -130,10 +124,10 @@ class VoxelMap:
 
         `window_id` grows from window to window. Gaussians that are not voxelized yet are, with the map's ε and λ.
         """
-        voxels = (
-            gaussians if isinstance(gaussians, VoxelizedGaussians) else voxelize(gaussians, self._voxelize_config())
-        )
-        self._check(voxels)
+        config, voxels = self.config, gaussians
+        if isinstance(voxels, Gaussians):
+            voxels = voxelize(voxels, VoxelizeConfig(config.voxel_size, config.distance_weight))
+        check_voxels(voxels, config, self.channels)
         values = values_of(voxels, pack(voxels.cells).to(self.device), window_id, self.config.bands)
         self.revision += 1
         return self._store.enter(values, window_id, protect=True)
@@ -144,17 +138,15 @@ class VoxelMap:
         Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
         Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes move with their anchors.
         """
-        self._keyframes.move(new_from_old)
         if new_from_old:
-            self._move(Motion(new_from_old, Similarity(), self.config.bands, self.device))
+            motion = Motion(new_from_old, Similarity(), self.config.bands, self.device)
+            self.keyframes.move(new_from_old)
+            self._move(motion)
 
     def relabel(self, new_of_old: Mapping[int, int]) -> None:
         """Give voxels and keyframes other anchors, where windows become one."""
-        self._keyframes.relabel(new_of_old)
-        anchors = self._columns["anchors"]
-        old, which = anchors.unique(return_inverse=True)
-        new = [new_of_old.get(anchor, anchor) for anchor in old.tolist()]
-        anchors.copy_(torch.tensor(new, dtype=torch.int32, device=self.device)[which])
+        self.keyframes.relabel(new_of_old)
+        self._store.relabel(new_of_old)
         self.revision += 1
 
     def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
@@ -162,8 +154,9 @@ class VoxelMap:
 
         Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
         """
-        self._check_kin(other)
-        self._keyframes.absorb(other._keyframes, map_from_other)
+        if other is self or self._kind() != other._kind():
+            raise ValueError(f"{other._kind()} cannot be taken into {self._kind()}: two maps that agree are needed")
+        self.keyframes.absorb(other.keyframes, map_from_other)
         self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
 
@@ -177,8 +170,7 @@ class VoxelMap:
         lies behind the surfaces or outside the images stays as it is. Costs time for the views and the voxels around
         them; of the rest of the map, one comparison per voxel (some milliseconds per million).
         """
-        surfaces = Surfaces.of(cameras, depth, confidence)
-        faded, gone = self._store.fade(surfaces)
+        faded, gone = self._store.fade(Surfaces.of(cameras, depth, confidence))
         self.revision += bool(faded)
         return gone
 
@@ -197,18 +189,14 @@ class VoxelMap:
         self.revision += 1
 
     def add_keyframes(
-        self,
-        keyframes: Sequence[int],
-        stamps: Sequence[int],
-        map_from_camera: Float[Tensor, "views 4 4"],
-        window_id: int = NO_WINDOW,
+        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], window_id: int = NO_WINDOW
     ) -> None:
-        """Remember where frames were taken. A keyframe keeps its first pose; the oldest go beyond `max_keyframes`."""
-        self._keyframes.add(keyframes, stamps, map_from_camera, window_id)
+        """Remember frames and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`."""
+        self.keyframes.add(ids, stamps, poses, window_id)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe, in the order they came."""
-        return iter(self._keyframes)
+        return iter(self.keyframes)
 
     def rescale(self, factor: float, scale: ScaleInfo | None = None) -> None:
         """Multiply every length by `factor`, and say what the unit is now.
@@ -217,16 +205,9 @@ class VoxelMap:
         """
         if not (factor > 0 and math.isfinite(factor)):
             raise ValueError(f"a map is rescaled by a positive factor, not {factor}")
-        self._keyframes.rescale(factor)
+        self.keyframes.rescale(factor)
         self._move(Motion({}, Similarity(factor), self.config.bands, self.device))
         self.scale = scale or self.scale
-
-    def clear(self) -> None:
-        """Forget all voxels, keyframes and the scale."""
-        self._start_empty()
-        self._keyframes.clear()
-        self.scale = ScaleInfo()
-        self.revision += 1
 
     def save(
         self,
@@ -247,7 +228,7 @@ class VoxelMap:
     def tensors(self) -> dict[str, Tensor]:
         """Voxels and keyframes, for a file."""
         names = [name for name in self._columns.layout.fields() if name != "norms"]
-        return {f"voxels.{name}": self._columns[name] for name in names} | self._keyframes.tensors()
+        return {f"voxels.{name}": self._columns[name] for name in names} | self.keyframes.tensors()
 
     def header(self) -> dict[str, Any]:
         """What `restored` needs besides the tensors; JSON can hold it."""
@@ -256,11 +237,7 @@ class VoxelMap:
 
     @classmethod
     def restored(
-        cls,
-        header: Mapping[str, Any],
-        tensors: dict[str, Tensor],
-        space: TextSpace | None = None,
-        device: torch.device | str = "cpu",
+        cls, header: Mapping[str, Any], tensors: dict[str, Tensor], space: TextSpace | None, device: Device = "cpu"
     ) -> VoxelMap:
         """The map that gave `header` and `tensors`; Key-, Type-, Value- or RuntimeError for what it did not give."""
         restored = cls(MapConfig(**header["config"]), header["channels"], space, device)
@@ -269,13 +246,13 @@ class VoxelMap:
         return restored
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VoxelMap:
+    def load(cls, path: Path | str, device: Device = "cpu") -> VoxelMap:
         """The map that `save` wrote. Raises MapFileError for a file that is damaged, foreign or newer."""
         return cls.load_with_extras(path, device)[0]
 
     @classmethod
     def load_with_extras(
-        cls, path: Path | str, device: torch.device | str = "cpu"
+        cls, path: Path | str, device: Device = "cpu"
     ) -> tuple[VoxelMap, dict[str, Tensor], dict[str, Any]]:
         """The map, the extra tensors (on the CPU) and the extra header that `save` was given. Raises as `load`."""
         header, tensors = read_map(Path(path))
@@ -295,10 +272,7 @@ class VoxelMap:
             raise ValueError(f"{len(values['keys'])} voxels exceed max_map_bytes = {self.config.max_map_bytes}")
         self._store.make_room(len(values["keys"]))
         self._store.append(values)
-        self._keyframes.restore(tensors)
-
-    def _start_empty(self) -> None:
-        self._store = VoxelStore(self.config, self._layout(), self.max_rows, self.space, self.device)
+        self.keyframes.restore(tensors)
 
     @property
     def _columns(self) -> Columns:
@@ -307,42 +281,18 @@ class VoxelMap:
     def _layout(self) -> Layout:
         return Layout(self.channels, self.config.bands, self.config.compact)
 
-    def _voxelize_config(self) -> VoxelizeConfig:
-        return VoxelizeConfig(self.config.voxel_size, self.config.distance_weight)
-
     def _space_bytes(self) -> int:
         return 0 if self.space is None else self.space.nbytes
 
     def _rows_under_cap(self) -> int:
         """How many voxels fit under `max_map_bytes` with their index and as many keyframes as may be kept."""
-        budget = self.config.max_map_bytes - self._space_bytes() - KEYFRAME_BYTES * self.config.max_keyframes
-        rows = rows_within(budget, self._layout())
-        if rows < 1:
-            least = self.config.max_map_bytes - budget + bytes_for(1, self._layout())
-            raise ValueError(f"max_map_bytes = {self.config.max_map_bytes} is too small: {least} is the least here")
-        return rows
+        fixed = self._space_bytes() + KEYFRAME_BYTES * self.config.max_keyframes
+        return rows_within(self.config.max_map_bytes, fixed, self._layout())
 
-    def _check(self, voxels: VoxelizedGaussians) -> None:
-        """Raise ValueError for voxels that do not belong into this map."""
-        if not math.isclose(voxels.epsilon, self.config.voxel_size, rel_tol=1e-6):
-            raise ValueError(f"voxels of edge {voxels.epsilon} do not fit a map of edge {self.config.voxel_size}")
-        channels, bands = voxels.gaussians.features.shape[1], voxels.gaussians.harmonics.shape[1]
-        if channels != self.channels or bands < self.config.bands:
-            raise ValueError(
-                f"Gaussians with {channels} channels and {bands} harmonics do not fit a map with "
-                f"{self.channels} and {self.config.bands}"
-            )
-
-    def _check_kin(self, other: VoxelMap) -> None:
-        """Raise ValueError for a map whose voxels do not fit this one's."""
-        own, theirs = (
-            {"voxel_size": each.config.voxel_size, "bands": each.config.bands, "channels": each.channels}
-            for each in (self, other)
-        )
-        if own != theirs or other is self:
-            raise ValueError(f"a map of {theirs} cannot be taken into one of {own}: they must be two and agree")
+    def _kind(self) -> dict[str, float]:
+        """What two maps must agree in for their voxels to mix."""
+        return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}
 
     def _move(self, motion: Motion) -> None:
-        if lost := self._store.move(motion):
-            logger.warning("%d voxels have left the range of the map's cells and are dropped", lost)
+        self._store.move(motion)
         self.revision += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import logging
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -65,6 +66,7 @@ class VoxelStore:
             values = {name: column.to(self.device) for name, column in other.columns.take(rows).items()}
             values |= motion.apply(values, self.config.voxel_size)
             kept = (values["keys"] != LOST).nonzero().squeeze(1)
+            _say_lost(len(values["keys"]) - len(kept))
             if len(kept):
                 values = _take(values, kept)
                 self.enter(fuse(values, group_keys(values["keys"])), now, protect=False)
@@ -106,8 +108,15 @@ class VoxelStore:
         self._index.move(keys[source], target, keys)
         self.columns.remove(victims)
 
-    def move(self, motion: Motion) -> int:
-        """Move all voxels, then make one of those that meet in a cell; says how many were lost, out of range.
+    def relabel(self, new_of_old: Mapping[int, int]) -> None:
+        """Give voxels other anchors."""
+        anchors = self.columns["anchors"]
+        old, which = anchors.unique(return_inverse=True)
+        new = [new_of_old.get(anchor, anchor) for anchor in old.tolist()]
+        anchors.copy_(torch.tensor(new, dtype=torch.int32, device=self.device)[which])
+
+    def move(self, motion: Motion) -> None:
+        """Move all voxels, then make one of those that meet in a cell; drop what leaves the range.
 
         In place: linear in the voxels, with about 64 bytes of working memory each for the sorting, and a fixed amount
         besides.
@@ -123,7 +132,7 @@ class VoxelStore:
         later[shared.offsets[:-1]] = False
         self.columns.remove(shared.order[later].sort().values)
         self._index.rebuild(self.columns["keys"])
-        return len(lost)
+        _say_lost(len(lost))
 
     def _free(self, count: int, now: int, protect: bool) -> int:
         """Evict so that `count` more voxels stay within `max_rows`, with some to spare; says how many went."""
@@ -185,10 +194,16 @@ def bytes_for(rows: int, layout: Layout) -> int:
     return rows * layout.row_bytes + slots_for(rows) * BYTES_PER_SLOT
 
 
-def rows_within(budget: int, layout: Layout) -> int:
-    """The largest store that fits a budget of bytes."""
+def rows_within(max_map_bytes: int, fixed: int, layout: Layout) -> int:
+    """The largest store beside `fixed` bytes under the cap. Raises ValueError where there is no room for one voxel."""
+    budget = max_map_bytes - fixed
     most = max(budget, 0) // layout.row_bytes
-    return bisect.bisect_right(range(most + 1), budget, key=lambda rows: bytes_for(rows, layout)) - 1
+    rows = bisect.bisect_right(range(most + 1), budget, key=lambda rows: bytes_for(rows, layout)) - 1
+    if rows < 1:
+        raise ValueError(
+            f"max_map_bytes = {max_map_bytes} is too small: {fixed + bytes_for(1, layout)} is the least here"
+        )
+    return rows
 
 
 def _heaviest(candidates: Int64[Tensor, " n"], log_mass: Float[Tensor, " all"], limit: int) -> Int64[Tensor, " m"]:
@@ -197,6 +212,11 @@ def _heaviest(candidates: Int64[Tensor, " n"], log_mass: Float[Tensor, " all"], 
         return candidates
     heavy = log_mass[candidates].argsort(descending=True, stable=True)[:limit]
     return candidates[heavy.sort().values]
+
+
+def _say_lost(count: int) -> None:
+    if count:
+        logger.warning("%d voxels have left the range of the map's cells and are dropped", count)
 
 
 def _take(values: dict[str, Tensor], index: Int64[Tensor, " n"]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import resource
@@ -17,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ff3r_model.map_file import write_map
 from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Gaussians
 from ff3r_model.voxel_hash import HashIndex, pack, unpack
-from ff3r_model.voxel_map import MapConfig, MapFileError, ScaleInfo, VoxelMap
+from ff3r_model.voxel_map import NO_WINDOW, MapConfig, MapFileError, ScaleInfo, VoxelMap
 from ff3r_model.voxelize import CELL_LIMIT, VoxelizeConfig, voxelize
 
 NAMES = [field.name for field in fields(Gaussians)]
@@ -239,16 +241,12 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
         voxel_map.rescale(0.0)
 
 
-def test_rescaling_an_empty_map_and_clearing() -> None:
+def test_rescaling_an_empty_map() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS)
-    voxel_map.rescale(2.0)
+    voxel_map.rescale(2.0, ScaleInfo(True, "test"))
+    assert (len(voxel_map), voxel_map.metric) == (0, True)
     voxel_map.integrate(scene(50), 0)
-    voxel_map.scale = ScaleInfo(True, "test")
-    revision = voxel_map.revision
-    voxel_map.clear()
-    assert (len(voxel_map), voxel_map.metric, list(voxel_map.trajectory())) == (0, False, [])
-    assert voxel_map.revision > revision
-    assert len(voxel_map.gaussians()) == 0
+    assert len(voxel_map.gaussians()) == len(voxel_map) > 0
 
 
 def test_keyframes_are_bounded_and_keep_their_first_pose() -> None:
@@ -375,6 +373,43 @@ def test_foreign_files(tmp_path: Path) -> None:
     save_file({}, path, metadata={"ff3r_map": json.dumps({"version": 99, "checksum": ""})})
     with pytest.raises(MapFileError, match="format 99"):
         VoxelMap.load(path)
+
+
+def test_files_of_the_first_format_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They know no anchors and no extras."""
+    before = filled()
+    header, tensors = before.header(), before.tensors()
+    assert before.space is not None
+    old = {name: tensor for name, tensor in tensors.items() if "anchors" not in name}
+    monkeypatch.setattr("ff3r_model.map_file.FORMAT_VERSION", 1)
+    write_map(tmp_path / "old", {**old, "decoder": before.space.decoder}, header)
+    after, extras, extra_header = VoxelMap.load_with_extras(tmp_path / "old")
+    assert torch.equal(after.gaussians().means, before.gaussians().means)
+    assert set(after.anchors.tolist()) == {NO_WINDOW}
+    assert (extras, extra_header) == ({}, {})
+
+
+def test_extras_come_back(tmp_path: Path) -> None:
+    path, extras = tmp_path / "map", {"graph.poses": torch.randn(3, 4, 4, dtype=torch.float64), "ids": torch.arange(3)}
+    before = filled()
+    before.save(path, extras, {"graph": {"nodes": [1, 2]}})
+    after, tensors, header = VoxelMap.load_with_extras(path)
+    assert header == {"graph": {"nodes": [1, 2]}}
+    assert tensors.keys() == extras.keys()
+    assert all(torch.equal(tensors[name], extras[name]) for name in extras)
+    assert torch.equal(after.cells(), before.cells())
+
+
+def test_a_thinned_copy_is_spread_over_the_map() -> None:
+    voxel_map = filled()
+    some, everything = voxel_map.gaussians(limit=50), voxel_map.gaussians()
+    rows = [int((everything.means == mean).all(dim=1).nonzero()[0, 0]) for mean in some.means]
+    assert len(rows) == 50
+    assert max(after - before for before, after in itertools.pairwise(rows)) <= -(-len(voxel_map) // 50)
+    assert torch.equal(some.features, everything.features[rows])
+    assert len(voxel_map.gaussians(limit=10**6)) == len(voxel_map)
+    everything.means.zero_()
+    assert voxel_map.gaussians().means.abs().max() > 0
 
 
 def test_no_folder_to_save_to(tmp_path: Path) -> None:
