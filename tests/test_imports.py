@@ -13,7 +13,7 @@ ORDER = (
     {"types", "geometry"},
     {
         "images", "network", "text", "gaussians", "voxelize", "motion", "window", "engine", "overlap", "alignment",
-        "scale", "gravity", "measured", "voxel_map", "queries",
+        "scale", "gravity", "measured", "voxel_map", "queries", "grids",
     },
     {"mapping"},
     {"pipeline"},
@@ -25,7 +25,7 @@ OFFLINE = {"synthetic", "training", "evaluation"}
 """What the running pipeline never imports."""
 NO_NETWORK = {
     "types", "geometry", "voxelize", "motion", "overlap", "alignment", "scale", "gravity", "measured", "voxel_map",
-    "mapping", "queries",
+    "mapping", "queries", "grids",
 }  # fmt: skip
 """Rooms that know types and not the network, so that engines can be swapped."""
 
