@@ -33,8 +33,8 @@ KINDS = {"exact": None, "keys": SparseConfig(early=0, stride=2), "early": Sparse
 def turned(ours: Cameras, theirs: Cameras) -> float:
     """Mean angle in degrees between the cameras of two predictions, each in its first camera's frame."""
     relative = ours.camera_from_world[:, :3, :3] @ theirs.camera_from_world[:, :3, :3].mT
-    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
+    chord = (relative - torch.eye(3, device=relative.device)).norm(dim=(-2, -1))  # 2 √2 sin(angle / 2)
+    return float(2 * (chord / 8**0.5).clamp(max=1).asin().rad2deg().mean())
 
 
 def moved(ours: Cameras, theirs: Cameras) -> float:
