@@ -93,11 +93,15 @@ def _options(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _finish(trainer: Trainer, material: Material, settings: Settings) -> str:
-    """Write the checkpoint, and say how the loss and the pictures went."""
+    """Write the checkpoint where its text tower is known, and say how the loss and the pictures went."""
     figures = trainer.folder.course()
-    path = save_result(trainer, material, settings, figures)
     changes = [f"{name} {first:.3f} → {last:.3f}" for name, (first, last) in figures.items()]
     folder = trainer.folder.path
     lines = [f"{trainer.step} steps in {trainer.elapsed / 60:.1f} minutes; " + ", ".join(changes)]
     lines += [f"  {folder / PICTURES}: pictures along the way", f"  {folder / LOG}: losses"]
+    if material.text_targets is not None:  # the tower that goes with them is not known here
+        return "\n".join(
+            [*lines, f"  make a checkpoint of it: python -m ff3r_model.training.ship {folder} --text TOWER"]
+        )
+    path = save_result(trainer, material, settings, figures)
     return "\n".join([*lines, f"  {path}: use it with `ff3r reconstruct --weights {path}`"])

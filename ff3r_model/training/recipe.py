@@ -91,8 +91,7 @@ def build(material: Material, settings: Settings, out: Path, device: torch.devic
     objective, teacher = _objective(material, settings, start, network, out, device)
     snapshots = None
     if settings.train.picture_minutes and share.rank == 0:
-        preview = windows.batch(PREVIEW_STEP, Share()).images[0]
-        snapshots = Snapshots(preview, start.text_encoder.encode(list(WORDS)))
+        snapshots = _snapshots(material, windows, start)
     trainer = Trainer(
         network,
         objective,
@@ -219,6 +218,14 @@ def _objective(
         )
     cache = TargetCache(material.cache or out / "teacher", taught.network, material.cache_gigabytes)
     return PaperObjective(settings.paper), NetworkTeacher(taught.network.to(device), cache)
+
+
+def _snapshots(material: Material, windows: Windows, start: Checkpoint) -> Snapshots:
+    """Pictures of a window; its words are those that the network's text space is known for."""
+    preview = windows.batch(PREVIEW_STEP, Share()).images[0]
+    if material.text_targets is not None:
+        return Snapshots(preview, room_targets(material, start).classes, CLASSES)
+    return Snapshots(preview, start.text_encoder.encode(list(WORDS)))
 
 
 def room_targets(material: Material, start: Checkpoint) -> TextTargets:

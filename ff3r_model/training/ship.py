@@ -44,7 +44,7 @@ def load_tower(path: Path) -> TextEncoder:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="output folder of ff3r_model.training.train")
+    parser.add_argument("run", type=Path, help="output folder of `ff3r train --rooms`")
     parser.add_argument("--text", type=Path, required=True, help="output of ff3r_model.training.text_tower")
     parser.add_argument("-o", "--out", type=Path, default=NANO_WEIGHTS)
     parser.add_argument("--views", type=int, nargs="+", default=[4, 8])

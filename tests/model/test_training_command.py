@@ -15,6 +15,7 @@ from ff3r_model.checkpoint import load_checkpoint, save_checkpoint
 from ff3r_model.cli import main
 from ff3r_model.cli.training import FROM_SCRATCH, ON_A_CPU, Material, Plan, settings_of
 from ff3r_model.network.model import FF3R
+from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.text import TextConfig, TextEncoder
 from ff3r_model.training.data import render_shard, write_shards
 from ff3r_model.training.errors import RunError
@@ -66,6 +67,21 @@ def test_rooms_are_taught_by_their_truth(tmp_path: Path) -> None:
     line = next(line for line in log(tmp_path / "run") if "total" in line)
     assert {"matching", "rotation"} <= set(line) and "rgb" not in line
     load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+
+
+def test_a_text_space_of_its_own_gets_no_strange_tower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shards(tmp_path / "rooms", 100_000, 1, 1, 2)
+    targets = {
+        "class_targets": torch.eye(64)[: len(CLASSES)],
+        "phrase_targets": torch.randn(len(CLASSES) * len(COLORS), 64),
+    }
+    torch.save(targets, tmp_path / "targets.pt")
+    options = ["--rooms", str(tmp_path / "rooms"), "--text-targets", str(tmp_path / "targets.pt"), "--steps", "1"]
+    options += ["--views", "2", "--total-views", "2", "--device", "cpu"]
+    assert main(["train", "-o", str(tmp_path / "run"), *options]) == 0
+    assert "ff3r_model.training.ship" in capsys.readouterr().out
+    assert (tmp_path / "run/average.pt").exists() and not (tmp_path / "run/checkpoint.safetensors").exists()
+    assert len(list((tmp_path / "run/pictures").glob("*.png"))) == 2
 
 
 def test_a_lifting_checkpoint_gets_a_gaussian_head(tmp_path: Path) -> None:
