@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +19,7 @@ from ff3r_model.gaussians import transform_gaussians
 from ff3r_model.geometry import compose, invert_rigid, invert_similarity, transform_pose
 from ff3r_model.ground import upright
 from ff3r_model.loops import PlaceRecognition, Predict, Revisit
+from ff3r_model.map_update import MapUpdate, timed
 from ff3r_model.mapping_config import MappingConfig
 from ff3r_model.mapping_file import load_atlas, save_atlas
 from ff3r_model.pose_graph import SolverMissingError
@@ -29,28 +28,9 @@ from ff3r_model.text_space import TextSpace
 from ff3r_model.types import Cameras, Gaussians, Prediction, Similarity, Window
 from ff3r_model.voxel_map import VoxelMap
 
-__all__ = ["MapUpdate", "Mapper", "MappingConfig"]
+__all__ = ["MapUpdate", "Mapper", "MappingConfig", "timed"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MapUpdate:
-    """What one window did."""
-
-    window: Window
-    map_from_camera: Float[Tensor, "views 4 4"]
-    """Poses of the window's cameras in the map; meaningless where not accepted."""
-    accepted: bool
-    """Whether the window entered the map."""
-    reason: str
-    """Why not, or what is out of the ordinary about it; empty otherwise."""
-    seconds: dict[str, float]
-    """Per stage: network, align, integrate, loops."""
-    submap: int = 0
-    """Number of the submap that the window is in, which is the map from now on."""
-    corrected: bool = False
-    """Whether what was in the map before has moved: path and map are to be published anew."""
 
 
 class Mapper:
@@ -293,11 +273,3 @@ class Mapper:
     ) -> MapUpdate:
         poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
         return MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, self._atlas.active.number)
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage took."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
