@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ALL = ("voxelize", "query", "million", "conversions", "engine", "sparse", "node_overhead", "mapping_long")
+ALL = ("voxelize", "query", "million", "conversions", "engine", "sparse", "node_overhead", "mapping", "mapping_long")
 ROOT = Path(__file__).parents[1]
 
 

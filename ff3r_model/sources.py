@@ -1,4 +1,4 @@
-"""Frames from files: videos, folders of images, and ROS bags, all behind one iterable."""
+"""Frames from files: videos, folders of images, RGB-D sequences and ROS bags, all behind one iterable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cv2
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from ff3r_model.rgbd import RgbdError, RgbdSource, is_rgbd
 from ff3r_model.types import Frame
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class FolderSource:
 def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     """The source behind a path: a video file, a folder of images, a rosbag2 folder, or an .mcap, .db3 or .bag file.
 
+    Folders laid out as 7-Scenes or TUM RGB-D give depth and poses with their images.
     `topic` names a bag's image topic; None takes the one with the most colour images.
     Raises SourceError that says what is wrong with the path.
     """
@@ -120,7 +122,16 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
         return BagSource(path, topic)
     if topic is not None:
         raise SourceError(f"{path} is no bag, so it has no topic {topic!r}")
+    if is_rgbd(path):
+        return _rgbd(path)
     return FolderSource(path) if path.is_dir() else VideoSource(path)
+
+
+def _rgbd(path: Path) -> FrameSource:
+    try:
+        return RgbdSource(path)
+    except RgbdError as error:
+        raise SourceError(str(error)) from error
 
 
 def is_bag(path: Path) -> bool:

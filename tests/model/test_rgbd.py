@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from ff3r_model.geometry import invert_rigid, project, transform_points, unproject
 from ff3r_model.images import prepare, prepare_depth
 from ff3r_model.rgbd import RgbdError, RgbdSource, is_rgbd
+from ff3r_model.sources import SourceError, open_source
 
 QUATERNION = Rotation.from_euler("xyz", [10, 20, 30], degrees=True)
 
@@ -66,7 +67,8 @@ def cube_slam(folder: Path) -> Path:
 def test_layouts(layout: object, frames: int, fx: float | None, tmp_path: Path) -> None:
     folder = layout(tmp_path)  # type: ignore[operator]
     assert is_rgbd(folder)
-    source = RgbdSource(folder)
+    source = open_source(folder)
+    assert isinstance(source, RgbdSource)
     assert source.count == frames  # TUM's second image has no pose within 20 ms
     read = list(source)
     assert [frame.stamp for frame in read] == sorted(frame.stamp for frame in read)
@@ -100,8 +102,8 @@ def test_what_is_no_sequence_says_so(tmp_path: Path) -> None:
     with pytest.raises(RgbdError, match="pair"):
         list(RgbdSource(folder))
     (folder / "groundtruth_tum.txt").write_text("1 2 3")
-    with pytest.raises(RgbdError, match="eight numbers"):
-        RgbdSource(folder)
+    with pytest.raises(SourceError, match="eight numbers"):
+        open_source(folder)
 
 
 def test_depth_is_picked_where_the_prepared_pixel_lies() -> None:
