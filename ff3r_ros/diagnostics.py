@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from ff3r_ros.worker import WorkerStatus
 
-NOT_METRIC = "no: RGB alone has no scale; set camera_height to make the map metric"
+NOT_METRIC = "no: RGB alone has no scale; give camera_height, odom_frame or use_depth"
 
 
 def diagnostics(
@@ -50,6 +50,8 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "windows not used": str(status.rejected_windows),
         "latency": f"{status.latency:.3f}",
         **stages,
+        "submap": str(status.submap),
+        "corrections": str(status.corrections),
         "voxels": str(status.voxels),
         "map bytes": str(status.map_bytes),
         "metric": f"yes, by {status.scale_source}" if status.metric else NOT_METRIC,

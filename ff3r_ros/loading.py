@@ -25,12 +25,14 @@ def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
             overlap=parameters.overlap,
             long_side=parameters.long_side or None,
             min_motion=parameters.min_motion,
+            max_keyframe_rate=parameters.max_keyframe_rate,
         ),
         mapping=MappingConfig(
             map=MapConfig(voxel_size=parameters.voxel_size, max_map_bytes=parameters.max_map_bytes),
             camera_height=parameters.camera_height or None,
         ),
         engine=engine_config(parameters),
+        geometry=parameters.geometry,  # type: ignore[arg-type]  # one of its choices
         queries=QueryConfig(max_queries=parameters.max_queries, threshold=parameters.threshold),
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None

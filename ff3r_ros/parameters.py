@@ -79,6 +79,11 @@ class NodeParameters:
     use_depth: bool = parameter(
         False, "Subscribe to `depth`, registered to the image: 16UC1 millimetres or 32FC1 metres; gives the scale."
     )
+    geometry: str = parameter(
+        "predicted",
+        "sensor: measured depth and odometry take the place of the network's depth and poses, where there are any.",
+        choices=("predicted", "sensor"),
+    )
     use_imu: bool = parameter(False, "Subscribe to `imu` (sensor_msgs/Imu) to know where up is.")
     sync_tolerance: float = parameter(
         0.02, "Seconds by which the stamps of an image and its depth may differ.", low=0.0, high=10.0
@@ -94,6 +99,7 @@ class NodeParameters:
         low=0.0,
         high=1.0,
     )
+    max_keyframe_rate: float = parameter(10.0, "Keyframes per second at most.", low=0.01, high=1000.0)
     long_side: int = parameter(
         0, "Long side of the network's images, pixels. 0: the checkpoint's own, 112 nano, 448 full.", low=0, high=1024
     )

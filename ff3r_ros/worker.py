@@ -48,6 +48,10 @@ class WorkerStatus:
     """Seconds from the arrival of a window's last frame to the end of publishing what came of it."""
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Of the last window, by stage."""
+    submap: int = 0
+    """Number of the submap that is the map now."""
+    corrections: int = 0
+    """How often a place seen again has moved the map."""
     voxels: int = 0
     map_bytes: int = 0
     metric: bool = False
@@ -196,6 +200,8 @@ class Worker:
             windows=self.status.windows + 1,
             rejected_windows=self.status.rejected_windows + (not update.accepted),
             last_window=update.reason,
+            submap=update.submap,
+            corrections=self.status.corrections + update.corrected,
             latency=time.monotonic() - self._arrival,
             seconds=MappingProxyType(dict(update.seconds)),
             error="",
@@ -220,7 +226,7 @@ class Worker:
             time_jumps=self._time_jumps,
             dropped=MappingProxyType({reason: count for reason, count in dropped.items() if count}),
             voxels=len(self._pipeline.map),
-            map_bytes=self._pipeline.map.nbytes,
+            map_bytes=self._pipeline.mapper.nbytes,
             metric=self._pipeline.map.metric,
             scale_source=self._pipeline.map.scale.source,
             queries=len(self._pipeline.queries.active),

@@ -29,14 +29,29 @@ ARGUMENTS = {
     "engine": ("", "auto, torch or tensorrt; empty: as in params_file, else auto"),
     "map_frame": ("", "frame of the map; empty: as in params_file, else map"),
     "camera_height": ("", "metres above the floor, makes the map metric; empty: as in params_file, else unknown"),
+    "depth": ("", "depth topic registered to the image (16UC1 or 32FC1); empty: no depth"),
+    "imu": ("", "imu topic, to know where up is; empty: none"),
+    "odom_frame": ("", "frame of the odometry in TF; empty: as in params_file, else none"),
+    "geometry": ("", "predicted, or sensor: depth and odometry replace the network's; empty: as in params_file"),
     "use_sim_time": ("false", "take the time from /clock, as with a bag or a simulator"),
     "autostart": ("true", "configure and activate the node"),
     "rviz": ("false", "show the map in RViz"),
 }
 """Name → default and description."""
 CHOICES = {"transport": ["raw", "compressed"]}
-TYPES = {"weights": str, "engine": str, "map_frame": str, "camera_height": float, "use_sim_time": bool}
+TYPES = {
+    "weights": str,
+    "engine": str,
+    "map_frame": str,
+    "camera_height": float,
+    "odom_frame": str,
+    "geometry": str,
+    "use_sim_time": bool,
+}
 """Arguments that are parameters of the node, where given."""
+
+SENSORS = ("depth", "imu")
+"""Topics of other sensors, which the node subscribes to where they are given."""
 
 
 def parameters(context: LaunchContext) -> list[str | dict[str, object]]:
@@ -46,6 +61,7 @@ def parameters(context: LaunchContext) -> list[str | dict[str, object]]:
         name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in TYPES.items() if given[name]
     }
     own["image_transport"] = given["transport"]
+    own |= {f"use_{sensor}": True for sensor in SENSORS if given[sensor]}
     return [given["params_file"], own] if given["params_file"] else [own]
 
 
@@ -54,6 +70,12 @@ def image_topic(context: LaunchContext) -> str:
     topic = LaunchConfiguration("image").perform(context)
     compressed = LaunchConfiguration("transport").perform(context) == "compressed"
     return f"{topic}/compressed" if compressed and not topic.endswith("/compressed") else topic
+
+
+def remapped(context: LaunchContext, *names: str) -> list[tuple[str, str]]:
+    """The remappings of the topics that were given."""
+    topics = {name: LaunchConfiguration(name).perform(context) for name in names}
+    return [(name, topic) for name, topic in topics.items() if topic]
 
 
 def change(node: LifecycleNode, transition: int, condition: IfCondition | None = None) -> EmitEvent:
@@ -70,7 +92,7 @@ def perception(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name=LaunchConfiguration("name"),
         namespace=LaunchConfiguration("namespace"),
         parameters=parameters(context),
-        remappings=[("image", image_topic(context)), ("camera_info", LaunchConfiguration("camera_info"))],
+        remappings=[("image", image_topic(context)), *remapped(context, "camera_info", *SENSORS)],
         output="screen",
         emulate_tty=True,
     )
