@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from ff3r_model.checkpoint import load_checkpoint
 from ff3r_model.engine.export import ExportConfig, export
+from ff3r_model.engine.manifest import Manifest
 from ff3r_model.engine.precision import Precision
+from ff3r_model.network import FF3R
 from ff3r_model.pipeline import NANO_WEIGHTS
+
+
+def export_unchecked(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
+    """`export` without the checks of types and shapes: while it traces, sizes are symbols and no ints."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return export(network, config, folder)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Exports(dict[Precision, Path]):
@@ -21,7 +33,7 @@ class Exports(dict[Precision, Path]):
 
     def __missing__(self, precision: Precision) -> Path:
         self[precision] = self.folder / precision
-        export(load_checkpoint(NANO_WEIGHTS).network, ExportConfig(56, 84, precision), self[precision])
+        export_unchecked(load_checkpoint(NANO_WEIGHTS).network, ExportConfig(56, 84, precision), self[precision])
         return self[precision]
 
 
