@@ -204,7 +204,7 @@ def _trainer(config: AblationConfig, variant: Variant, seed: int, start: Checkpo
         backbone_factor=config.backbone_factor,
         bfloat16=config.device != "cpu",
         seed=seed,
-        picture_minutes=0,
+        picture_minutes=0.0,
     )
     rooms = RoomWindows(config.rooms, seed, RoomConfig(config.total_views, (config.views,)))
     network = student(config, variant, seed)
