@@ -18,6 +18,8 @@ from ff3r_model.types import Cameras
 
 LOCAL = 14
 """Unknowns that a match depends on: six of either camera, its source's depth scale, the focal length."""
+DEPTH = 12
+"""The column of the source's depth scale, which is also that of the match's own depth."""
 FIXED = 1e12
 """Weight of the prior on what must not move."""
 CLOSEST = 1e-3
@@ -28,11 +30,13 @@ CLOSEST = 1e-3
 class BundleConfig:
     """All ours; chosen on rooms that are neither training nor held out."""
 
-    iterations: int = 8
+    iterations: int = 14
     pixel_noise: float = 0.4
     """Standard deviation of a match, pixels."""
-    depth_noise: float = 0.3
+    depth_noise: float = 0.2
     """Of a pixel's depth, relative."""
+    max_depth_change: float = 0.15
+    """How far a match may think its depth from the network's, in log: a wrong match would explain itself by depth."""
     scale_prior: float = 0.15
     """Of a view's depth scale, relative to the network's."""
     focal_prior: float = 0.3
@@ -74,6 +78,9 @@ class _State:
     camera_from_world: Float[Tensor, "views 4 4"]
     log_scale: Float[Tensor, " views"]
     log_focal: Float[Tensor, ""]
+    log_depth: Float[Tensor, "pairs points"]
+    """What each match's depth is thought to be, relative to the network's. Without it translations come out short:
+    a point that is thought too near would be believed to move more than it does."""
 
 
 def adjust(
@@ -87,15 +94,17 @@ def adjust(
     views = len(cameras.camera_from_world)
     start = cameras.camera_from_world.double()
     intrinsics = cameras.intrinsics.double()
-    state = _State(start, start.new_zeros(views), start.new_zeros(()))
+    state = _State(start, start.new_zeros(views), start.new_zeros(()), torch.zeros_like(matches.depth))
     prior = _prior(views, config, known_intrinsics).to(start)
     for _ in range(config.iterations):
         residual, jacobian = _linearise(state, matches, intrinsics)
+        residual = residual + jacobian[..., DEPTH] * state.log_depth[..., None]  # from the network's word on depth
         rows, right = _whitened(residual, jacobian, matches.valid, config)
         hessian, gradient = _scattered(rows.mT @ rows, (rows.mT @ right[..., None])[..., 0], matches, views)
         step = torch.linalg.solve(hessian + prior.diag(), gradient - prior * _moved(state, start))
         step = step * (prior < FIXED)
-        state = _stepped(state, step)
+        left = residual - (jacobian @ _gathered(step, matches, views)[:, None, :, None])[..., 0]
+        state = _stepped(state, step, _explained(left, jacobian[..., DEPTH], config))
         if float(step.abs().max()) < 1e-4:
             break
     scaled = intrinsics.clone()
@@ -109,13 +118,13 @@ def _linearise(
 ) -> tuple[Float[Tensor, "pairs points 2"], Float[Tensor, "pairs points 2 14"]]:
     """What the cameras miss each match by, and how its projection follows the unknowns (see LOCAL).
 
-    A camera is moved by exp(ξ) on its left, ξ = (translation, rotation). The source's depth scale is column 12.
+    A camera is moved by exp(ξ) on its left, ξ = (translation, rotation).
     """
     source, target = matches.source, matches.target
     focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1) * state.log_focal.exp()
     centre = intrinsics[:, :2, 2]
     rays = (matches.pixels - centre[source, None]) / focal[source, None]
-    depth = matches.depth * state.log_scale.exp()[source, None]
+    depth = matches.depth * (state.log_scale[source, None] + state.log_depth).exp()
     here = torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1) * depth[..., None]
     relative = state.camera_from_world[target] @ invert_rigid(state.camera_from_world[source])
     rotation = relative[:, None, :3, :3]
@@ -139,7 +148,7 @@ def _whitened(
     config: BundleConfig,
 ) -> tuple[Float[Tensor, "pairs rows 14"], Float[Tensor, "pairs rows"]]:
     """Rows of unit variance: along the epipolar line, where depth errors show, and across it."""
-    by_depth = jacobian[..., 12]
+    by_depth = jacobian[..., DEPTH]
     length = by_depth.norm(dim=-1)
     line = torch.where(
         length[..., None] > 1e-9, by_depth / length[..., None].clamp(min=1e-9), torch.eye(2).to(length)[0]
@@ -163,14 +172,32 @@ def _scattered(
     blocks: Float[Tensor, "pairs 14 14"], vectors: Float[Tensor, "pairs 14"], matches: Matches, views: int
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, " n"]]:
     """Normal equations of all unknowns from those of the pairs: 6 per camera, 1 per depth, 1 focal length."""
-    six = torch.arange(6, device=blocks.device)
-    source, target = matches.source[:, None], matches.target[:, None]
-    index = torch.cat([6 * source + six, 6 * target + six, 6 * views + source, 0 * source + 7 * views], dim=1)
-    size = 7 * views + 1
+    index, size = _places(matches, views), 7 * views + 1
     hessian = blocks.new_zeros(size * size)
     hessian.index_add_(0, (index[:, :, None] * size + index[:, None]).flatten(), blocks.flatten())
     gradient = blocks.new_zeros(size).index_add_(0, index.flatten(), vectors.flatten())
     return hessian.view(size, size), gradient
+
+
+def _gathered(step: Float[Tensor, " n"], matches: Matches, views: int) -> Float[Tensor, "pairs 14"]:
+    """Each pair's own unknowns out of all."""
+    return step[_places(matches, views)]
+
+
+def _places(matches: Matches, views: int) -> Int[Tensor, "pairs 14"]:
+    """Where the unknowns of a pair stand among all."""
+    six = torch.arange(6, device=matches.source.device)
+    source, target = matches.source[:, None], matches.target[:, None]
+    return torch.cat([6 * source + six, 6 * target + six, 6 * views + source, 0 * source + 7 * views], dim=1)
+
+
+def _explained(
+    residual: Float[Tensor, "pairs points 2"], by_depth: Float[Tensor, "pairs points 2"], config: BundleConfig
+) -> Float[Tensor, "pairs points"]:
+    """The log depths that best explain what the cameras leave over, held to the network's by its noise."""
+    prior = (config.pixel_noise / config.depth_noise) ** 2
+    change = (by_depth * residual).sum(-1) / (prior + by_depth.square().sum(-1))
+    return change.clamp(-config.max_depth_change, config.max_depth_change)
 
 
 def _prior(views: int, config: BundleConfig, known_intrinsics: bool) -> Float[Tensor, " n"]:
@@ -191,7 +218,7 @@ def _moved(state: _State, start: Float[Tensor, "views 4 4"]) -> Float[Tensor, " 
     return torch.cat([poses.flatten(), state.log_scale, state.log_focal[None]])
 
 
-def _stepped(state: _State, step: Float[Tensor, " n"]) -> _State:
+def _stepped(state: _State, step: Float[Tensor, " n"], log_depth: Float[Tensor, "pairs points"]) -> _State:
     views = len(state.log_scale)
     twist = step[: 6 * views].view(views, 6)
     generator = twist.new_zeros(views, 4, 4)
@@ -201,4 +228,5 @@ def _stepped(state: _State, step: Float[Tensor, " n"]) -> _State:
         camera_from_world=torch.linalg.matrix_exp(generator) @ state.camera_from_world,
         log_scale=state.log_scale + step[6 * views : 7 * views],
         log_focal=state.log_focal + step[-1],
+        log_depth=log_depth,
     )

@@ -69,6 +69,16 @@ def test_wrong_depths_hardly_move_the_cameras() -> None:
     assert apart(found.cameras, truth) < 0.5 * apart(trusting.cameras, truth)
 
 
+def test_wrong_depths_do_not_shorten_the_path() -> None:
+    ratios = []
+    for seed in range(6):
+        truth, matches = scene(seed, depth_noise=0.4)
+        found = adjust(matches, truth, BundleConfig(iterations=20), known_intrinsics=True).cameras
+        lengths = [camera.camera_from_world[1:, :3, 3].norm(dim=1) for camera in (found, truth)]
+        ratios.append(float((lengths[0] / lengths[1]).mean()))
+    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.03)
+
+
 def test_a_focal_length_is_found_unless_it_is_known() -> None:
     truth, matches = scene(3)
     wrong = truth.intrinsics.clone()
@@ -123,10 +133,13 @@ def test_the_jacobian_is_what_differentiation_finds() -> None:
             generator = torch.cat([torch.cat([skew(twist[3:]), twist[:3, None]], dim=1), torch.zeros(1, 4).double()])
             poses[view] = torch.linalg.matrix_exp(generator) @ poses[view]
         scales = torch.zeros(VIEWS, dtype=torch.float64).index_put((one.source,), step[12:13])
-        return _linearise(_State(torch.stack(poses), scales, step[13]), one, cameras.intrinsics)[0].flatten()
+        return _linearise(
+            _State(torch.stack(poses), scales, step[13], torch.zeros_like(one.depth)), one, cameras.intrinsics
+        )[0].flatten()
 
     zero = torch.zeros(14, dtype=torch.float64)
-    state = _State(cameras.camera_from_world, torch.zeros(VIEWS, dtype=torch.float64), zero[13])
+    none = torch.zeros(VIEWS, dtype=torch.float64)
+    state = _State(cameras.camera_from_world, none, zero[13], torch.zeros_like(one.depth))
     analytic = _linearise(state, one, cameras.intrinsics)[1][0, 0]
     assert torch.allclose(-torch.autograd.functional.jacobian(missed, zero), analytic, atol=1e-6)
 
