@@ -101,7 +101,7 @@ def score(run: Run, sequence: Sequence) -> Scores:
     return Scores(
         ate=_error(metrics.APE(metrics.PoseRelation.translation_part), truth, similar),
         ate_se3=_error(metrics.APE(metrics.PoseRelation.translation_part), truth, rigid),
-        scale_error=abs(scale - 1),
+        scale_error=abs(float(scale) - 1),
         drift=_drift(truth, similar),
         path=sequence.path_length,
         accuracy=accuracy,
