@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ff3r_model.engine.precision import Precision
 
@@ -66,7 +67,7 @@ class Manifest:
             if fields.get("format") != FORMAT:
                 raise ValueError(f"its format is {fields.get('format')!r}, and this program reads {FORMAT}")
             graphs = {name: Graph(**{k: tuple(v) for k, v in fields.pop(name).items()}) for name in GRAPHS}
-            return Manifest(**fields, **graphs)
+            return Manifest(**(fields | graphs))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportError(f"{path} does not describe an export ({error}); make one with `ff3r export`") from error
 
@@ -81,9 +82,5 @@ def weights_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B") if tensor.numel() else memoryview(b"")
