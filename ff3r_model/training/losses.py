@@ -22,6 +22,8 @@ class LossWeights:
 
     rotation: float = 1.0
     translation: float = 3.0
+    pair: float = 0.5
+    """Of `pair_loss`."""
     field_of_view: float = 1.0
     depth: float = 1.0
     depth_gradient: float = 0.5
@@ -64,10 +66,41 @@ def camera_losses(
     fov = field_of_view(truth.intrinsics, truth.depth.shape[-2], truth.depth.shape[-1])
     fov_error = (encodings[..., 7:] - fov).abs().sum(-1)
     return {
+        "pair": (weights[..., 0] * pair_loss(rotation, encodings[..., :3], target)).sum(0).mean(),
         "rotation": (weights * (chordal + 0.1 * norm)).sum(0).mean(),
         "translation": (weights * translation).sum(0).mean(),
         "field_of_view": (weights * fov_error).sum(0).mean(),
     }
+
+
+MIN_BASELINE = 0.1
+"""Window units: views nearer to each other than this count as if they were so far apart."""
+
+
+def pair_loss(
+    rotation: Float[Tensor, "iterations batch views 3 3"],
+    translation: Float[Tensor, "iterations batch views 3"],
+    target: Float[Tensor, "batch views 4 4"],
+) -> Float[Tensor, "iterations batch"]:
+    """Error of the relative translation of every pair of views, as a share of the distance between them.
+
+    What the first camera's frame hides: two views far from it may agree with it and not with each other.
+    """
+    predicted = _relative_translation(rotation, translation)
+    truth = _relative_translation(target[..., :3, :3], target[..., :3, 3])
+    baseline = truth.norm(dim=-1)
+    error = (predicted - truth).add(1e-6).norm(dim=-1) / (baseline + MIN_BASELINE)
+    views = target.shape[-3]
+    return error.sum((-1, -2)) / (views * (views - 1))
+
+
+def _relative_translation(
+    rotation: Float[Tensor, "*batch views 3 3"], translation: Float[Tensor, "*batch views 3"]
+) -> Float[Tensor, "*batch views views 3"]:
+    """Where camera i's centre lies in camera j's frame: t_j − R_j R_iᵀ t_i."""
+    centres = -(rotation.transpose(-1, -2) @ translation[..., None]).squeeze(-1)
+    moved = torch.einsum("...jab,...ib->...ija", rotation, centres)
+    return moved + translation[..., None, :, :]
 
 
 def field_of_view(intrinsics: Float[Tensor, "*batch 3 3"], height: int, width: int) -> Float[Tensor, "*batch 2"]:
@@ -133,8 +166,10 @@ def patch_points(truth: Views, patch: int) -> Float[Tensor, "batch views n 3"]:
 
 def balanced_pixels(classes: Int[Tensor, "views pixels"], count: int, total: int) -> Int[Tensor, "views count"]:
     """Pixels drawn so that a class that fills a view counts little more than a small thing: ∝ 1 / √(its pixels)."""
-    frequency = torch.nn.functional.one_hot(classes.clamp(min=0), total).sum(1)
-    weights = frequency.float().clamp(min=1).rsqrt().gather(1, classes.clamp(min=0))
+    known = classes.clamp(min=0)
+    frequency = torch.zeros(len(known), total, device=known.device)
+    frequency.scatter_add_(1, known, torch.ones_like(known, dtype=frequency.dtype))
+    weights = frequency.clamp(min=1).rsqrt().gather(1, known)
     return torch.multinomial(weights, count, replacement=True)
 
 

@@ -9,12 +9,14 @@ import torch
 
 from ff3r_model.geometry import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
 from ff3r_model.training.losses import (
+    MIN_BASELINE,
     balanced_pixels,
     camera_losses,
     depth_losses,
     field_of_view,
     flow_loss,
     matching_loss,
+    pair_loss,
     patch_matches,
     patch_points,
     phrase_loss,
@@ -68,6 +70,22 @@ def test_rotation_loss_grows_with_the_angle() -> None:
     assert float(camera_losses(wrong, truth, 0.6)["rotation"]) == pytest.approx(chordal, rel=1e-3)
 
 
+def test_pair_loss_is_the_mean_over_pairs_of_matrix_products_in_float64() -> None:
+    truth = plane_scene(4).camera_from_world
+    guess = plane_scene(4).camera_from_world.clone()
+    guess[0, 2, :3, 3] += torch.tensor([0.1, -0.2, 0.05])
+    guess[0, 3, :3, :3] = guess[0, 1, :3, :3]
+    errors = []
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                right, said = (p[0, j].double() @ torch.linalg.inv(p[0, i].double()) for p in (truth, guess))
+                length = right[:3, 3].norm()
+                errors.append((said[:3, 3] - right[:3, 3]).norm() / (length + MIN_BASELINE))
+    found = pair_loss(guess[None, ..., :3, :3], guess[None, ..., :3, 3], truth)
+    assert float(found) == pytest.approx(float(sum(errors) / 12), rel=1e-4)
+
+
 def test_depth_losses_match_a_loop_in_float64() -> None:
     generator = torch.Generator().manual_seed(1)
     truth = torch.rand(1, 1, 3, 4, generator=generator) + 0.5
@@ -87,9 +105,7 @@ def test_patch_matches_reproject_onto_the_plane() -> None:
     matches, visible = patch_matches(truth, PATCH)
     rows, columns = HEIGHT // PATCH, WIDTH // PATCH
     assert visible.any() and matches.shape == (1, 3, 3, rows * columns, 2)
-    identity = torch.stack(
-        [torch.tensor([c + 0.5, r + 0.5]) for r in range(rows) for c in range(columns)]
-    )
+    identity = torch.stack([torch.tensor([c + 0.5, r + 0.5]) for r in range(rows) for c in range(columns)])
     own = torch.stack([matches[0, v, v] for v in range(3)])
     assert torch.allclose(own, identity.expand_as(own), atol=0.05), "a patch matches itself (its centre pixel)"
     world = invert_rigid(truth.camera_from_world[0].double())
