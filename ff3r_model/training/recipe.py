@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 
 SETTINGS = "config.json"
 PREVIEW_STEP = 2**40
-"""The number of a step that no run reaches: its window is drawn in the pictures."""
+"""The number of a step that no run reaches: from there on comes the window that the pictures show."""
+PREVIEWS = 8
+"""Windows of which the largest one is drawn."""
 Section = TypeVar("Section")
 
 
@@ -222,7 +224,8 @@ def _objective(
 
 def _snapshots(material: Material, windows: Windows, start: Checkpoint) -> Snapshots:
     """Pictures of a window; its words are those that the network's text space is known for."""
-    preview = windows.batch(PREVIEW_STEP, Share()).images[0]
+    several = (windows.batch(PREVIEW_STEP + index, Share()).images[0] for index in range(PREVIEWS))
+    preview = max(several, key=len)  # the more views, the more they must agree on
     if material.text_targets is not None:
         return Snapshots(preview, room_targets(material, start).classes, CLASSES)
     return Snapshots(preview, start.text_encoder.encode(list(WORDS)))

@@ -86,7 +86,7 @@ def make_images(folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, required=True)
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--nan-at", type=int)
     parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with joined(torch.device("cpu")) as (share, device):
         torch.manual_seed(share.rank)  # processes must come to the same weights by themselves
         network = FF3R(tiny_config())
@@ -102,7 +102,7 @@ def main() -> None:
         sampling = SamplingConfig(views=(2,), total_views=2 * options.windows, long_side=28)
         windows = SceneWindows(open_footage([images], options.out / "frames"), 1, 14, sampling)
         objective = Simple(options.pause, options.nan_at, noise=0.0 if share.world > 1 or options.windows > 2 else 1.0)
-        config = TrainConfig(steps=options.steps, learning_rate=1e-3, bfloat16=False, log_steps=1, checkpoint_minutes=0)
+        config = TrainConfig(options.steps, learning_rate=1e-3, bfloat16=False, log_steps=1, checkpoint_minutes=0.0)
         trainer = Trainer(network, objective, windows, config, options.out, device=device, share=share)
         if options.resume:
             trainer.resume()
