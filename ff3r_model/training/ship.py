@@ -1,23 +1,22 @@
-"""`python -m ff3r_model.training.ship RUN --text FILE`: averaged weights → evaluated → the shipped nano checkpoint."""
+"""`python -m ff3r_model.training.ship RUN --text FILE`: averaged weights and text tower → the shipped nano checkpoint.
+
+`ff3r eval` measures it afterwards; docs/evaluation.md has the commands.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from ff3r_model.checkpoint import load_checkpoint, save_checkpoint
-from ff3r_model.engine import TorchEngine
-from ff3r_model.evaluation.synthetic import HELD_OUT, evaluate
+from ff3r_model.checkpoint import save_checkpoint
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.model import FF3R
 from ff3r_model.pipeline import NANO_WEIGHTS
 from ff3r_model.text import TextConfig, TextEncoder
-from ff3r_model.text_space import TextSpace
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +25,9 @@ MADE_FROM = (
     "(so not annotation-free), and against a fixed text space fitted to MiniLM sentence embeddings; its text tower was "
     "distilled into that space. It has never seen a real image."
 )
+
+FIGURES = "docs/evaluation/synthetic_8.json"
+"""Where what it measures is written down, with the file's own hash."""
 
 
 def load_run(folder: Path) -> FF3R:
@@ -47,24 +49,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="output folder of `ff3r train --rooms`")
     parser.add_argument("--text", type=Path, required=True, help="output of ff3r_model.training.text_tower")
     parser.add_argument("-o", "--out", type=Path, default=NANO_WEIGHTS)
-    parser.add_argument("--views", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--rooms", type=int, default=len(HELD_OUT))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     network, text = load_run(options.run), load_tower(options.text)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(options.out, network, text, mode="trained", card={}, dtype=torch.float16)
-    shipped = load_checkpoint(options.out)
-    space = TextSpace(shipped.network.feature_decoder.weight.detach())
-    figures = {
-        f"{views} views": evaluate(
-            TorchEngine(shipped.network, refine=False), shipped.text_encoder, space, views, HELD_OUT[: options.rooms]
-        )
-        for views in options.views
-    }
-    card = {"made_from": MADE_FROM, "held_out_rooms": options.rooms, "figures": figures}
+    card = {"made_from": MADE_FROM, "figures": FIGURES}
     save_checkpoint(options.out, network, text, mode="trained", card=card, dtype=torch.float16)
-    log.info("%s: %.1f MB\n%s", options.out, options.out.stat().st_size / 1e6, json.dumps(figures, indent=1))
+    log.info("%s: %.1f MB", options.out, options.out.stat().st_size / 1e6)
 
 
 if __name__ == "__main__":
