@@ -136,12 +136,13 @@ class QuerySet:
         if not queries:
             best = torch.full((len(features),), NO_QUERY, dtype=torch.int64, device=features.device)
             return Scores(best.new_zeros(len(features), 0, dtype=torch.float32), best, best.float() * 0)
-        texts = torch.stack([query.embedding for query in queries] + list(self._negatives.values()))
-        logits = self.space.similarity(features, texts, norms).T / self.config.temperature
-        memory: dict[str, Tensor] = {}
-        rivals = [self._rivals(logits[len(queries) :], query.text, memory) for query in queries]
+        lengths = self._norms(features, norms)
+        asked = torch.stack([query.embedding for query in queries])
+        logits = self.space.similarity(features, asked, lengths).T / self.config.temperature
+        keys = [self._key(query) for query in queries]
+        combined = {key: self._rivals(features, lengths, key) for key in dict.fromkeys(keys)}
         # softmax over a query and its rivals, that is exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid
-        probability = torch.stack([torch.sigmoid(logits[row] - rival) for row, rival in enumerate(rivals)])
+        probability = torch.stack([torch.sigmoid(row - combined[key]) for row, key in zip(logits, keys, strict=True)])
         best_score, index = probability.max(dim=0)
         ids = torch.tensor([query.id for query in queries], device=features.device)
         return Scores(probability.T, ids[index], best_score)
@@ -151,69 +152,84 @@ class QuerySet:
         queries = self.active
         if not queries:
             return []
-        rows, norms = self._candidates(voxel_map)
-        scores = self.score(voxel_map.features.index_select(0, rows), norms.index_select(0, rows))
         size = voxel_map.config.voxel_size
-        masks = []
-        for query, probability in zip(queries, scores.probability.unbind(1), strict=True):
-            chosen = (probability >= self.config.threshold).nonzero().squeeze(1)
-            masks.append(
-                Mask(
-                    query=query,
-                    threshold=self.config.threshold,
-                    voxel_size=size,
-                    origin=torch.full((3,), -size / 2, dtype=torch.float64),
-                    indices=voxel_map.cells(rows[chosen]).cpu(),
-                    scores=probability[chosen].cpu(),
-                    metric=voxel_map.metric,
-                )
+        return [
+            Mask(
+                query=query,
+                threshold=self.config.threshold,
+                voxel_size=size,
+                origin=torch.full((3,), -size / 2, dtype=torch.float64),
+                indices=voxel_map.cells(rows).cpu(),
+                scores=scores.cpu(),
+                metric=voxel_map.metric,
             )
-        return masks
+            for query, (rows, scores) in zip(queries, self._matches(voxel_map), strict=True)
+        ]
 
-    def _candidates(self, voxel_map: VoxelMap) -> tuple[Int[Tensor, " m"], Float[Tensor, " n"]]:
-        """All rows that may belong to a mask, found without an exponential; and the norms of all features.
+    def _matches(self, voxel_map: VoxelMap) -> list[tuple[Int[Tensor, " m"], Float[Tensor, " m"]]]:
+        """For each query, the rows that reach the threshold and their probabilities.
 
-        A probability is at least p only if the query's logit exceeds log Σ exp of its rivals by log p / (1 − p), so
-        only if it exceeds the largest of them by as much. Few voxels pass; those are scored in full.
+        A probability is at least p where the query's logit exceeds its rivals' by log p / (1 − p): told without a
+        division or an exponential, which only the few that pass need.
         """
-        features, norms = voxel_map.features, voxel_map.feature_norms
-        norms = self.space.norms(features) if norms is None else norms
-        keys = [query.text if query.text in self._negatives else "" for query in self.active]
-        largest = {key: self._largest_rival(voxel_map, key) for key in dict.fromkeys(keys)}
+        features, norms = voxel_map.features, self._norms(voxel_map.features, voxel_map.feature_norms)
+        rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(map(self._key, self.active))}
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.active]
         asked = torch.stack([query.embedding for query in self.active])
-        margin, found = self._least_margin(), [torch.zeros(0, dtype=torch.int64, device=features.device)]
+        temperature, margin = self.config.temperature, self._least_margin()
         for rows, products in self.space.products(features, asked):
-            needed, passes = margin * norms[rows], torch.zeros_like(products[0], dtype=torch.bool)
-            for key, product in zip(keys, products, strict=True):
-                passes |= product >= largest[key][rows] + needed
-            found.append(passes.nonzero().squeeze(1) + rows.start)
-        return torch.cat(found), norms
+            lengths = norms[rows]
+            least = {key: (rival[rows] + margin) * (temperature * lengths) for key, rival in rivals.items()}
+            for query, product, matches in zip(self.active, products, found, strict=True):
+                key = self._key(query)
+                likely = (product >= least[key]).nonzero().squeeze(1)
+                logits = (product[likely] / lengths[likely]).clamp_(-1, 1) / temperature
+                probability = torch.sigmoid(logits - rivals[key][rows][likely])
+                sure = probability >= self.config.threshold
+                matches.append((likely[sure] + rows.start, probability[sure]))
+        return [_joined(matches, features.device) for matches in found]
 
-    def _largest_rival(self, voxel_map: VoxelMap, text: str) -> Float[Tensor, " n"]:
-        """Each feature's product with the nearest negative but `text`; kept until the map changes, 4 bytes a voxel."""
+    def _key(self, query: Query) -> str:
+        """What tells a query's rivals from those of others: its text, where that is a negative itself."""
+        return query.text if query.text in self._negatives else ""
+
+    def _norms(self, features: Float[Tensor, "n channels"], norms: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+        """The features' lengths in the text's space, none of them zero."""
+        lengths = self.space.norms(features) if norms is None else norms
+        return lengths.clamp_min(torch.finfo(torch.float32).tiny)
+
+    def _kept_rivals(self, voxel_map: VoxelMap, norms: Float[Tensor, " n"], key: str) -> Float[Tensor, " n"]:
+        """`_rivals` of all voxels, kept until the map changes: four bytes per voxel."""
         known, revision, kept = self._kept
         if known is None or known() is not voxel_map or revision != voxel_map.revision:
             kept = {}
             self._kept = weakref.ref(voxel_map), voxel_map.revision, kept
-        if text not in kept:
-            features, rivals = voxel_map.features, [row for name, row in self._negatives.items() if name != text]
-            kept[text] = torch.full((len(features),), -math.inf, device=features.device)
-            for rows, products in self.space.products(features, torch.stack(rivals)) if rivals else ():
-                torch.amax(products, dim=0, out=kept[text][rows])
-        return kept[text]
+        if key not in kept:
+            kept[key] = self._rivals(voxel_map.features, norms, key)
+        return kept[key]
+
+    def _rivals(
+        self, features: Float[Tensor, "n channels"], norms: Float[Tensor, " n"], key: str
+    ) -> Float[Tensor, " n"]:
+        """log Σ exp of the logits of the negatives other than `key`; −∞ where there are none."""
+        combined = torch.full((len(features),), -math.inf, device=features.device)
+        texts = [embedding for name, embedding in self._negatives.items() if name != key]
+        for rows, products in self.space.products(features, torch.stack(texts)) if texts else ():
+            logits = products.div_(norms[rows]).clamp_(-1, 1).div_(self.config.temperature)
+            combined[rows] = logits.logsumexp(dim=0)
+        return combined
 
     def _least_margin(self) -> float:
-        """The cosine by which a query must lead its best rival, less what rounding may hide."""
-        p = min(max(self.config.threshold, 1e-30), 1 - 1e-6)
-        return self.config.temperature * (math.log(p) - math.log1p(-p) - _SLACK)
+        """The logit by which a query must lead its rivals, less what rounding may hide."""
+        p = min(self.config.threshold, 1 - 1e-6)
+        return math.log(p) - math.log1p(-p) - _SLACK if p > 0 else -math.inf
 
-    def _rivals(self, negatives: Float[Tensor, "k n"], text: str, memory: dict[str, Tensor]) -> Float[Tensor, " n"]:
-        """log Σ exp over the negatives other than the text itself, computed once for all texts that are none."""
-        key = text if text in self._negatives else ""
-        if key not in memory:
-            kept = [index for index, name in enumerate(self._negatives) if name != text]
-            memory[key] = negatives[kept].logsumexp(dim=0)
-        return memory[key]
+
+def _joined(matches: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and probabilities of all blocks."""
+    none = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
+    rows, probabilities = zip(none, *matches, strict=True)
+    return torch.cat(rows), torch.cat(probabilities)
 
 
 def _clean(text: str, max_length: int) -> str:

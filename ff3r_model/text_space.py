@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_CHUNK = 2**13
-"""Voxels per step, so that a step's numbers stay in the cache."""
+_CHUNK = 2**15
+"""Voxels per step: so many that calls do not cost more than work, so few that a step's numbers stay in the cache."""
 
 
 class TextSpace:
