@@ -102,15 +102,15 @@ def test_stride_skips_frames(frames: Path, weights: Path, tmp_path: Path, run: R
 
 def test_query_prints_what_the_map_answers(made: Path, weights: Path, tmp_path: Path, run: Run) -> None:
     map_file, picture = made / reconstruction.MAP, tmp_path / "found.png"
-    options = ["--weights", weights, "-o", picture, "--threshold", 0.02]
+    options = ["--weights", weights, "-o", picture, "--threshold", 0.001]
     status, out, _ = run("query", map_file, "red chair", *options)
     assert status == 0
     pipeline = Pipeline.from_checkpoint(weights)
     pipeline.load(map_file)
-    pipeline.queries.set_threshold(0.02)
+    pipeline.queries.set_threshold(0.001)
     pipeline.queries.add("red chair")
     mask = pipeline.queries.masks(pipeline.map)[0]
-    assert f'"red chair": {len(mask.indices):,} of {len(pipeline.map):,} voxels score at least 0.02' in out
+    assert f'"red chair": {len(mask.indices):,} of {len(pipeline.map):,} voxels score at least 0.001' in out
     assert len(mask.indices) > 0
     assert f"score {mask.scores.max().item():.3f} at" in out
     assert "not metres" in out

@@ -104,7 +104,7 @@ def test_images_get_the_size_of_the_checkpoint_unless_told(weights: Path, frames
         config = PipelineConfig(window=WindowConfig(views=2, overlap=1, long_side=given))
         pipeline = Pipeline.from_checkpoint(weights, config)
         pipeline.add(Frame(picture, 0))
-        pipeline.add(Frame(picture.flip(0), 1))
+        pipeline.add(Frame(picture.flip(0), 10**9))
         window = pipeline.windows.take()
         assert window is not None and max(window.images.shape[-2:]) == side
 
@@ -115,7 +115,7 @@ def test_known_intrinsics_place_lifted_gaussians(weights: Path) -> None:
     pictures = (torch.from_numpy(REFERENCE["images"][0]) * 255).round().byte().permute(0, 2, 3, 1)
     known = torch.tensor([[70.0, 0, 40], [0, 60, 30], [0, 0, 1]])
     for index, picture in enumerate(pictures):
-        pipeline.add(Frame(picture, index, known))
+        pipeline.add(Frame(picture, index * 10**9, known))
     window = pipeline.windows.take()
     assert window is not None
     prediction = pipeline.engine(window)
