@@ -110,4 +110,6 @@ def build_corpus(
     if broad:
         pools["broad"] = _own(broad[held:])
     unseen = {word for words in word_groups("unseen").values() for word in words}
-    return Corpus({name: [pair for pair in pairs if not unseen & {*pair}] for name, pairs in pools.items()}, broad[:held])
+    return Corpus(
+        {name: [pair for pair in pairs if not unseen & {*pair}] for name, pairs in pools.items()}, broad[:held]
+    )
