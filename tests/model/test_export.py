@@ -101,24 +101,39 @@ def test_one_new_view_goes_through_the_frames_graph(nano: FF3R, nano_export: Map
 
 
 @pytest.fixture(scope="module")
-def small_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[FF3R, Path]:
-    """The full one's classes, decomposed, float16, weights in a file of their own."""
-    network, folder = small(), tmp_path_factory.mktemp("small") / "onnx"
+def lifting(tmp_path_factory: pytest.TempPathFactory) -> tuple[FF3R, Path]:
+    """Public weights on an old TensorRT: lifting mode, decomposed, float16; weights in a file of their own."""
+    network, folder = small(decode_gaussians=False), tmp_path_factory.mktemp("lifting") / "onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "LARGEST_INLINE", 0)
         export_unchecked(network, ExportConfig(*SIZE, "float16", "decomposed"), folder)
     return network, folder
 
 
-def test_decomposed_attention_and_external_data(small_export: tuple[FF3R, Path]) -> None:
-    network, folder = small_export
+def test_lifting_mode_with_decomposed_attention(lifting: tuple[FF3R, Path]) -> None:
+    network, folder = lifting
     for views in (2, 7):
         found = errors(folder, network, views)
         assert max(found.values()) <= LIMITS["float16"], (views, found)
-    model = onnx.load(graph_path(folder, "window"), load_external_data=False)
-    assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer if tensor.dims)
+    manifest = Manifest.read(folder)
+    assert manifest.frames.outputs == ("patches", "semantic_maps") and "gaussians" not in manifest.window.outputs
+    model = onnx.load(graph_path(folder, "window"))
     assert {opset.version for opset in model.opset_import if not opset.domain} == {18}
     assert "Attention" not in operators(model)
+    used = {name for node in model.graph.node for name in node.input}
+    assert set(manifest.window.inputs) == {value.name for value in model.graph.input} <= used
+    assert "images" not in used, "nothing reads them in lifting mode"
+
+
+def test_large_weights_lie_in_a_file_of_their_own(lifting: tuple[FF3R, Path]) -> None:
+    path = graph_path(lifting[1], "window")
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    beside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    assert beside and all(len(tensor.raw_data) < 4096 for tensor in tensors)
+    assert {entry.value for tensor in beside for entry in tensor.external_data if entry.key == "location"} == {
+        "window.onnx.data"
+    }
+    assert path.with_name("window.onnx.data").stat().st_size > 1e5
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -211,14 +226,6 @@ def test_folded_norms_change_nothing() -> None:
         torch.testing.assert_close(
             folded.encode_frames(images).semantic_maps, network.encode_frames(images).semantic_maps
         )
-
-
-def test_lifting_mode_asks_the_window_for_no_more_than_it_reads(tmp_path: Path) -> None:
-    network = small(decode_gaussians=False)
-    manifest = export_unchecked(network, ExportConfig(*SIZE, "float32"), tmp_path / "onnx")
-    assert manifest.window.inputs == ("patches",) and "gaussians" not in manifest.window.outputs
-    assert manifest.frames.outputs == ("patches", "semantic_maps")
-    assert max(errors(tmp_path / "onnx", network, 5).values()) <= LIMITS["float32"]
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
