@@ -62,11 +62,18 @@ class Window:
     def select(self, views: Sequence[int]) -> Window:
         """These views alone, in this order. Raises ValueError for fewer than a window holds."""
         index = list(views)
-        tensors = {name: getattr(self, name) for name in ("images", "intrinsics", "depth", "odom_from_camera", "up")}
+
+        def chosen(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[index]
+
         return Window(
-            **{name: None if tensor is None else tensor[index] for name, tensor in tensors.items()},
+            images=self.images[index],
             keyframes=tuple(self.keyframes[i] for i in index),
             stamps=tuple(self.stamps[i] for i in index),
+            intrinsics=chosen(self.intrinsics),
+            depth=chosen(self.depth),
+            odom_from_camera=chosen(self.odom_from_camera),
+            up=chosen(self.up),
         )
 
 

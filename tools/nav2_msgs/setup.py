@@ -1,4 +1,4 @@
-"""nav2_msgs/CostmapFilterInfo for environments whose ROS comes from wheels, which lack it. Never beside a native ROS."""
+"""nav2_msgs/CostmapFilterInfo for environments with ROS from wheels, which lack it. Never beside a native ROS."""
 
 from __future__ import annotations
 
