@@ -55,7 +55,7 @@ class AlignConfig:
     """A pair is an inlier within this share of its depth."""
     min_inliers: float = 0.5
     """Least share of inliers of an accepted alignment."""
-    max_rms: float = 0.15
+    max_rms: float = 0.2
     """Largest rms distance of the inliers, relative to their depth, of an accepted alignment."""
 
 
