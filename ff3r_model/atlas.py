@@ -53,7 +53,9 @@ class Atlas:
         standing = Standing(config.scale, config.camera_height, config.ground_weight)
         if voxels is not None:
             standing.gravity.source = "measured"  # a map from a file stays as it was
-        graph = PoseGraph(replace(config.graph, max_windows=self._max_windows()))
+        windows = self._max_windows()
+        recent = min(config.graph.keep_recent, windows // 2)
+        graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))
         number = self.next_submap if number is None else number
         self.next_submap = max(self.next_submap, number + 1)
         return Submap(number, self._empty() if voxels is None else voxels, graph, standing)

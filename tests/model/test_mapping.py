@@ -181,6 +181,17 @@ def test_all_there_is_stays_below_the_cap() -> None:
     assert len(mapper._atlas.archive) < len(index), "the archive had to forget"
 
 
+def test_the_graph_keeps_its_share_however_few_windows_that_are() -> None:
+    """More recent windows than the share has room for are merged too."""
+    graph = GraphConfig(keep_recent=50)
+    config = replace(CONFIG, map=replace(CONFIG.map, max_map_bytes=400_000), graph=graph, graph_share=0.03)
+    mapper = Mapper(oracle(OracleNoise()), CHANNELS, config)
+    for window in world().windows():
+        mapper.place(window, mapper.engine(window))
+        assert mapper.nbytes <= 400_000
+    assert len(dict(mapper.trajectory())) > 0
+
+
 def test_a_cap_below_any_map_is_refused() -> None:
     with pytest.raises(ValueError, match="max_map_bytes"):
         Mapper(oracle(OracleNoise()), CHANNELS, replace(CONFIG, map=replace(CONFIG.map, max_map_bytes=1000)))
