@@ -23,7 +23,7 @@ ON_A_CPU: dict[str, dict[str, Any]] = {
 }
 """What makes a run on footage show something within minutes on a CPU, where rendering takes most time. All ours; a
 config file and options go before it."""
-FROM_SCRATCH: dict[str, dict[str, Any]] = {"train": {"learning_rate": 1e-3, "backbone_factor": 1.0}}
+FROM_SCRATCH: dict[str, dict[str, Any]] = {"train": {"learning_rate": 1e-3, "backbone_factor": 1.0, "muon": True}}
 """What suits weights that are random, and rooms, where all of `nano` is taught. Ours; goes last, as the other."""
 
 

@@ -145,11 +145,11 @@ class FF3RConfig:
 
     @staticmethod
     def nano() -> FF3RConfig:
-        """Under 9 M parameters, for images of about 112 pixels: trains and runs on a CPU."""
+        """Some 10 M parameters, for images of about 112 pixels: trains and runs on a CPU."""
         return FF3RConfig(
             name="nano",
             encoder=ViTConfig(width=192, depth=4, heads=4, grid=8, registers=0, layer_scale=0.5, stem="conv"),
-            aggregator=AggregatorConfig(depth=4, heads=4, registers=4, layer_scale=0.5, layers=(0, 1, 2, 3)),
+            aggregator=AggregatorConfig(depth=6, heads=4, registers=4, layer_scale=0.5, layers=(0, 1, 2, 5)),
             camera=CameraHeadConfig(
                 width=144, depth=2, heads=4, layer_scale=0.5, prior=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
             ),

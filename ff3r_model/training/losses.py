@@ -5,6 +5,7 @@ The paper trains from images alone; these supervised terms are ours, for rooms w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -171,6 +172,16 @@ def balanced_pixels(classes: Int[Tensor, "views pixels"], count: int, total: int
     frequency.scatter_add_(1, known, torch.ones_like(known, dtype=frequency.dtype))
     weights = frequency.clamp(min=1).rsqrt().gather(1, known)
     return torch.multinomial(weights, count, replacement=True)
+
+
+def at_pixels(
+    features: Float[Tensor, "views channels rows columns"], picks: Int[Tensor, "views count"], size: Sequence[int]
+) -> Float[Tensor, "views count channels"]:
+    """Features at pixels of an image of `size` (height, width), bilinearly where the map is coarser."""
+    height, width = size
+    places = torch.stack([(picks % width + 0.5) / width, (picks // width + 0.5) / height], dim=-1) * 2 - 1
+    sampled = F.grid_sample(features.float(), places[:, None], padding_mode="border", align_corners=False)
+    return sampled[:, :, 0].transpose(1, 2)
 
 
 def matching_loss(

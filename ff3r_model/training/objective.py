@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from ff3r_model.network.model import FF3R
 from ff3r_model.training.batches import TrainingBatch
 from ff3r_model.training.losses import (
     LossWeights,
+    at_pixels,
     balanced_pixels,
     camera_losses,
     depth_losses,
@@ -40,6 +41,27 @@ class TextTargets:
     """Class by colour name, the colour varying fastest: phrase = class · colours + colour."""
 
 
+Part = Literal["all", "geometry", "words"]
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """What of the network is taught, and how. All ours."""
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    part: Part = "all"
+    """geometry: matches and cameras alone, without the dense heads; words: LSeg alone. Each is learned several times
+    faster by itself; what joins them needs both."""
+    dense_views: int = 6
+    """Views per step whose dense maps are decoded with part "all": a pose is one sample per view, a map thousands."""
+    pixels_per_view: int = 256
+    """Pixels per view that are named."""
+    matching_blocks: tuple[int, ...] = (0, 1, 2)
+    """Global blocks that are taught where each patch lies in the other views."""
+    pose_blocks: tuple[int, ...] = (2, 4, 5)
+    """Global blocks from which poses and points are read off linearly."""
+
+
 class Objective(nn.Module):
     """Network and batch in, named loss terms out; `total` is what training minimises.
 
@@ -50,52 +72,46 @@ class Objective(nn.Module):
     classes: Tensor
     phrases: Tensor
 
-    def __init__(
-        self,
-        weights: LossWeights,
-        targets: TextTargets,
-        width: int,
-        *,
-        matching_blocks: tuple[int, ...] = (0, 1, 2),
-        pose_blocks: tuple[int, ...] = (2, 3),
-        dense_views: int = 6,
-        pixels_per_view: int = 256,
-        geometry_share: float = 0.3,
-    ) -> None:
-        """`geometry_share` of the budget, at its start, trains matches and poses alone: nothing else teaches them, and
-        steps without the dense heads take half the time."""
+    def __init__(self, config: SupervisedConfig, targets: TextTargets, width: int) -> None:
+        """`width`: of the aggregator's tokens."""
         super().__init__()
-        self.geometry_share, self.dense = geometry_share, True
-        self.weights = weights
+        self.config, self.weights = config, config.weights
         self.register_buffer("classes", targets.classes, persistent=False)
         self.register_buffer("phrases", targets.phrases, persistent=False)
-        self.matching_blocks, self.pose_blocks = matching_blocks, pose_blocks
-        self.dense_views, self.pixels_per_view = dense_views, pixels_per_view
         self.contrast = nn.Linear(width, 64)
-        self.flow = nn.ModuleList(nn.Linear(width, 2) for _ in matching_blocks)
-        self.pose = nn.ModuleList(nn.Linear(width, 12) for _ in pose_blocks)
-        self.point = nn.ModuleList(nn.Linear(width, 3) for _ in pose_blocks)
-
-    def at(self, progress: float) -> None:
-        """The dense heads join once `geometry_share` of the budget is spent."""
-        self.dense = progress >= self.geometry_share
+        self.flow = nn.ModuleList(nn.Linear(width, 2) for _ in config.matching_blocks)
+        self.pose = nn.ModuleList(nn.Linear(width, 12) for _ in config.pose_blocks)
+        self.point = nn.ModuleList(nn.Linear(width, 3) for _ in config.pose_blocks)
 
     def forward(self, network: FF3R, batch: TrainingBatch) -> dict[str, Tensor]:
         """Run the network on the batch's images and compare with its truth, which must be there."""
         assert batch.truth is not None, "the supervised objective needs the synthetic world's truth"
-        truth = batch.truth
+        part = self.config.part
+        if part == "words":
+            terms = self._words(network, batch.images.flatten(0, 1), batch.truth)
+        else:
+            terms = self._geometry(network, batch, batch.truth, dense=part == "all")
+        terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
+        return terms
+
+    def _words(self, network: FF3R, images: Float[Tensor, "n 3 h w"], truth: Views) -> dict[str, Tensor]:
+        """What LSeg alone says of every view."""
+        grid = (images.shape[-2] // network.aggregator.patch, images.shape[-1] // network.aggregator.patch)
+        semantics = network.lseg(network.lseg.resize(images, grid)).features
+        return {"semantics": self._phrase_terms(semantics, truth.classes.flatten(0, 1), truth.colors.flatten(0, 1))}
+
+    def _geometry(self, network: FF3R, batch: TrainingBatch, truth: Views, dense: bool) -> dict[str, Tensor]:
+        """Cameras and matches of all views, dense maps of some."""
         with captured_calls([network.aggregator.patch_embed, *network.aggregator.global_blocks]) as calls:
             aggregated = network.aggregator(batch.images)
         with torch.autocast(batch.images.device.type, enabled=False):
             poses = network.camera_head(aggregated.camera.float())
-        terms = camera_losses(poses, truth, self.weights.gamma)
-        terms |= self._matching_terms(network, calls, truth)
-        if self.dense:
-            picks = torch.randperm(batch.images.shape[:2].numel(), device=batch.images.device)[: self.dense_views]
-            layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
-            terms |= self._dense_terms(network, layers, batch.images.flatten(0, 1)[picks], truth, picks)
-        terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
-        return terms
+        terms = camera_losses(poses, truth, self.weights.gamma) | self._matching_terms(network, calls, truth)
+        if not dense:
+            return terms
+        picks = torch.randperm(batch.images.shape[:2].numel(), device=batch.images.device)[: self.config.dense_views]
+        layers = [layer[:, :, aggregated.special :].flatten(0, 1)[picks] for layer in aggregated.layers]
+        return terms | self._dense_terms(network, layers, batch.images.flatten(0, 1)[picks], truth, picks)
 
     def _dense_terms(
         self, network: FF3R, layers: list[Tensor], images: Tensor, known: Views, picks: Int[Tensor, " n"]
@@ -117,8 +133,7 @@ class Objective(nn.Module):
             + F.softplus(-gaussians.opacity_logit.float()).mean()
             + F.smooth_l1_loss(gaussians.confidence_logit[:, 0, 0].float(), -10 * error.clamp(max=0.5))
         )
-        dense = F.interpolate(semantics, truth.shape[-2:], mode="bilinear", align_corners=False)
-        terms["semantics"] = self._phrase_terms(dense, classes, colors)
+        terms["semantics"] = self._phrase_terms(semantics, classes, colors)
         terms["feature"] = self._phrase_terms(gaussians.feature[:, 0], classes, colors, network.feature_decoder)
         return terms
 
@@ -126,9 +141,8 @@ class Objective(nn.Module):
         self, features: Tensor, classes: Tensor, colors: Tensor, decoder: nn.Module | None = None
     ) -> Tensor:
         """Features at sampled pixels, classified over classes and over colour phrases."""
-        picks = balanced_pixels(classes.flatten(1), self.pixels_per_view, len(self.classes))
-        rows = features.flatten(2).transpose(1, 2)
-        sampled = rows.gather(1, picks[..., None].expand(-1, -1, rows.shape[-1])).flatten(0, 1)
+        picks = balanced_pixels(classes.flatten(1), self.config.pixels_per_view, len(self.classes))
+        sampled = at_pixels(features, picks, classes.shape[-2:]).flatten(0, 1)
         sampled = sampled if decoder is None else decoder(sampled)
         classes, colors = (x.flatten(1).gather(1, picks).flatten() for x in (classes, colors))
         names = len(self.phrases) // len(self.classes)
@@ -154,7 +168,7 @@ class Objective(nn.Module):
         similarity = torch.einsum("bvnc,btmc->bvntm", encoded, encoded) / CONTRAST_TEMPERATURE
         terms = {"contrast": matching_loss(similarity.log_softmax(-1), matches, visible, grid)}
         matching, flow = [], []
-        for probe, index in zip(self.flow, self.matching_blocks, strict=True):
+        for probe, index in zip(self.flow, self.config.matching_blocks, strict=True):
             block, call = network.aggregator.global_blocks[index], calls[1 + index]
             assert isinstance(block, Block)
             first, within = _attention_to_views(block, call.inputs, views, count)
@@ -162,7 +176,7 @@ class Objective(nn.Module):
             matching.append(matching_loss(within, matches, visible, grid))
             flow.append(flow_loss(probe(call.output.unflatten(1, (views, -1))[:, :, -count:]), matches, visible))
         pose, point, truth = [], [], patch_points(batch, patch)
-        for to_pose, to_point, index in zip(self.pose, self.point, self.pose_blocks, strict=True):
+        for to_pose, to_point, index in zip(self.pose, self.point, self.config.pose_blocks, strict=True):
             tokens = calls[1 + index].output.unflatten(1, (views, -1))
             pose.append(_pose_error(to_pose(tokens[:, :, 0]).float(), batch))
             point.append((to_point(tokens[:, :, -count:]).float() - truth).abs().sum(-1).mean())

@@ -1,4 +1,4 @@
-"""AdamW's groups, the learning rate's course, averaged weights, and activation checkpointing."""
+"""The optimizer's groups, the learning rate's course, averaged weights, and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
 
@@ -20,26 +21,67 @@ LOWEST_RATE = 0.01
 """Share of the learning rate that warm-up starts from and the cosine ends at. Ours."""
 
 
-def optimizer(network: FF3R, objective: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+class Optimizers:
+    """Optimizers that share a run's parameters between them, used as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """One step of each."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`'s."""
+        for part, kept in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(kept)
+
+
+def optimizer(network: FF3R, objective: nn.Module, config: TrainConfig) -> Optimizers:
     """AdamW over the network and whatever the objective learns itself (probes that are thrown away).
 
-    Each group's `factor` is its share of the learning rate; with `backbone_factor` 1 there is one such share.
+    With `config.muon`, Muon takes the transformer blocks' matrices. Each group's `factor` is its share of the
+    learning rate; with `backbone_factor` 1 there is one such share.
     """
     named = [*network.named_parameters(), *objective.named_parameters(prefix="objective")]
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    hidden = {id(matrix) for matrix in block_matrices(network)} if config.muon else set()
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
             factor = config.backbone_factor if name.startswith(BACKBONE) else 1.0
-            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda item: item[0], reverse=True)
-    stated = [
-        {"params": members, "factor": factor, "weight_decay": config.weight_decay if decays else 0.0}
-        for (factor, decays), members in ordered
-    ]
-    return torch.optim.AdamW(stated, lr=config.learning_rate, betas=(0.9, config.beta2))
+            groups.setdefault((id(parameter) in hidden, factor, parameter.ndim > 1), []).append(parameter)
+    plain, orthogonal = ([kind for kind in sorted(groups, reverse=True) if kind[0] is muon] for muon in (False, True))
+    rate, decay = config.learning_rate, config.weight_decay
+    stated = [{"params": groups[kind], "factor": kind[1], "weight_decay": decay * kind[2]} for kind in plain]
+    adam = torch.optim.AdamW(stated, lr=rate, betas=(0.9, config.beta2), fused=True)
+    if not orthogonal:
+        return Optimizers(adam)
+    stated = [{"params": groups[kind], "factor": kind[1] * config.muon_factor} for kind in orthogonal]
+    return Optimizers(adam, torch.optim.Muon(stated, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def block_matrices(network: FF3R) -> list[nn.Parameter]:
+    """The matrices of all transformer blocks, which Muon is for; embeddings, heads and convolutions are not."""
+    blocks = (module for module in network.modules() if isinstance(module, Block))
+    return [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
+
+
+def set_rate(optimizer: Optimizers, rate: float) -> None:
     """Give every group its share of `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
@@ -57,11 +99,11 @@ def rate_share(progress: float, warmup: float) -> float:
 def update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights towards the network's; early on faster, so that the start is soon forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
-    for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
+    state = network.state_dict()
+    moving = [name for name, value in state.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in moving], [state[name] for name in moving], 1 - decay)
+    for name in state.keys() - set(moving):
+        average[name].copy_(state[name])
 
 
 def freeze_statistics(network: nn.Module) -> None:

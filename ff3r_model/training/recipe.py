@@ -24,8 +24,7 @@ from ff3r_model.training.datasets.rooms import RoomConfig, RoomWindows
 from ff3r_model.training.datasets.sampling import SamplingConfig, SceneWindows
 from ff3r_model.training.datasets.scannet import open_scannet
 from ff3r_model.training.errors import RunError
-from ff3r_model.training.losses import LossWeights
-from ff3r_model.training.objective import Objective, TextTargets
+from ff3r_model.training.objective import Objective, SupervisedConfig, TextTargets
 from ff3r_model.training.paper_objective import PaperConfig, PaperObjective
 from ff3r_model.training.parallel import Share
 from ff3r_model.training.run_folder import CHECKPOINT
@@ -53,7 +52,7 @@ class Settings:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rooms: RoomConfig = field(default_factory=RoomConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
-    supervised: LossWeights = field(default_factory=LossWeights)
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def read_sections(path: Path | None) -> dict[str, dict[str, Any]]:
 def settings_from(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Settings with these values, and defaults for the rest. Raises RunError naming what it does not know."""
     kinds = {"train": TrainConfig, "sampling": SamplingConfig, "rooms": RoomConfig, "paper": PaperConfig}
-    kinds["supervised"] = LossWeights
+    kinds["supervised"] = SupervisedConfig
     if unknown := sorted(set(sections) - set(kinds)):
         raise RunError(f"there is no section {', '.join(unknown)} in the settings; known are {', '.join(kinds)}")
     return Settings(**{name: _section(kind, dict(sections.get(name, {})), name) for name, kind in kinds.items()})

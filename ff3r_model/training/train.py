@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,15 +36,6 @@ from ff3r_model.training.snapshots import Snapshots
 from ff3r_model.training.teachers import Teacher
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Staged(Protocol):
-    """An objective that changes as training goes on."""
-
-    def at(self, progress: float) -> None:
-        """Told before each step what share of the budget is spent."""
-        ...
 
 
 class Task(nn.Module):
@@ -178,8 +169,6 @@ class Trainer:
         """One step of gradient descent; the loss terms."""
         seed_everything(self.config.seed, self.step, self.share.rank)
         set_rate(self.optimizer, self.config.learning_rate * rate_share(progress, self.config.warmup))
-        if isinstance(self.objective, Staged):
-            self.objective.at(progress)
         batch = self._taught(batch.to(self.device))
         with self._precision():
             terms = self.task(batch)

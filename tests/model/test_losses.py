@@ -10,6 +10,7 @@ import torch
 from ff3r_model.geometry import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
 from ff3r_model.training.losses import (
     MIN_BASELINE,
+    at_pixels,
     balanced_pixels,
     camera_losses,
     depth_losses,
@@ -163,3 +164,15 @@ def test_balanced_pixels_draw_small_things_more_than_evenly() -> None:
     drawn = classes[0][balanced_pixels(classes, 20_000, 5)[0]]
     expected = 10 / 10**0.5 / (10 / 10**0.5 + 990 / 990**0.5)
     assert float((drawn == 3).float().mean()) == pytest.approx(expected, abs=0.01)
+
+
+def test_features_at_pixels_are_those_of_the_enlarged_map() -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 5, 7, 9, generator=generator, dtype=torch.float64).float()
+    picks = torch.randint(0, HEIGHT * WIDTH, (2, 50), generator=generator)
+    enlarged = torch.nn.functional.interpolate(features, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+    expected = enlarged.flatten(2).gather(2, picks[:, None].expand(-1, 5, -1)).transpose(1, 2)
+    assert torch.allclose(at_pixels(features, picks, (HEIGHT, WIDTH)), expected, atol=1e-5)
+    full = torch.randn(2, 5, HEIGHT, WIDTH, generator=generator)
+    exact = full.flatten(2).gather(2, picks[:, None].expand(-1, 5, -1)).transpose(1, 2)
+    assert torch.allclose(at_pixels(full, picks, (HEIGHT, WIDTH)), exact, atol=1e-4)

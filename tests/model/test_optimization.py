@@ -12,6 +12,7 @@ from torch import nn
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.optimization import (
+    Optimizers,
     freeze_statistics,
     optimizer,
     rate_share,
@@ -47,6 +48,41 @@ def test_one_rate_for_all_makes_two_groups_in_the_order_of_the_weights() -> None
     every = [p for p in [*net.parameters(), *probe.parameters()] if p.requires_grad]
     assert [id(p) for p in matrices["params"]] == [id(p) for p in every if p.ndim > 1]
     assert [id(p) for p in vectors["params"]] == [id(p) for p in every if p.ndim <= 1]
+
+
+def test_muon_takes_the_matrices_of_blocks_and_nothing_else() -> None:
+    net, probe = network(), nn.Linear(3, 3)
+    chosen = optimizer(net, probe, TrainConfig(steps=10, muon=True, muon_factor=3.0, backbone_factor=0.5))
+    adam, muon = chosen.parts
+    assert isinstance(adam, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    names = {id(p): name for name, p in net.named_parameters()}
+    orthogonal = {names[id(p)]: group["factor"] for group in muon.param_groups for p in group["params"]}
+    assert len(orthogonal) == 4 * (4 + 4 + 4 + 4 + 1), "four matrices per block: two encoders, aggregator, camera head"
+    assert all(name.split(".")[-3] in ("attn", "mlp") and name.endswith("weight") for name in orthogonal)
+    assert orthogonal["camera_head.trunk.0.attn.qkv.weight"] == 3.0
+    assert orthogonal["aggregator.global_blocks.3.mlp.fc2.weight"] == 1.5
+    held = [id(p) for group in chosen.param_groups for p in group["params"]]
+    trained = [p for module in (net, probe) for p in module.parameters() if p.requires_grad]
+    assert len(held) == len(set(held)) and set(held) == {id(p) for p in trained}
+
+
+def test_several_optimizers_go_on_from_their_state() -> None:
+    def steps(net: FF3R, chosen: Optimizers, count: int) -> None:
+        for _ in range(count):
+            chosen.zero_grad()
+            torch.stack([p.sin().sum() for p in net.parameters() if p.requires_grad]).sum().backward()
+            chosen.step()
+
+    config = TrainConfig(steps=10, muon=True)
+    whole, first = network(), network()
+    steps(whole, optimizer(whole, nn.Identity(), config), 3)
+    before = optimizer(first, nn.Identity(), config)
+    steps(first, before, 2)
+    after = optimizer(first, nn.Identity(), config)
+    after.load_state_dict(before.state_dict())
+    steps(first, after, 1)
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), first.parameters(), strict=True))
+    assert not torch.equal(next(first.parameters()), next(network().parameters()))
 
 
 def test_the_rate_rises_and_falls_as_half_a_cosine() -> None:

@@ -22,7 +22,7 @@ REFRESH_STEPS = 100
 class RoomConfig:
     """How windows are drawn. All ours."""
 
-    total_views: int = 16
+    total_views: int = 24
     """Views per step and process, split over equal windows."""
     views: tuple[int, ...] = (2, 3, 4, 5, 8, 8)
     """Views of a window, drawn evenly from these."""
