@@ -31,12 +31,12 @@ class RefineConfig:
     """Views that each view is compared with, those it shares most with."""
     min_overlap: float = 0.25
     """Least share of a view's pixels that the other is expected to see."""
-    stride: int = 3
+    stride: int = 2
     """Every so many pixels along each axis become a correspondence."""
-    max_matches: int = 100
+    max_matches: int = 200
     """Of one pair of views, in one direction."""
     min_matches: int = 30
-    agreement: float = 1.0
+    agreement: float = 0.7
     """Pixels by which flow there and back may miss its start."""
     contrast: float = 1.5
     """Correspondences start where the image's gradient (of 0–255, per pixel) is at least this: flow on blank walls is
@@ -86,6 +86,7 @@ def _matches(
         for i, j in (pair, pair[::-1])
     }
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    method.setFinestScale(0)  # the preset stops at half resolution: too coarse for images of a hundred pixels
     flow = {(i, j): method.calc(gray[i], gray[j], expected) for (i, j), expected in flow.items()}
     textured = [_textured(image, config) for image in gray]
     found = []

@@ -59,16 +59,26 @@ class Judge:
         self.space, self.vocabularies, self.config = space, vocabularies, config or BenchmarkConfig()
         self.embeddings = [embed(list(vocabulary.words)) for vocabulary in vocabularies]
         self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
-        self.network, self.refined, self.constant = (Geometry(self.config.scale_by) for _ in range(3))
+        self.network, self.refined, self.calibrated, self.constant = (
+            Geometry(self.config.scale_by) for _ in range(4)
+        )
         self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
         self.sizes, self.peaks = Means(), list[float]()
 
-    def add(self, sample: Sample, prediction: Prediction, refined: Prediction | None = None) -> Shown:
-        """Count one window: what the network alone says, and what refinement makes of it."""
+    def add(
+        self,
+        sample: Sample,
+        prediction: Prediction,
+        refined: Prediction | None = None,
+        calibrated: Prediction | None = None,
+    ) -> Shown:
+        """Count one window: what the network alone says, what refinement makes of it, and that with known intrinsics."""
         truth = sample.context
         _count(self.network, prediction, sample)
         if refined is not None:
             _count(self.refined, refined, sample)
+        if calibrated is not None:
+            _count(self.calibrated, calibrated, sample)
         still = constant.standing_still(truth) * sample.metres
         self.constant.add(constant.flat_depth(truth), constant.straight_ahead(truth), sample, still)
         labels = self._named(prediction.gaussians.features, truth)
@@ -77,11 +87,13 @@ class Judge:
         return Shown(sample, prediction.depth * scale, labels.view(truth.depth.shape), rendered)
 
     def figures(self) -> Figures:
-        """All figures; `…_refined` after refinement, `constant_…` the constant predictor's."""
+        """All figures; `…_refined` after refinement, `…_calibrated` the same with known intrinsics, `constant_…` the
+        constant predictor's."""
         rendered = self.rendered_words.figures()
         ours = self.network.figures() | self.words.figures() | self.images.figures()
         ours |= {"miou_rendered": rendered["miou"], "accuracy_rendered": rendered["accuracy"]}
         refined = {f"{name}_refined": value for name, value in self.refined.figures().items()}
+        refined |= {f"{name}_calibrated": value for name, value in self.calibrated.figures().items()}
         theirs = self.constant.figures() | self.words.figures(constant=True) | self.plain.figures()
         copied = {f"copied_{name}": value for name, value in self.copied.figures().items()}
         sizes = self.sizes.figures() | {"peak_mib": max(self.peaks, default=None)}
@@ -140,11 +152,12 @@ def run(
     """
     first = 0
     for sample in (given.to(device) for given in samples):
-        window = sample.context.window(first)
+        window, known = sample.context.window(first), sample.context.window(first, calibrated=True)
         first += len(sample.context)
         start, cpu = time.perf_counter(), time.process_time()
         prediction, peak = with_peak(lambda window=window: engine(window), device)  # type: ignore[misc]
         judge.sizes.add("seconds_per_window", time.perf_counter() - start)
         judge.sizes.add("cpu_seconds_per_window", time.process_time() - cpu)
         judge.peaks += [] if peak is None else [peak]
-        yield judge.add(sample, prediction, None if refining is None else refining(window))
+        refined = () if refining is None else (refining(window), refining(known))
+        yield judge.add(sample, prediction, *refined)

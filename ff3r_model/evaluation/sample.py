@@ -40,10 +40,13 @@ class Shots:
         images, depth, classes, colors = (x.to(device) for x in (self.images, self.depth, self.classes, self.colors))
         return Shots(images, cameras, depth, classes, colors)
 
-    def window(self, first: int = 0) -> Window:
-        """What an engine is given: the images alone. Keyframes count from `first`; engines remember frames by them."""
+    def window(self, first: int = 0, calibrated: bool = False) -> Window:
+        """What an engine is given: the images alone, or also the true intrinsics, as from a robot's camera_info.
+
+        Keyframes count from `first`; engines remember frames by them.
+        """
         views = tuple(range(first, first + len(self)))
-        return Window(self.images, views, views)
+        return Window(self.images, views, views, self.cameras.intrinsics if calibrated else None)
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,27 @@ def test_a_wrong_camera_is_seen_in_the_poses_and_in_the_picture() -> None:
     assert figures["psnr"] < figures_of([sample(0)], [good])["psnr"] - 1
 
 
+def test_known_intrinsics_are_given_where_the_figures_say_so() -> None:
+    """A predictor that is right only where it is told the intrinsics gets full marks for that alone."""
+    good = all_knowing(sample(0))
+    poses = good.cameras.camera_from_world.clone()
+    poses[1:, :3, 3] += 1.0
+    bad = Prediction(Cameras(poses, good.cameras.intrinsics), good.depth, good.depth_confidence, good.gaussians)
+
+    def engine(window: Window) -> Prediction:
+        if window.intrinsics is None:
+            return bad
+        assert torch.equal(window.intrinsics, sample(0).context.cameras.intrinsics)
+        return good
+
+    judge = Judge(embed, TextSpace(torch.eye(DIMS)), of_rooms())
+    for _ in run([sample(0)], engine, judge, torch.device("cpu"), engine):
+        pass
+    figures = judge.figures()
+    assert figures["auc30_calibrated"] == pytest.approx(1, abs=1e-6)
+    assert figures["auc30"] == figures["auc30_refined"] < 0.8
+
+
 def test_the_constant_predictor_by_hand() -> None:
     figures = knowing_figures()
     truth = torch.cat([sample(seed).context.classes.flatten() for seed in (0, 3)])
