@@ -136,6 +136,7 @@ def train(
     teacher: Path | None = None,
     fresh: bool = False,
     text_targets: Path | None = None,
+    part: Literal["all", "geometry", "words"] | None = None,
     cache: Path | None = None,
     cache_gigabytes: float = 50.0,
     config: Path | None = None,
@@ -166,6 +167,7 @@ def train(
         teacher: Checkpoint to learn cameras, depth and features from; the one to start from if not given.
         fresh: Start from random weights in the shape of those to start from.
         text_targets: Embeddings of the rooms' words; the text tower's own if not given.
+        part: What of the network rooms teach: all of it, or faster by itself geometry or words.
         cache: Folder for what the teacher said; in the output folder if not given.
         cache_gigabytes: How much of it is kept.
         config: JSON file with all other values, as config.json of an earlier run.
@@ -189,6 +191,7 @@ def train(
         minutes,
         steps,
         config,
+        part,
         long_side,
         views,
         total_views,

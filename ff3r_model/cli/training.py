@@ -9,6 +9,7 @@ from typing import Any
 
 from ff3r_model.engine import device_named
 from ff3r_model.training.errors import RunError
+from ff3r_model.training.objective import Part
 from ff3r_model.training.parallel import joined
 from ff3r_model.training.recipe import Material, Settings, build, read_sections, save_result, settings_from
 from ff3r_model.training.run_folder import LOG, PICTURES, RunFolder
@@ -36,6 +37,7 @@ class Plan:
     minutes: float | None = None
     steps: int | None = None
     config: Path | None = None
+    part: Part | None = None
     long_side: int | None = None
     views: tuple[int, ...] = ()
     total_views: int | None = None
@@ -67,6 +69,8 @@ def train(plan: Plan) -> str:
 def settings_of(plan: Plan, *, on_cpu: bool) -> Settings:
     """The options over the config file over what suits the kind of run. Raises RunError for what makes no sense."""
     scratch = plan.material.rooms is not None or plan.material.fresh
+    if plan.part is not None and plan.material.rooms is None:
+        raise RunError("--part is for --rooms: what images teach is not taught in parts")
     defaults = FROM_SCRATCH if scratch else ON_A_CPU if on_cpu else {}
     stated, options = read_sections(plan.config), _options(plan)
     names = [*defaults, *stated, *options]
@@ -86,6 +90,7 @@ def _options(plan: Plan) -> dict[str, dict[str, Any]]:
         "train": {"learning_rate": plan.learning_rate, "seed": plan.seed, "workers": plan.workers},
         "sampling": views | {"long_side": plan.long_side},
         "rooms": views,
+        "supervised": {"part": plan.part},
     }
     return {
         name: {key: value for key, value in values.items() if value is not None} for name, values in sections.items()

@@ -59,9 +59,7 @@ class Judge:
         self.space, self.vocabularies, self.config = space, vocabularies, config or BenchmarkConfig()
         self.embeddings = [embed(list(vocabulary.words)) for vocabulary in vocabularies]
         self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
-        self.network, self.refined, self.calibrated, self.constant = (
-            Geometry(self.config.scale_by) for _ in range(4)
-        )
+        self.network, self.refined, self.calibrated, self.constant = (Geometry(self.config.scale_by) for _ in range(4))
         self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
         self.sizes, self.peaks = Means(), list[float]()
 
@@ -72,7 +70,7 @@ class Judge:
         refined: Prediction | None = None,
         calibrated: Prediction | None = None,
     ) -> Shown:
-        """Count one window: what the network alone says, what refinement makes of it, and that with known intrinsics."""
+        """Count one window: what the network alone says, what refinement makes of it, also with known intrinsics."""
         truth = sample.context
         _count(self.network, prediction, sample)
         if refined is not None:

@@ -58,8 +58,8 @@ class SupervisedConfig:
     """Pixels per view that are named."""
     matching_blocks: tuple[int, ...] = (0, 1, 2)
     """Global blocks that are taught where each patch lies in the other views."""
-    pose_blocks: tuple[int, ...] = (2, 4, 5)
-    """Global blocks from which poses and points are read off linearly."""
+    pose_blocks: tuple[int, ...] = (2, -2, -1)
+    """Global blocks from which poses and points are read off linearly; negative ones count from the last."""
 
 
 class Objective(nn.Module):
@@ -166,10 +166,11 @@ class Objective(nn.Module):
         matches, visible = patch_matches(batch, patch)
         encoded = F.normalize(self.contrast(calls[0].output).float(), dim=-1).unflatten(0, (-1, views))
         similarity = torch.einsum("bvnc,btmc->bvntm", encoded, encoded) / CONTRAST_TEMPERATURE
+        blocks = list(zip(network.aggregator.global_blocks, calls[1:], strict=True))
         terms = {"contrast": matching_loss(similarity.log_softmax(-1), matches, visible, grid)}
         matching, flow = [], []
         for probe, index in zip(self.flow, self.config.matching_blocks, strict=True):
-            block, call = network.aggregator.global_blocks[index], calls[1 + index]
+            block, call = blocks[index]
             assert isinstance(block, Block)
             first, within = _attention_to_views(block, call.inputs, views, count)
             matching.append(matching_loss(first[..., :1, :], matches[:, :, :1], visible[:, :, :1], grid))
@@ -177,7 +178,7 @@ class Objective(nn.Module):
             flow.append(flow_loss(probe(call.output.unflatten(1, (views, -1))[:, :, -count:]), matches, visible))
         pose, point, truth = [], [], patch_points(batch, patch)
         for to_pose, to_point, index in zip(self.pose, self.point, self.config.pose_blocks, strict=True):
-            tokens = calls[1 + index].output.unflatten(1, (views, -1))
+            tokens = blocks[index][1].output.unflatten(1, (views, -1))
             pose.append(_pose_error(to_pose(tokens[:, :, 0]).float(), batch))
             point.append((to_point(tokens[:, :, -count:]).float() - truth).abs().sum(-1).mean())
         probes = {"matching": matching, "flow": flow, "pose_probe": pose, "point_probe": point}

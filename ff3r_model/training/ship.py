@@ -1,4 +1,4 @@
-"""`python -m ff3r_model.training.ship RUN --text FILE`: averaged weights and text tower → the shipped nano checkpoint.
+"""`python -m ff3r_model.training.ship RUN`: averaged weights and text tower → the shipped nano checkpoint.
 
 `ff3r eval` measures it afterwards; docs/evaluation.md has the commands.
 """
@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ff3r_model.checkpoint import save_checkpoint
+from ff3r_model.checkpoint import load_checkpoint, save_checkpoint
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.model import FF3R
 from ff3r_model.pipeline import NANO_WEIGHTS
 from ff3r_model.text import TextConfig, TextEncoder
+from ff3r_model.training.run_folder import AVERAGE, CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ FIGURES = "docs/evaluation/synthetic_8.json"
 def load_run(folder: Path) -> FF3R:
     """The network with the averaged weights of a training run."""
     network = FF3R(FF3RConfig.nano())
-    network.load_state_dict(torch.load(folder / "average.pt", weights_only=True))
+    network.load_state_dict(torch.load(folder / AVERAGE, weights_only=True))
     return network.eval()
 
 
@@ -47,11 +48,17 @@ def load_tower(path: Path) -> TextEncoder:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="output folder of `ff3r train --rooms`")
-    parser.add_argument("--text", type=Path, required=True, help="output of ff3r_model.training.text_tower")
+    parser.add_argument(
+        "--text", type=Path, help="output of ff3r_model.training.text_tower; the run's own tower if not given"
+    )
     parser.add_argument("-o", "--out", type=Path, default=NANO_WEIGHTS)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    network, text = load_run(options.run), load_tower(options.text)
+    if options.text is None:
+        made = load_checkpoint(options.run / CHECKPOINT)
+        network, text = made.network, made.text_encoder
+    else:
+        network, text = load_run(options.run), load_tower(options.text)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     card = {"made_from": MADE_FROM, "figures": FIGURES}
     save_checkpoint(options.out, network, text, mode="trained", card=card, dtype=torch.float16)

@@ -30,7 +30,7 @@ def objective(part: Part) -> Objective:
     generator = torch.Generator().manual_seed(1)
     classes, phrases = (torch.randn(n, 8, generator=generator) for n in (len(CLASSES), len(CLASSES) * len(COLORS)))
     targets = TextTargets(*(torch.nn.functional.normalize(x, dim=1) for x in (classes, phrases)))
-    config = SupervisedConfig(part=part, matching_blocks=(0, 1), pose_blocks=(2, 3), pixels_per_view=64)
+    config = SupervisedConfig(part=part, matching_blocks=(0, 1), pixels_per_view=64)
     return Objective(config, targets, tiny_config().width)
 
 

@@ -17,6 +17,7 @@ from ff3r_model.cli.training import FROM_SCRATCH, ON_A_CPU, Material, Plan, sett
 from ff3r_model.network.model import FF3R
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.text import TextConfig, TextEncoder
+from ff3r_model.training import ship
 from ff3r_model.training.data import render_shard, write_shards
 from ff3r_model.training.errors import RunError
 from ff3r_model.training.recipe import student
@@ -67,6 +68,26 @@ def test_rooms_are_taught_by_their_truth(tmp_path: Path) -> None:
     line = next(line for line in log(tmp_path / "run") if "total" in line)
     assert {"matching", "rotation"} <= set(line) and "rgb" not in line
     load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+
+
+def test_a_part_is_taught_by_itself_and_shipped_with_the_run_s_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(tmp_path / "rooms", 100_000, 1, 1, 3)
+    out, shipped = tmp_path / "run", tmp_path / "nano.safetensors"
+    options = ["--rooms", str(tmp_path / "rooms"), "--views", "2", "--total-views", "2", "--steps", "2"]
+    assert main(["train", "-o", str(out), *options, "--part", "words", "--fresh", "--device", "cpu"]) == 0
+    assert {line["semantics"] > 0 and "rotation" not in line for line in log(out) if "total" in line} == {True}
+    monkeypatch.setattr("sys.argv", ["ship", str(out), "-o", str(shipped)])
+    ship.main()
+    made, run = load_checkpoint(shipped), load_checkpoint(out / "checkpoint.safetensors")
+    assert shipped.stat().st_size < 0.6 * (out / "checkpoint.safetensors").stat().st_size
+    words = ["red chair", "sofa"]
+    assert torch.allclose(made.text_encoder.encode(words), run.text_encoder.encode(words), atol=1e-2)
+    kept = run.network.state_dict()
+    assert all(torch.allclose(value, kept[name], atol=1e-2) for name, value in made.network.state_dict().items())
+    with pytest.raises(RunError, match="--part is for --rooms"):
+        settings_of(plan(tmp_path, part="words"), on_cpu=True)
 
 
 def test_a_text_space_of_its_own_gets_no_strange_tower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
