@@ -26,6 +26,8 @@ class TrainConfig:
     """Ours: AdamW forgets gradients faster than usual, as windows differ much."""
     weight_decay: float = 0.05
     """Of matrices; vectors and biases have none. Ours (AnySplat's)."""
+    frozen: tuple[str, ...] = ()
+    """Beginnings of the names of weights that stay as they are, such as "lseg."; none as in the paper."""
     warmup: float = 0.03
     """Share of the budget with a rising learning rate. Ours."""
     clip: float = 1.0

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
+from ff3r_model.training.errors import RunError
 
 BACKBONE = ("aggregator.", "lseg.")
 """What usually comes trained and learns more slowly. Which modules these are is our choice."""
@@ -111,6 +112,17 @@ def freeze_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
+    """Hold the weights whose names begin so. Raises RunError for a beginning that no weight has."""
+    names = [name for name, _ in network.named_parameters()]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            raise RunError(f"no weight's name begins with {beginning!r}: frozen holds none")
+    for name, parameter in network.named_parameters():
+        if name.startswith(beginnings):
+            parameter.requires_grad_(False)
 
 
 def recompute_activations(network: FF3R) -> None:

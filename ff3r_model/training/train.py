@@ -23,6 +23,7 @@ from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.base import Windows, stream
 from ff3r_model.training.errors import RunError
 from ff3r_model.training.optimization import (
+    freeze,
     freeze_statistics,
     optimizer,
     rate_share,
@@ -89,11 +90,15 @@ class Trainer:
         device: torch.device | str = "cpu",
         share: Share | None = None,
     ) -> None:
-        """`objective(network, batch)` gives loss terms; `teacher`, where there is one, fills in the batch's targets."""
+        """`objective(network, batch)` gives loss terms; `teacher`, where there is one, fills in the batch's targets.
+
+        Raises RunError where the configuration freezes what is not there.
+        """
         self.config, self.windows, self.teacher, self.snapshots = config, windows, teacher, snapshots
         self.device, self.share = torch.device(device), share or Share()
         self.network, self.objective = network.to(self.device).train(), objective.to(self.device).train()
         freeze_statistics(network)
+        freeze(network, config.frozen)
         if config.recompute:
             recompute_activations(network)
         self.optimizer = optimizer(network, objective, config)

@@ -11,8 +11,10 @@ from torch import nn
 
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
+from ff3r_model.training.errors import RunError
 from ff3r_model.training.optimization import (
     Optimizers,
+    freeze,
     freeze_statistics,
     optimizer,
     rate_share,
@@ -126,6 +128,18 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     assert expected.keys() == found.keys() and len(expected) > 100
     assert all(torch.allclose(expected[name], found[name], atol=1e-6) for name in expected)
     assert thrifty.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_frozen_weights_are_out_of_the_optimizer() -> None:
+    net = network()
+    freeze(net, ("lseg.", "aggregator.patch_embed."))
+    chosen = optimizer(net, nn.Identity(), TrainConfig(steps=10, muon=True))
+    names = {id(p): name for name, p in net.named_parameters()}
+    held = {names[id(p)] for group in chosen.param_groups for p in group["params"]}
+    frozen = {name for name in names.values() if name.startswith(("lseg.", "aggregator.patch_embed."))}
+    assert frozen and held == set(names.values()) - frozen
+    with pytest.raises(RunError, match="begins with 'lsegg'"):
+        freeze(net, ("lsegg",))
 
 
 def test_statistics_stay_while_the_rest_trains() -> None:
