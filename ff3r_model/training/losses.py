@@ -23,7 +23,7 @@ class LossWeights:
 
     rotation: float = 1.0
     translation: float = 3.0
-    pair: float = 0.5
+    pair: float = 1.0
     """Of `pair_loss`."""
     field_of_view: float = 1.0
     depth: float = 1.0
@@ -74,7 +74,7 @@ def camera_losses(
     }
 
 
-MIN_BASELINE = 0.1
+MIN_BASELINE = 0.05
 """Window units: views nearer to each other than this count as if they were so far apart."""
 
 
