@@ -157,5 +157,10 @@ def run(
         judge.sizes.add("seconds_per_window", time.perf_counter() - start)
         judge.sizes.add("cpu_seconds_per_window", time.process_time() - cpu)
         judge.peaks += [] if peak is None else [peak]
-        refined = () if refining is None else (refining(window), refining(known))
-        yield judge.add(sample, prediction, *refined)
+        if refining is None:
+            yield judge.add(sample, prediction)
+            continue
+        start = time.perf_counter()
+        refined = refining(window)
+        judge.sizes.add("seconds_per_window_refined", time.perf_counter() - start)
+        yield judge.add(sample, prediction, refined, refining(known))

@@ -64,6 +64,7 @@ ROWS = (
     Row("gaussians", "Gaussians", "{:,.0f}"),
     Row("voxels", "… after voxelization", "{:,.0f}"),
     Row("seconds_per_window", "seconds per window", "{:.2f}"),
+    Row("seconds_per_window_refined", "… with refinement", "{:.2f}"),
     Row("cpu_seconds_per_window", "CPU seconds per window", "{:.2f}"),
     Row("render_seconds_per_view", "seconds to render a view", "{:.2f}"),
     Row("peak_mib", "peak memory above the weights, MiB", "{:,.0f}"),

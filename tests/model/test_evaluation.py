@@ -143,6 +143,7 @@ def test_known_intrinsics_are_given_where_the_figures_say_so() -> None:
     figures = judge.figures()
     assert figures["auc30_calibrated"] == pytest.approx(1, abs=1e-6)
     assert figures["auc30"] == figures["auc30_refined"] < 0.8
+    assert figures["seconds_per_window"] > 0 and figures["seconds_per_window_refined"] > 0
 
 
 def test_the_constant_predictor_by_hand() -> None:
