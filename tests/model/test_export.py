@@ -141,11 +141,14 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", ["frames", "window"])
-def test_the_graph_is_what_tensorrt_takes(nano_export: Mapping[str, Path], name: str) -> None:
+def test_the_graph_is_what_tensorrt_takes(nano: FF3R, nano_export: Mapping[str, Path], name: str) -> None:
     model = onnx.load(graph_path(nano_export["float16"], name))
     onnx.checker.check_model(model, full_check=True)
     found = operators(model)
-    assert found["Attention"] == {"frames": 8, "window": 17}[name]
+    sizes = nano.config
+    camera = sizes.camera.depth * sizes.camera.iterations
+    expected = {"frames": sizes.encoder.depth + sizes.lseg.vit.depth, "window": 2 * sizes.aggregator.depth + 1 + camera}
+    assert found["Attention"] == expected[name]
     assert not {"Sin", "Cos", "Range", "If", "Loop", "NonZero"} & set(found), "all that depends on the size is constant"
     assert {node.domain for node in model.graph.node} == {""} and not model.functions
     for value in (*model.graph.input, *model.graph.output):
@@ -153,7 +156,7 @@ def test_the_graph_is_what_tensorrt_takes(nano_export: Mapping[str, Path], name:
         assert first.dim_param == "views" and all(dim.dim_value > 0 for dim in rest)
 
 
-def test_products_are_half_and_norms_are_not(nano_export: Mapping[str, Path]) -> None:
+def test_products_are_half_and_norms_are_not(nano: FF3R, nano_export: Mapping[str, Path]) -> None:
     model = onnx.shape_inference.infer_shapes(onnx.load(graph_path(nano_export["float16"], "window")))
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     kinds |= {value.name: value.data_type for value in model.graph.initializer}
@@ -162,7 +165,7 @@ def test_products_are_half_and_norms_are_not(nano_export: Mapping[str, Path]) ->
         if node.op_type == "LayerNormalization":
             assert kinds[node.input[0]] == full, node.name
     products = [kinds[node.input[1]] for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Attention")]
-    trunk, fusion = 8 * (4 + 1), 4 + 1  # linear layers and attention
+    trunk, fusion = 2 * nano.config.aggregator.depth * (4 + 1), 4 + 1  # linear layers and attention
     assert Counter(products)[half] == trunk + fusion
     assert Counter(products)[full] > 0, "the camera head"
 

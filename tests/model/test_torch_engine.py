@@ -76,7 +76,7 @@ def test_sparse_attention_reaches_the_prediction(network: FF3R) -> None:
         for sparse in (None, SparseConfig(early=0, stride=1), SparseConfig())
     )
     torch.testing.assert_close(same, exact, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(fewer, exact, rtol=1e-4)
+    assert (fewer - exact).abs().max() > 10 * (same - exact).abs().max()
 
 
 def test_what_the_network_cannot_see_is_refused(network: FF3R) -> None:
