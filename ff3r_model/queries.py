@@ -44,9 +44,9 @@ class QueryConfig:
     negatives: tuple[str, ...] = (
         "wall", "floor", "ceiling", "window", "door", "furniture", "object", "decoration",
     )  # fmt: skip
-    """What each query competes with, alone, so that two words for one thing do not halve each other. These made the masks
-    of an earlier nano best in rooms of the training kind: IoU 0.41 for classes and 0.46 for colour and class, against
-    0.31 and 0.18 with "object", "things", "stuff", "texture"."""
+    """What each query competes with, alone, so that two words for one thing do not halve each other. These made the
+    masks of an earlier nano best in rooms of the training kind: IoU 0.41 for classes and 0.46 for colour and class,
+    against 0.31 and 0.18 with "object", "things", "stuff", "texture"."""
 
 
 @dataclass(frozen=True)
