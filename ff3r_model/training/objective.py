@@ -96,8 +96,7 @@ class Objective(nn.Module):
 
     def _words(self, network: FF3R, images: Float[Tensor, "n 3 h w"], truth: Views) -> dict[str, Tensor]:
         """What LSeg alone says of every view."""
-        grid = (images.shape[-2] // network.aggregator.patch, images.shape[-1] // network.aggregator.patch)
-        semantics = network.lseg(network.lseg.resize(images, grid)).features
+        semantics = network.lseg(network.lseg.resize(images, patch_grid(network, images))).features
         return {"semantics": self._phrase_terms(semantics, truth.classes.flatten(0, 1), truth.colors.flatten(0, 1))}
 
     def _geometry(self, network: FF3R, batch: TrainingBatch, truth: Views, dense: bool) -> dict[str, Tensor]:
@@ -161,7 +160,7 @@ class Objective(nn.Module):
         their matches.
         """
         patch = network.aggregator.patch
-        grid = (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch)
+        grid = patch_grid(network, batch.images)
         views, count = batch.images.shape[1], grid[0] * grid[1]
         matches, visible = patch_matches(batch, patch)
         encoded = F.normalize(self.contrast(calls[0].output).float(), dim=-1).unflatten(0, (-1, views))
@@ -194,6 +193,12 @@ class Call:
 
     inputs: tuple[Any, ...]
     output: Any
+
+
+def patch_grid(network: FF3R, images: Float[Tensor, "*batch 3 h w"]) -> tuple[int, int]:
+    """Rows and columns of the aggregator's patches."""
+    patch = network.aggregator.patch
+    return images.shape[-2] // patch, images.shape[-1] // patch
 
 
 def _pose_error(predicted: Float[Tensor, "batch views 12"], truth: Views) -> Tensor:

@@ -57,7 +57,7 @@ def shared(module: nn.Module, share: Share, device: torch.device) -> nn.Module:
     """The module, its gradients averaged over all processes."""
     if share.world == 1:
         return module
-    # Curricula leave parts of the network without gradients for a while, hence the search for unused parameters.
+    # Training in parts leaves the rest of the network without gradients, hence the search for unused parameters.
     return DistributedDataParallel(
         module, device_ids=None if device.type == "cpu" else [device.index], find_unused_parameters=True
     )

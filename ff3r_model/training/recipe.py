@@ -156,8 +156,13 @@ def read_sections(path: Path | None) -> dict[str, dict[str, Any]]:
 
 def settings_from(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Settings with these values, and defaults for the rest. Raises RunError naming what it does not know."""
-    kinds = {"train": TrainConfig, "sampling": SamplingConfig, "rooms": RoomConfig, "paper": PaperConfig}
-    kinds["supervised"] = SupervisedConfig
+    kinds = {
+        "train": TrainConfig,
+        "sampling": SamplingConfig,
+        "rooms": RoomConfig,
+        "paper": PaperConfig,
+        "supervised": SupervisedConfig,
+    }
     if unknown := sorted(set(sections) - set(kinds)):
         raise RunError(f"there is no section {', '.join(unknown)} in the settings; known are {', '.join(kinds)}")
     return Settings(**{name: _section(kind, dict(sections.get(name, {})), name) for name, kind in kinds.items()})
