@@ -1,5 +1,5 @@
 # make demo   a simulated robot camera, the perception node and a web viewer   [SECONDS=60] [SOURCE=video|folder|bag]
-# make test   linters, type checker and all tests                              [ARGS="tests/model -k voxel"]
+# make test   linters, type checker and all tests                              [ARGS="tests/slam -k loop"]
 # make bench  every benchmark                                                  [ARGS=...]
 # make lint   linters and type checker alone
 # make robot-env   on a robot with a native ROS 2: an environment beside it    [PYTHON=/usr/bin/python3]

@@ -20,7 +20,7 @@ import rosidl_build  # noqa: E402
 
 PACKAGE = "ff3r_ros"
 DEPENDENCIES = ["builtin_interfaces", "std_msgs", "geometry_msgs"]
-EXECUTABLES = {"perception_node": "node", "camera_node": "camera_node", "viewer_node": "viewer_node"}
+EXECUTABLES = {"perception_node": "perception.node", "camera_node": "camera.node", "viewer_node": "viewer.node"}
 """Name for `ros2 run ff3r_ros NAME`, and the module of ff3r_ros whose main() it calls."""
 BUILD = Path("build/pip")
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--json FILE] [NAME …]`: every benchmark in turn, each in a process of its own."""
+"""`python -m benchmarks [--quick] [--json FILE] [ROOM.NAME …]`: every benchmark, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-ALL = ("voxelize", "query", "million", "conversions", "engine", "sparse", "node_overhead", "mapping", "mapping_long")
+ALL = (
+    "voxel_map.voxelize", "voxel_map.query", "voxel_map.million", "ros.conversions", "network.engine", "network.sparse",
+    "ros.node_overhead", "slam.accuracy", "slam.long_run",
+)  # fmt: skip
 ROOT = Path(__file__).parents[1]
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from ff3r_model.checkpoint import load_checkpoint
-from ff3r_model.engine import Engine, EngineConfig, Use, make_engine
-from ff3r_model.mapping import Mapper, MappingConfig, MapUpdate, timed
-from ff3r_model.measured import Geometry, correct
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Frame, Predict, Prediction, Window
+from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
-from ff3r_model.queries import QueryConfig, QuerySet
-from ff3r_model.text import TextEncoder
-from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Frame, Prediction, Window
-from ff3r_model.voxel_map import VoxelMap
-from ff3r_model.window import WindowBuilder, WindowConfig
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.network.text_encoder import TextEncoder
+from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
+from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_prediction
+from ff3r_model.slam.refinement.sensor_geometry import GeometrySource, use_sensor_geometry
+from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
+from ff3r_model.voxel_map.voxel_map import VoxelMap
 
-__all__ = ["NANO_WEIGHTS", "MapUpdate", "Pipeline", "PipelineConfig"]
-
-NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
-"""The small FF3R that comes with the package."""
+Refine = Literal["auto", "flow", "off"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,12 @@ class PipelineConfig:
 
     window: WindowConfig = field(default_factory=WindowConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    refine: Refine = "auto"
+    """flow: correct the network's cameras by optical flow. auto: where the checkpoint says that its network needs it,
+    and never where there is no checkpoint."""
+    flow: RefineConfig = field(default_factory=RefineConfig)
     mapping: MappingConfig = field(default_factory=MappingConfig)
-    geometry: Geometry = "predicted"
+    geometry: GeometrySource = "predicted"
     """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
     queries: QueryConfig = field(default_factory=QueryConfig)
 
@@ -41,12 +45,12 @@ class Pipeline:
     """Frames in, a queryable semantic map out. Not thread safe: one worker owns it."""
 
     def __init__(
-        self, engine: Engine, text: TextEncoder, space: TextSpace, config: PipelineConfig | None = None
+        self, engine: Predict, text: TextEncoder, space: TextSpace, config: PipelineConfig | None = None
     ) -> None:
         self.engine, self.config = engine, config or PipelineConfig()
         self.space = space
         self.windows = WindowBuilder(self.config.window)
-        self.mapper = Mapper(engine, space, self.config.mapping)
+        self.mapper = Mapper(self.predict, space, self.config.mapping)
         self.queries = QuerySet(text.encode, space, self.config.queries)
 
     @property
@@ -64,10 +68,10 @@ class Pipeline:
         CheckpointError for a file that is missing, damaged or foreign.
         """
         checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
-        config = _sized(config or PipelineConfig(), checkpoint.config)
+        config = _settled(config or PipelineConfig(), checkpoint.config)
         assert config.window.long_side is not None
         space = TextSpace(checkpoint.network.feature_decoder.weight.detach().clone())
-        use = Use(config.window.views, config.window.long_side)
+        use = ExpectedWindow(config.window.views, config.window.long_side)
         engine = make_engine(
             config.engine,
             checkpoint.network,
@@ -87,26 +91,43 @@ class Pipeline:
         return self.windows.ready
 
     def step(self, flush: bool = False) -> MapUpdate | None:
-        """Take the newest window through all stages; None while too few frames wait (`flush`: accept fewer)."""
+        """Take the newest window through all stages; None while too few frames wait (`flush`: accept fewer).
+
+        What a stage raises is raised; the next window then shares views with the last that is in the map.
+        """
         window = self.windows.take(flush)
         if window is None:
             return None
         seconds: dict[str, float] = {}
-        with timed(seconds, "network"):
-            prediction = self.engine(window)
-        window = self._covered(window, prediction)
-        prediction = correct(prediction, window, self.config.geometry)
-        update = self.mapper.place(window, prediction)
+        try:
+            with timed(seconds, "network"):
+                prediction = self.predict(window)
+            seen = _seen(window, prediction)
+            self.windows.dropped["out of memory"] += len(window.keyframes) - len(seen.keyframes)
+            update = self.mapper.place(seen, prediction)
+        except Exception:
+            self.windows.roll_back()
+            raise
         if not update.accepted:
             self.windows.roll_back()
         return replace(update, seconds=seconds | update.seconds)
 
-    def _covered(self, window: Window, prediction: Prediction) -> Window:
-        """The part of the window that the engine's memory took; the rest counts as dropped."""
-        if prediction.keyframes is None:
-            return window
-        self.windows.dropped["out of memory"] += len(window.keyframes) - len(prediction.keyframes)
-        return window.select([window.keyframes.index(keyframe) for keyframe in prediction.keyframes])
+    def predict(self, window: Window) -> Prediction:
+        """Cameras, depth and Gaussians of a window: by the network, then optical flow, then sensors.
+
+        Where memory is short they are of some views only; the prediction's `keyframes` say which.
+        """
+        prediction = self.engine(window)
+        window = _seen(window, prediction)
+        if self.config.refine == "flow":
+            prediction = refine_prediction(prediction, window, self.config.flow)
+        if self.config.geometry == "sensor":
+            prediction = use_sensor_geometry(prediction, window, self.config.mapping.scale)
+        return prediction
+
+    def restart_clock(self) -> None:
+        """Accept frames of any time from now on: a bag that loops, a simulation that starts over."""
+        self.windows.restart_clock()
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""
@@ -127,7 +148,18 @@ class Pipeline:
         self.windows.reset()
 
 
-def _sized(config: PipelineConfig, network: FF3RConfig) -> PipelineConfig:
-    """The configuration with the network's patches, and with its image size where none is given."""
+def _seen(window: Window, prediction: Prediction) -> Window:
+    """The part of a window that the prediction is of."""
+    if prediction.keyframes is None:
+        return window
+    return window.select([window.keyframes.index(keyframe) for keyframe in prediction.keyframes])
+
+
+def _settled(config: PipelineConfig, network: FF3RConfig) -> PipelineConfig:
+    """The configuration with the network's patches, and with its image size and refinement where none is given."""
     side = config.window.long_side or network.image_side
-    return replace(config, window=replace(config.window, long_side=side, patch=network.encoder.patch))
+    refine: Refine = config.refine
+    if refine == "auto":
+        refine = "flow" if network.refine_poses else "off"
+    window = replace(config.window, long_side=side, patch=network.encoder.patch)
+    return replace(config, window=window, refine=refine)

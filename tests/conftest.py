@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: more threads only fight over small tensors
@@ -32,3 +33,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real imagery: {folder} does not exist (FF3R_TEST_DATA names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nano_export(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Folders of nano's ONNX graphs by precision."""
+    from tests.support.exports import Exports
+
+    return Exports(tmp_path_factory.mktemp("nano_export"))

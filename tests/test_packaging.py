@@ -70,7 +70,7 @@ def test_one_version_and_licence() -> None:
 
 
 def test_the_manifest_names_every_ros_package_that_is_imported() -> None:
-    files = [*ROOT.glob("ff3r_ros/*.py"), *LAUNCH_FILES]
+    files = [*(path for path in ROOT.glob("ff3r_ros/**/*.py") if path.parent.name != "msg"), *LAUNCH_FILES]
     used = set().union(*(imported(path) for path in files)) - OWN
     others = {"rclpy", "cv_bridge", "launch", "launch_ros", "tf2_ros", "ament_index_python"}
     ros = {name for name in used if name.endswith(("_msgs", "_srvs", "_interfaces")) or name in others}
@@ -124,7 +124,7 @@ def test_launch_files_name_what_exists(path: Path) -> None:
 
 
 def test_perception_launch_sets_parameters_that_the_node_has() -> None:
-    parameters = pytest.importorskip("ff3r_ros.parameters")
+    parameters = pytest.importorskip("ff3r_ros.perception.parameters")
     tree = ast.parse((ROOT / "launch/perception.launch.py").read_text())
     stated = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
     kinds = {ast.unparse(key).strip("'"): ast.unparse(value) for key, value in
@@ -135,7 +135,7 @@ def test_perception_launch_sets_parameters_that_the_node_has() -> None:
     assert fields["image_transport"] == "str"
 
 
-@pytest.mark.parametrize("name", ["node", "camera_node", "viewer_node"])
+@pytest.mark.parametrize("name", ["perception.node", "camera.node", "viewer.node"])
 def test_executables_have_a_main(name: str) -> None:
     pytest.importorskip("rclpy", reason="needs a ROS: native, or its wheels")
     assert callable(importlib.import_module(f"ff3r_ros.{name}").main)

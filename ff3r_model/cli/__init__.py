@@ -13,14 +13,15 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ff3r_model import __version__
-from ff3r_model.cli import evaluating
+from ff3r_model.cli import evaluate as evaluating
+from ff3r_model.core.errors import UserError
 
 EXIT_ERROR = 2
 """Something that the user can mend: said in one line."""
 EXIT_INTERRUPTED = 130
 
 
-def reconstruct(
+def _reconstruct(
     source: Positional[Path],
     output: Annotated[Path, arg(aliases=["-o"])],
     views: int = 8,
@@ -51,7 +52,7 @@ def reconstruct(
         weights: Checkpoint; the nano weights of the package if not given.
         device: Where the network runs: auto, cpu, or another of torch's names.
     """
-    from ff3r_model.cli import reconstruction
+    from ff3r_model.cli import reconstruct as reconstruction
 
     plan = reconstruction.Plan(
         source, output, views, overlap, stride, min_motion, camera_height, long_side, topic, weights, device
@@ -59,7 +60,7 @@ def reconstruct(
     print(reconstruction.reconstruct(plan))
 
 
-def query(
+def _query(
     map: Positional[Path],
     text: Positional[str],
     output: Annotated[Path | None, arg(aliases=["-o"])] = None,
@@ -77,12 +78,12 @@ def query(
         top: How many places to list.
         weights: Checkpoint whose words to use; it must be the one that the map was made with.
     """
-    from ff3r_model.cli import asking
+    from ff3r_model.cli import query as asking
 
     print(asking.ask(map, text, picture=output, threshold=threshold, top=top, weights=weights))
 
 
-def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weights: Path | None = None) -> None:
+def _view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weights: Path | None = None) -> None:
     """Show a map in a web browser, with a text box for queries, until Ctrl-C.
 
     Args:
@@ -91,12 +92,12 @@ def view(map: Positional[Path], port: int = 8080, host: str = "127.0.0.1", weigh
         host: Address to serve on; 0.0.0.0 lets everybody on the network look.
         weights: Checkpoint whose words to use; it must be the one that the map was made with.
     """
-    from ff3r_model.cli import asking
+    from ff3r_model.cli import query as asking
 
     asking.view(map, host=host, port=port, weights=weights)
 
 
-def convert(
+def _convert(
     output: Annotated[Path, arg(aliases=["-o"])],
     vggt: Path | None = None,
     lseg: Path | None = None,
@@ -119,12 +120,12 @@ def convert(
         channels: Width of the compact semantic features; 512 loses nothing and makes maps larger.
         precision: Of the stored weights; the narrower ones halve the file.
     """
-    from ff3r_model.cli import converting
+    from ff3r_model.cli import convert as converting
 
     print(converting.run(converting.Plan(output, vggt, lseg, clip, ff3r, channels, precision)))
 
 
-def train(
+def _train(
     output: Annotated[Path, arg(aliases=["-o"])],
     images: tuple[Path, ...] = (),
     dl3dv: Path | None = None,
@@ -180,7 +181,7 @@ def train(
         device: Where to train: auto, cpu, or another of torch's names.
         resume: Go on with the run in the output folder.
     """
-    from ff3r_model.cli import training
+    from ff3r_model.cli import train as training
 
     material = training.Material(
         images, dl3dv, scannet, rooms, weights, teacher, fresh, text_targets, cache, cache_gigabytes
@@ -204,12 +205,12 @@ def train(
     print(training.train(plan))
 
 
-def evaluate(command: Annotated[evaluating.Command, arg(name="")]) -> None:
+def _evaluate(command: Annotated[evaluating.Command, arg(name="")]) -> None:
     """Measure a checkpoint against ground truth: figures, tables, pictures."""
     print(command())
 
 
-def export(
+def _export(
     checkpoint: Positional[Path],
     output: Annotated[Path, arg(aliases=["-o", "--out"])],
     image_size: tuple[int, int] = (640, 480),
@@ -229,12 +230,12 @@ def export(
         precision: Of the matrix products; norms and the camera and depth heads stay float32.
         attention: fused: one operator, opset 23, for TensorRT 10.14 or later and TensorRT-RTX; decomposed: for older.
     """
-    from ff3r_model.cli import exporting
+    from ff3r_model.cli import export as exporting
 
     print(exporting.run_export(exporting.ExportPlan(checkpoint, output, image_size, long_side, precision, attention)))
 
 
-def build_engine(
+def _build_engine(
     exported: Positional[Path],
     views: int = 8,
     max_views: int = 64,
@@ -252,20 +253,20 @@ def build_engine(
         cache: Folder of the plans; ~/.cache/ff3r/engines if not given.
         device: The GPU: auto, or one of torch's names.
     """
-    from ff3r_model.cli import exporting
+    from ff3r_model.cli import export as exporting
 
     print(exporting.run_build(exporting.BuildPlan(exported, views, max_views, cache, device)))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "reconstruct": reconstruct,
-    "query": query,
-    "view": view,
-    "convert": convert,
-    "eval": evaluate,
-    "train": train,
-    "export": export,
-    "build-engine": build_engine,
+    "reconstruct": _reconstruct,
+    "query": _query,
+    "view": _view,
+    "convert": _convert,
+    "eval": _evaluate,
+    "train": _train,
+    "export": _export,
+    "build-engine": _build_engine,
 }
 """Every subcommand: its name and the function whose signature and docstring make its options and help."""
 
@@ -285,30 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ff3r: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception as error:
-        if not isinstance(error, user_errors()):
-            raise
+    except (UserError, OSError) as error:
         print(f"ff3r: {error}", file=sys.stderr)
         return EXIT_ERROR
     return 0
-
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """Exceptions whose message is meant for the user, who needs no traceback."""
-    from ff3r_model.checkpoint import CheckpointError
-    from ff3r_model.cli.reconstruction import ReconstructError
-    from ff3r_model.convert import ConvertError
-    from ff3r_model.engine.manifest import ExportError
-    from ff3r_model.engine.tensorrt_library import TensorRTError
-    from ff3r_model.evaluation.errors import EvaluationError
-    from ff3r_model.images import ImageError
-    from ff3r_model.ply import PlyError
-    from ff3r_model.queries import QueryRejected
-    from ff3r_model.rgbd import RgbdError
-    from ff3r_model.sources import SourceError
-    from ff3r_model.training.errors import TrainingError
-    from ff3r_model.voxel_map import MapFileError
-
-    about_files = (SourceError, CheckpointError, MapFileError, PlyError, RgbdError, ImageError, OSError)
-    about_engines = (ExportError, TensorRTError)
-    return (*about_files, *about_engines, QueryRejected, ReconstructError, ConvertError, TrainingError, EvaluationError)

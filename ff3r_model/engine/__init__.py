@@ -1,8 +1,7 @@
-"""One interface, several ways to run the network."""
+"""Running the network: PyTorch, or a TensorRT plan built from ONNX graphs."""
 
-from ff3r_model.engine.base import Engine
-from ff3r_model.engine.choose import EngineConfig, Use, make_engine
+from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, make_engine
 from ff3r_model.engine.device import device_named
 from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 
-__all__ = ["Engine", "EngineConfig", "TorchConfig", "TorchEngine", "Use", "device_named", "make_engine"]
+__all__ = ["EngineConfig", "ExpectedWindow", "TorchConfig", "TorchEngine", "device_named", "make_engine"]

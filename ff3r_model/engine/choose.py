@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from ff3r_model.engine.base import Engine
-from ff3r_model.engine.build import Report
+from ff3r_model.core.types import MAX_VIEWS, Predict, Prediction, Window
 from ff3r_model.engine.device import gpu_name, is_nvidia
-from ff3r_model.engine.export import Attention, ExportConfig, export
-from ff3r_model.engine.manifest import ExportError, weights_hash
-from ff3r_model.engine.plan_runner import BadPlan
-from ff3r_model.engine.plans import Plan, PlanError, PlanKey, default_cache, find, obtain
-from ff3r_model.engine.precision import Precision
-from ff3r_model.engine.tensorrt_engine import TensorRTEngine
-from ff3r_model.engine.tensorrt_library import Library, TensorRTError, load_library
-from ff3r_model.engine.torch_engine import TorchEngine
-from ff3r_model.images import ImageError, plan_crop
+from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
+from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
+from ff3r_model.engine.onnx.precision import Precision
+from ff3r_model.engine.tensorrt.build import Report
+from ff3r_model.engine.tensorrt.engine import TensorRTEngine
+from ff3r_model.engine.tensorrt.library import Library, TensorRTError, load_library
+from ff3r_model.engine.tensorrt.plan_cache import Plan, PlanError, PlanKey, default_cache, find, obtain
+from ff3r_model.engine.tensorrt.plan_runner import BadPlan
+from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
+from ff3r_model.frames.prepare import ImageError, plan_crop
 from ff3r_model.network import FF3R
-from ff3r_model.types import MAX_VIEWS, Prediction, Window
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["auto", "torch", "tensorrt"]
-USABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, ImageError, OSError)
+RECOVERABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, ImageError, OSError)
 """What can go wrong with a plan without keeping torch from running."""
 
 
@@ -48,10 +47,12 @@ class EngineConfig:
     """Largest window that the plan takes."""
     cache: Path | None = None
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
+    torch: TorchConfig = field(default_factory=TorchConfig)
+    """How torch runs the network, where it does."""
 
 
 @dataclass(frozen=True)
-class Use:
+class ExpectedWindow:
     """What the windows will be like."""
 
     views: int
@@ -62,8 +63,8 @@ class Use:
 class FallbackEngine:
     """TensorRT for as long as it works; from the first window that it fails on, torch, and a warning why."""
 
-    def __init__(self, engine: TensorRTEngine, make_torch: Callable[[], Engine]) -> None:
-        self.engine: Engine = engine
+    def __init__(self, engine: TensorRTEngine, make_torch: Callable[[], Predict]) -> None:
+        self.engine: Predict = engine
         self._make_torch = make_torch
 
     def __call__(self, window: Window) -> Prediction:
@@ -82,26 +83,26 @@ def make_engine(
     config: EngineConfig,
     network: FF3R,
     device: torch.device,
-    use: Use,
-    again: Callable[[], FF3R],
+    use: ExpectedWindow,
+    reload_network: Callable[[], FF3R],
     report: Report | None = None,
-) -> Engine:
+) -> Predict:
     """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`.
 
-    `network` may be given up once a plan runs; `again` loads it anew should the plan fail later.
+    `network` may be given up once a plan runs; `reload_network` loads it again should the plan fail later.
     """
     if config.kind == "torch":
-        return TorchEngine(network.to(device))
+        return TorchEngine(network.to(device), config.torch)
     if not is_nvidia(device):
         level = logging.WARNING if config.kind == "tensorrt" else logging.INFO
         log.log(level, "the device is %s, and TensorRT needs an NVIDIA GPU: torch runs the network", device)
-        return TorchEngine(network.to(device))
+        return TorchEngine(network.to(device), config.torch)
     try:
         engine = _tensorrt(config, network, device, use, report or progress_logged())
-    except USABLE as error:
+    except RECOVERABLE as error:
         log.warning("no TensorRT, torch runs the network: %s", error)
-        return TorchEngine(network.to(device))
-    return FallbackEngine(engine, lambda: TorchEngine(again().to(device)))
+        return TorchEngine(network.to(device), config.torch)
+    return FallbackEngine(engine, lambda: TorchEngine(reload_network().to(device), config.torch))
 
 
 def network_size(image_size: tuple[int, int], long_side: int, patch: int) -> tuple[int, int]:
@@ -111,7 +112,7 @@ def network_size(image_size: tuple[int, int], long_side: int, patch: int) -> tup
     return crop.height, crop.width
 
 
-def plan_key(config: EngineConfig, network: FF3R, library: Library, gpu: str, use: Use) -> PlanKey:
+def plan_key(config: EngineConfig, network: FF3R, library: Library, gpu: str, use: ExpectedWindow) -> PlanKey:
     """What a plan for this network, machine and use depends on."""
     height, width = network_size(config.image_size, use.long_side, network.config.encoder.patch)
     return PlanKey(
@@ -142,9 +143,9 @@ def progress_logged() -> Report:
 
 
 def _tensorrt(
-    config: EngineConfig, network: FF3R, device: torch.device, use: Use, report: Report | None
+    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: Report | None
 ) -> TensorRTEngine:
-    """Raises what USABLE lists."""
+    """Raises what RECOVERABLE lists."""
     library = load_library()
     network.cpu()  # the plan holds weights of its own
     key = plan_key(config, network, library, gpu_name(device), use)

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.engine.cache import CacheConfig, FrameCache
-from ff3r_model.engine.half import fastest_attention, halve_weights
-from ff3r_model.gaussians import predict
-from ff3r_model.network.frames import FrameFeatures
+from ff3r_model.core.types import Prediction, Window
+from ff3r_model.engine.frame_cache import CacheConfig, FrameCache
+from ff3r_model.engine.half_precision import fastest_attention, halve_weights
+from ff3r_model.network.decode import predict
+from ff3r_model.network.frame_features import FrameFeatures
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
-from ff3r_model.network.sparse import SparseConfig
-from ff3r_model.types import Prediction, Window
+from ff3r_model.network.sparse_attention import SparseConfig
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,14 @@ class TorchConfig:
 
 
 class TorchEngine:
-    """Runs the network in inference mode; bf16 on a GPU, float32 on the CPU. The network is the engine's from now on.
-
-    `refine` corrects the predicted poses by optical flow (`ff3r_model.refine`); None: where the network's config asks.
-    """
+    """Runs the network in inference mode; bf16 on a GPU, float32 on a CPU. The network is the engine's from now on."""
 
     def __init__(
         self,
         network: FF3R,
-        use_known_intrinsics: bool = True,
-        refine: bool | None = None,
         config: TorchConfig | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.use_known_intrinsics = use_known_intrinsics
-        self.refine = network.config.refine_poses if refine is None else refine
         self.config = config or TorchConfig()
         self.cache = FrameCache(self.config.cache)
         self.device = next(network.parameters()).device
@@ -62,9 +55,8 @@ class TorchEngine:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), fastest_attention(self.device):
             frames = self.cache.features(window, images, self._encode)
             output = self.network.decode_window(images[None], frames, self.config.sparse)
-        known = window.intrinsics if self.use_known_intrinsics else None
-        known = None if known is None else known.to(self.device, non_blocking=True)
-        return predict(output, intrinsics=known, images=images, refine=self.refine)
+        known = None if window.intrinsics is None else window.intrinsics.to(self.device, non_blocking=True)
+        return predict(output, intrinsics=known, images=images)
 
     def _encode(self, images: Float[Tensor, "1 views 3 h w"]) -> FrameFeatures:
         return self.network.encode_frames(images)

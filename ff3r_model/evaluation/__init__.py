@@ -1,1 +1,1 @@
-"""Measuring a network against known geometry and classes."""
+"""Benchmarks of a checkpoint against ground truth: depth, poses, words, novel views."""

@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ff3r_model.engine import Engine
-from ff3r_model.evaluation import constant
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Predict, Prediction
+from ff3r_model.evaluation import constant_baseline as constant
+from ff3r_model.evaluation.accumulators import Figures, Geometry, Means, Words
 from ff3r_model.evaluation.image_quality import ImageQuality
-from ff3r_model.evaluation.memory import with_peak
 from ff3r_model.evaluation.metrics import ScaleBy, align_scale, trajectory_error
-from ff3r_model.evaluation.novel import NovelConfig, merged, place_targets, seen_from
+from ff3r_model.evaluation.novel_views import NovelConfig, merged, place_targets, seen_from
+from ff3r_model.evaluation.peak_memory import with_peak
 from ff3r_model.evaluation.sample import Sample, Shots
-from ff3r_model.evaluation.tally import Figures, Geometry, Means, Words
 from ff3r_model.evaluation.vocabulary import Vocabulary
-from ff3r_model.geometry import invert_rigid
-from ff3r_model.text_space import TextSpace
-from ff3r_model.types import Prediction
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def window_scale(prediction: Prediction, truth: Shots, by: ScaleBy) -> float:
 
 
 def run(
-    samples: Iterable[Sample], engine: Engine, judge: Judge, device: torch.device, refining: Engine | None = None
+    samples: Iterable[Sample], engine: Predict, judge: Judge, device: torch.device, refining: Predict | None = None
 ) -> Iterator[Shown]:
     """Take all windows through the engine, timed, and yield what each looks like.
 

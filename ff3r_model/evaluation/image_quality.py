@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from ff3r_model.evaluation.tally import Figures, Means
+from ff3r_model.evaluation.accumulators import Figures, Means
 
 Images = Float[Tensor, "views 3 height width"]
 """RGB in [0, 1]."""

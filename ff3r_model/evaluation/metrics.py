@@ -12,7 +12,7 @@ from evo.core.trajectory import PosePath3D
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ff3r_model.geometry import invert_rigid
+from ff3r_model.core.geometry import invert_rigid
 
 ScaleBy = Literal["median", "least_squares"]
 """How the one factor per window is found that brings a predicted depth to the truth."""

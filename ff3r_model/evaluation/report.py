@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ff3r_model.evaluation.errors import EvaluationError
+from ff3r_model.evaluation.manifests import EvaluationError
 
 Result = dict[str, Any]
 

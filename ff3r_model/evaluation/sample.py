@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ff3r_model.types import Cameras, Window
+from ff3r_model.core.types import Cameras, Window
 
 
 @dataclass(frozen=True)

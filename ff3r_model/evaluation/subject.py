@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from ff3r_model.checkpoint import load_checkpoint
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Predict
 from ff3r_model.engine import TorchEngine, device_named
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
+from ff3r_model.evaluation.picture_sheets import save_sheet
 from ff3r_model.evaluation.sample import Sample
-from ff3r_model.evaluation.sheets import save_sheet
 from ff3r_model.evaluation.vocabulary import Vocabulary
-from ff3r_model.pipeline import NANO_WEIGHTS
-from ff3r_model.text_space import TextSpace
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.slam.refinement.optical_flow import refine_prediction
 
 
 class Subject:
@@ -29,8 +30,8 @@ class Subject:
         self.text, network = checkpoint.text_encoder, checkpoint.network
         self.space = TextSpace(network.feature_decoder.weight)
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
-        self.engine = TorchEngine(network, refine=False)
-        self.refining = TorchEngine(network, refine=True) if network.config.refine_poses else None
+        self.engine = TorchEngine(network)
+        self.refining = _refining(TorchEngine(network)) if network.config.refine_poses else None
 
     def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
         """A judge of this checkpoint's predictions."""
@@ -54,3 +55,8 @@ class Subject:
             if pictures is not None and windows <= count:
                 drawn.append(str(save_sheet(picture, vocabularies[0].words, pictures)))
             yield about | {"windows": windows, "pictures": drawn} | judge.figures()
+
+
+def _refining(engine: TorchEngine) -> Predict:
+    """The engine with the flow refinement that the pipeline would add to it."""
+    return lambda window: refine_prediction(engine(window), window)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ff3r_model.evaluation.sample import Shots
 from ff3r_model.synthetic.vocabulary import CLASS_COLORS, CLASSES, COLORS
-from ff3r_model.training.words import word_groups
+from ff3r_model.training.text.word_lists import word_groups
 
 WORD_SETS = 2
 """Synonyms per class that are tried, one set after the other; their figures are averaged."""

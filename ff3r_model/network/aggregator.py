@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.encoder import VisionTransformer
 from ff3r_model.network.layers import Block, Rotary, patch_positions, rotary
-from ff3r_model.network.sparse import SparseConfig, sparse_block, split_tokens
+from ff3r_model.network.sparse_attention import SparseConfig, sparse_block, split_tokens
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.network.aggregator import Aggregator
 from ff3r_model.network.camera_head import CameraHead
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.dpt import DepthHead
-from ff3r_model.network.frames import FrameFeatures, in_chunks
+from ff3r_model.network.frame_features import FrameFeatures, in_chunks
 from ff3r_model.network.fusion import Fusion
 from ff3r_model.network.gaussian_head import GaussianHead, RawGaussians, split
-from ff3r_model.network.init import initialise
+from ff3r_model.network.initialization import initialise
 from ff3r_model.network.lseg import LSeg
-from ff3r_model.network.sparse import SparseConfig
-from ff3r_model.types import MAX_VIEWS, MIN_VIEWS
+from ff3r_model.network.sparse_attention import SparseConfig
 
 
 @dataclass(frozen=True)

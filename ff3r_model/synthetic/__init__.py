@@ -1,4 +1,4 @@
-"""Procedural rooms with exact ground truth: training data, the demo's camera, the tests' oracle."""
+"""Procedural rooms with exact ground truth, and a simulated network (oracle) that knows it."""
 
 from ff3r_model.synthetic.camera import look_along, pinhole
 from ff3r_model.synthetic.cloud import RoomCloud, room_cloud

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.geometry import rigid
+from ff3r_model.core.geometry import rigid
 
 
 def pinhole(height: int, width: int, field_of_view: float = 70.0) -> Float[Tensor, "3 3"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int16, UInt8
 from torch import Tensor
 
-from ff3r_model.geometry import invert_rigid, transform_points, unproject
+from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.synthetic.camera import look_along, pinhole
 from ff3r_model.synthetic.raytracer import render
 from ff3r_model.synthetic.rooms import Room

@@ -10,7 +10,8 @@ from torch import Tensor
 from ff3r_model.synthetic import furniture as f
 from ff3r_model.synthetic import objects as o
 from ff3r_model.synthetic.camera import look_along
-from ff3r_model.synthetic.layout import Builder, Layout
+from ff3r_model.synthetic.furniture import Builder
+from ff3r_model.synthetic.layout import Layout
 from ff3r_model.synthetic.primitives import Model, box, part_bounds
 from ff3r_model.synthetic.rooms import Room, assemble, draw_lighting
 

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from ff3r_model.geometry import invert_rigid
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.types import Cameras
 from ff3r_model.synthetic.intersect import INTERSECT, NEAR, Intersect
 from ff3r_model.synthetic.rays import Rays, make_rays
 from ff3r_model.synthetic.rooms import Room
 from ff3r_model.synthetic.shading import shade
-from ff3r_model.types import Cameras
 
 PIXELS_PER_CHUNK = 112 * 112 * 4
 """Views are traced in groups of about this many pixels, so that intermediate results stay in the cache."""

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ff3r_model.geometry import invert_rigid, project, transform_points
+from ff3r_model.core.geometry import invert_rigid, project, transform_points
 from ff3r_model.synthetic.camera import look_along, pinhole
-from ff3r_model.synthetic.raytracer import make_rays, trace
+from ff3r_model.synthetic.rays import make_rays
+from ff3r_model.synthetic.raytracer import trace
 from ff3r_model.synthetic.rooms import SHELL, Room
 
 PROBE = 9

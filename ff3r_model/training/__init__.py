@@ -1,1 +1,1 @@
-"""Everything that makes weights. Nothing in the running pipeline imports it."""
+"""Everything that makes weights; nothing in the running pipeline imports it."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
-from ff3r_model.training.errors import RunError
+from ff3r_model.training.run_folder import RunError
 
 BACKBONE = ("aggregator.", "lseg.")
 """What usually comes trained and learns more slowly. Which modules these are is our choice."""

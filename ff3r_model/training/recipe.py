@@ -12,27 +12,24 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ff3r_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ff3r_model.network import FF3R
-from ff3r_model.pipeline import NANO_WEIGHTS
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training.config import TrainConfig
-from ff3r_model.training.datasets.base import Scene, Windows
+from ff3r_model.training.datasets.base import Scene, Share, Windows
 from ff3r_model.training.datasets.dl3dv import open_dl3dv
-from ff3r_model.training.datasets.images import open_footage
-from ff3r_model.training.datasets.rooms import RoomConfig, RoomWindows
-from ff3r_model.training.datasets.sampling import SamplingConfig, SceneWindows
+from ff3r_model.training.datasets.footage import open_footage
+from ff3r_model.training.datasets.room_windows import RoomConfig, RoomWindows
 from ff3r_model.training.datasets.scannet import open_scannet
-from ff3r_model.training.errors import RunError
-from ff3r_model.training.objective import Objective, SupervisedConfig, TextTargets
-from ff3r_model.training.paper_objective import PaperConfig, PaperObjective
-from ff3r_model.training.parallel import Share
-from ff3r_model.training.run_folder import CHECKPOINT
+from ff3r_model.training.datasets.scene_windows import SamplingConfig, SceneWindows
+from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective
+from ff3r_model.training.objectives.supervised import Objective, SupervisedConfig, TextTargets
+from ff3r_model.training.run_folder import CHECKPOINT, RunError
 from ff3r_model.training.snapshots import WORDS, Snapshots
 from ff3r_model.training.target_cache import TargetCache
 from ff3r_model.training.teachers import NetworkTeacher, Teacher
-from ff3r_model.training.text_space import color_phrases
-from ff3r_model.training.train import Trainer
+from ff3r_model.training.text.target_space import color_phrases
+from ff3r_model.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

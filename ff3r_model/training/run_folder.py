@@ -12,8 +12,8 @@ import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from ff3r_model.pictures import save_picture
-from ff3r_model.training.errors import RunError
+from ff3r_model.core.errors import UserError
+from ff3r_model.visualization.pictures import save_picture
 
 log = logging.getLogger(__name__)
 
@@ -129,3 +129,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+class RunError(UserError):
+    """A run that cannot start, go on, or continue."""

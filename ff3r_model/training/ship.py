@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ff3r_model.checkpoint import load_checkpoint, save_checkpoint
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint, save_checkpoint
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.model import FF3R
-from ff3r_model.pipeline import NANO_WEIGHTS
-from ff3r_model.text import TextConfig, TextEncoder
+from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.training.run_folder import AVERAGE, CHECKPOINT
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="output folder of `ff3r train --rooms`")
     parser.add_argument(
-        "--text", type=Path, help="output of ff3r_model.training.text_tower; the run's own tower if not given"
+        "--text", type=Path, help="output of ff3r_model.training.text.distill; the run's own tower if not given"
     )
     parser.add_argument("-o", "--out", type=Path, default=NANO_WEIGHTS)
     options = parser.parse_args()

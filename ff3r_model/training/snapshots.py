@@ -11,12 +11,12 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from ff3r_model.gaussians import predict
-from ff3r_model.images import unprepare
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.frames.prepare import unprepare
+from ff3r_model.gaussians.render import Rendering, render
+from ff3r_model.network.decode import predict
 from ff3r_model.network.model import FF3R
-from ff3r_model.pictures import put_text
-from ff3r_model.render import Rendering, render
-from ff3r_model.text_space import TextSpace
+from ff3r_model.visualization.pictures import put_text
 
 WORDS = ("wall", "floor", "ceiling", "chair", "table", "sofa", "bed", "door", "window", "shelf", "lamp", "plant")
 """What the masks tell apart: indoor things that most recordings show some of. Ours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,31 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from ff3r_model.geometry import matrix_to_quaternion
+from ff3r_model.core.geometry import field_of_view, matrix_to_quaternion
 from ff3r_model.network.model import FF3R, NetworkOutput
-from ff3r_model.training.losses import field_of_view
+from ff3r_model.training.datasets.batches import TeacherTargets
+from ff3r_model.training.datasets.room_views import Views
 from ff3r_model.training.target_cache import TargetCache
-from ff3r_model.training.views import Views
 
 FEATURE_STRIDE = 4
 """Pixels per feature that a teacher gives, along each side. Ours: LSeg's own are at 2, and four times the bytes."""
 HALF_LIMIT = 65504.0
 """The largest number in half precision."""
-
-
-@dataclass(frozen=True)
-class TeacherTargets:
-    """A teacher's word on a batch of windows, without gradients."""
-
-    pose_encodings: Float[Tensor, "batch views 9"]
-    """As the network's: camera_from_world translation 3, quaternion xyzw 4 (unit), vertical and horizontal field of
-    view in radians. The world is (nearly) the first view's camera; its unit is the teacher's."""
-    depth: Float[Tensor, "batch views height width"]
-    """z in the camera's frame, in the unit of the poses; 0 where the teacher does not know."""
-    depth_confidence: Float[Tensor, "batch views height width"]
-    """Larger is more certain; 0 where the teacher does not know."""
-    features: Float[Tensor, "batch views text rows columns"]
-    """In the text's space, not normalised, usually coarser than the images (same field of view)."""
 
 
 @runtime_checkable

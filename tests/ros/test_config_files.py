@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ff3r_ros.parameters import NodeParameters
+from ff3r_ros.perception.parameters import NodeParameters
 
 PUBLISHED = {"/ff3r/semantic_cloud", "/ff3r/path", "/ff3r/pose", "/ff3r/masks/q1", "/ff3r/masks/q2", "/image"}
 

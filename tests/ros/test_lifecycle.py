@@ -6,9 +6,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from ff3r_ros.lifecycle import LifecycleClient, LifecycleError
-
-from .conftest import Ros, wait_until
-from .test_node import Robot
+from tests.support.robot import Robot
+from tests.support.ros import Ros, wait_until
 
 
 def test_no_such_node(ros: Ros) -> None:

@@ -9,8 +9,9 @@ from rcl_interfaces.msg import ParameterType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ff3r_ros.camera_source import CameraParameters
-from ff3r_ros.parameters import NodeParameters, ParameterError, declare, on_set
+from ff3r_ros.camera.playback import CameraParameters
+from ff3r_ros.parameters import ParameterError, declare, on_set
+from ff3r_ros.perception.parameters import NodeParameters
 
 
 def node_with(ros: Any, **values: Any) -> Node:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
+import torch.distributed as dist
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ff3r_model.training.batches import TrainingBatch
-from ff3r_model.training.parallel import Share
+from ff3r_model.core.errors import UserError
+from ff3r_model.training.datasets.batches import TrainingBatch
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,28 @@ def stream(windows: Windows, first: int, share: Share, workers: int) -> Iterator
         _ByStep(windows, share), batch_size=None, sampler=_From(first), num_workers=workers, prefetch_factor=4
     )
     return iter(loader)
+
+
+class DataError(UserError):
+    """Training data that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the processes this one is."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process' equal part of what a step draws for all (as many as `world` divides)."""
+        count = len(items) // self.world
+        return items[self.rank * count : (self.rank + 1) * count]
+
+    def agreed(self, value: float) -> float:
+        """The first process' value, in all processes: clocks differ, and all must stop at the same step."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.sources import natural_key
-from ff3r_model.training.datasets.base import View
-from ff3r_model.training.datasets.images import read_image
-from ff3r_model.training.errors import DataError
+from ff3r_model.frames.image_folder import natural_key
+from ff3r_model.training.datasets.base import DataError, View
+from ff3r_model.training.datasets.footage import read_image
 
 IMAGES = "images_4"
 """The folder that DL3DV's 960P release has: a quarter of the original size."""

@@ -13,10 +13,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from ff3r_model.sources import natural_key
-from ff3r_model.training.datasets.base import View
-from ff3r_model.training.datasets.images import read_image
-from ff3r_model.training.errors import DataError
+from ff3r_model.frames.image_folder import natural_key
+from ff3r_model.training.datasets.base import DataError, View
+from ff3r_model.training.datasets.footage import read_image
 
 log = logging.getLogger(__name__)
 

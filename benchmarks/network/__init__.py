@@ -1,0 +1,1 @@
+"""The network's engines: speed, cost, and parity with published code."""

@@ -1,0 +1,1 @@
+"""What ROS adds: message conversions, and the node around the pipeline."""

@@ -1,0 +1,1 @@
+"""Mapping accuracy against the truth."""

@@ -1,0 +1,1 @@
+"""Voxelization, maps and queries: speed and memory."""

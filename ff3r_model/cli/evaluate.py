@@ -1,0 +1,192 @@
+"""`ff3r eval`: figures of a checkpoint on held-out rooms and on recordings with ground truth, and reports of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro import MISSING
+from tyro.conf import Positional, arg, subcommand
+
+from ff3r_model.evaluation.manifests import EvaluationError
+
+if TYPE_CHECKING:
+    from ff3r_model.evaluation.subject import Subject
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all measurements can be told."""
+
+    json: Path
+    """File to write the figures to; pictures go into a folder beside it."""
+    weights: Path | None = None
+    """Checkpoint; the nano weights of the package if not given."""
+    lpips: Path | None = None
+    """VGG-16's weights (torchvision's file); without them LPIPS is not measured."""
+    pictures: int = 2
+    """Windows that get a picture, per number of views."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, or another of torch's names."""
+
+    @property
+    def picture_folder(self) -> Path:
+        return self.json.with_suffix("")
+
+
+@dataclass(frozen=True)
+class Synthetic(Options):
+    """Measure a checkpoint on held-out procedural rooms.
+
+    With several numbers of views the figures lie under one key per number.
+    """
+
+    views: tuple[int, ...] = (8,)
+    """Views per window, 2 to 64."""
+    seeds: str = "0:100"
+    """Rooms A to B - 1, as A:B. Training draws from 100,000 on."""
+
+    def __call__(self) -> str:
+        from ff3r_model.evaluation.held_out_rooms import windows
+        from ff3r_model.evaluation.vocabulary import of_rooms
+
+        seeds, views = seed_range(self.seeds), view_counts(self.views)
+        subject, runs = _subject(self), {}
+        for count in views:
+            about = {"benchmark": "synthetic", "views": count, "seeds": self.seeds}
+            folder = self.picture_folder / f"{count}_views"
+            for figures in subject.measure(windows(count, seeds), of_rooms(), folder, self.pictures):
+                runs[str(count)] = about | figures
+                told = _write(self.json, runs)
+        return told
+
+
+@dataclass(frozen=True)
+class Frames(Options):
+    """Measure a checkpoint on recordings with ground truth, in the windows of a manifest (`ff3r eval split`)."""
+
+    data: Positional[Path] = MISSING
+    """Folder of a 7-Scenes or TUM RGB-D sequence, of several of them, or of ScanNet scans."""
+    split: Path = MISSING
+    """The manifest."""
+    benchmark: str | None = None
+    """What the report calls it; the data's folder if not given."""
+
+    def __call__(self) -> str:
+        from ff3r_model.evaluation.manifests import read_manifest
+        from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
+
+        scenes, splits, subject = open_scenes(self.data), read_manifest(self.split), _subject(self)
+        views = sorted({len(split.context) for split in splits})
+        about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}
+        windows = samples(scenes, splits, subject.image_side, subject.patch)
+        for figures in subject.measure(windows, vocabularies(), self.picture_folder, self.pictures):
+            told = _write(self.json, {"": about | figures})
+        return told
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Write a manifest of windows: which frames of which recording a network sees, and which are held out."""
+
+    data: Positional[Path]
+    """Folder of a 7-Scenes or TUM RGB-D sequence, of several of them, or of ScanNet scans."""
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """JSON file to write."""
+    views: int = 8
+    """Views per window that the network sees, 2 to 64."""
+    windows: int = 8
+    """Windows per recording, spread evenly."""
+    stride: int = 2
+    """Frames from one view to the next; held-out views lie between, so 1 holds none out."""
+    targets: int = 2
+    """Views held out per window."""
+
+    def __call__(self) -> str:
+        from ff3r_model.evaluation.manifests import make_splits, write_manifest
+        from ff3r_model.evaluation.recordings import open_scenes
+
+        view_counts((self.views,))
+        if min(self.windows, self.stride) < 1 or self.targets < 0:
+            raise EvaluationError("--windows and --stride must be at least 1, --targets at least 0")
+        splits = [
+            split
+            for scene in open_scenes(self.data)
+            for split in make_splits(scene.name, len(scene), self.views, self.windows, self.stride, self.targets)
+        ]
+        write_manifest(self.output, splits)
+        return f"{self.output}: {len(splits)} windows"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make the Markdown table and a page of pictures from results."""
+
+    results: Positional[tuple[Path, ...]]
+    """JSON files that `ff3r eval synthetic` and `ff3r eval frames` wrote."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """Folder for report.md and its pictures."""
+
+    def __call__(self) -> str:
+        from ff3r_model.evaluation.report import write_report
+
+        return str(write_report(self.results, self.out))
+
+
+def _subject(options: Options) -> Subject:
+    try:
+        from ff3r_model.evaluation.subject import Subject
+        from ff3r_model.training.objectives.perceptual import LPIPS, TrunkError
+    except ModuleNotFoundError as error:
+        raise EvaluationError(f"{error.name} is missing: pip install 'ff3r_ros[eval]'") from error
+    try:
+        trunk = None if options.lpips is None else LPIPS(options.lpips)
+    except TrunkError as error:
+        raise EvaluationError(str(error)) from error
+    return Subject(options.weights, options.device, trunk)
+
+
+def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:
+    """The figures as JSON, flat where there is one run; returns what to tell the user.
+
+    Written after every window, so that an evaluation that is interrupted leaves the figures of what it saw.
+    """
+    found = {
+        name: run | {"pictures": [str(Path(picture).relative_to(path.parent)) for picture in run["pictures"]]}
+        for name, run in runs.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(next(iter(found.values())) if len(found) == 1 else found, indent=1) + "\n")
+    names = ("depth_rel", "auc30", "auc30_refined", "miou", "miou_attributes", "psnr")
+    lines = [
+        f"{name}: " + ", ".join(f"{key} {run[key]:.3f}" for key in names if run.get(key) is not None)
+        for name, run in runs.items()
+    ]
+    return "\n".join([*lines, f"{path}: all figures"])
+
+
+def view_counts(views: tuple[int, ...]) -> tuple[int, ...]:
+    """The counts, once each. Raises EvaluationError for one that no window has."""
+    for count in views:
+        if not 2 <= count <= 64:
+            raise EvaluationError(f"--views must be 2 to 64, not {count}")
+    return tuple(dict.fromkeys(views))
+
+
+def seed_range(text: str) -> range:
+    """A:B as range(A, B). Raises EvaluationError."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise EvaluationError(f"--seeds must be A:B with A < B, such as 0:100, not {text!r}")
+    return range(int(first), int(last))
+
+
+Command = (
+    Annotated[Synthetic, subcommand("synthetic")]
+    | Annotated[Frames, subcommand("frames")]
+    | Annotated[Manifest, subcommand("split")]
+    | Annotated[Report, subcommand("report")]
+)
+"""What `ff3r eval` can be followed by."""

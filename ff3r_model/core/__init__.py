@@ -1,0 +1,1 @@
+"""What every room shares: the dataclasses that stages exchange, geometry, robust statistics, the text space."""

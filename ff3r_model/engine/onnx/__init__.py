@@ -1,0 +1,1 @@
+"""Export of the network as ONNX graphs with a manifest."""

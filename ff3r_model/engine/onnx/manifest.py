@@ -1,0 +1,87 @@
+"""What an export says of itself, for those who build engines from it: a JSON file beside the ONNX graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ff3r_model.core.errors import UserError
+from ff3r_model.engine.onnx.precision import Precision
+
+MANIFEST = "manifest.json"
+FRAMES = "frames"
+WINDOW = "window"
+GRAPHS = (FRAMES, WINDOW)
+"""Of each view alone, and of the window."""
+FORMAT = 1
+"""Grows when an older program could not use the files."""
+
+
+class ExportError(UserError, RuntimeError):
+    """A network that cannot be exported, or exported files that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file's tensors, in order. The first dimension of each is the number of views."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which network, for which images, in which form."""
+
+    network: str
+    """The configuration's name."""
+    weights: str
+    """`weights_hash` of the network."""
+    height: int
+    """Of the images, pixels; fixed."""
+    width: int
+    precision: Precision
+    attention: str
+    """fused: one operator (opset 23); decomposed: products and softmax."""
+    opset: int
+    frames: Graph
+    window: Graph
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """As `folder`/manifest.json."""
+        (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Of an export's folder. Raises ExportError for anything else."""
+        path = folder / MANIFEST
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text())
+            if fields.get("format") != FORMAT:
+                raise ValueError(f"its format is {fields.get('format')!r}, and this program reads {FORMAT}")
+            graphs = {name: Graph(**{k: tuple(v) for k, v in fields.pop(name).items()}) for name in GRAPHS}
+            return Manifest(**(fields | graphs))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExportError(f"{path} does not describe an export ({error}); make one with `ff3r export`") from error
+
+
+def graph_path(folder: Path, graph: str) -> Path:
+    """The ONNX file of `frames` or `window`."""
+    return folder / f"{graph}.onnx"
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all weights: equal for equal networks, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

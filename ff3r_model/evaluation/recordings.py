@@ -1,0 +1,97 @@
+"""Windows of recordings with ground truth: 7-Scenes, TUM RGB-D, ScanNet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.types import Cameras
+from ff3r_model.evaluation.manifests import Split, SplitError
+from ff3r_model.evaluation.sample import Sample, Shots
+from ff3r_model.evaluation.vocabulary import Vocabulary, of_classes
+from ff3r_model.frames.prepare import prepare, prepare_depth
+from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
+from ff3r_model.training.datasets.base import Scene, View
+from ff3r_model.training.datasets.scannet import CLASSES, open_scannet
+
+
+class RgbdScene:
+    """A 7-Scenes or TUM sequence as a scene of views."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RgbdError."""
+        self.source = RgbdSource(folder)
+        self.name = folder.name
+
+    def __len__(self) -> int:
+        return len(self.source.entries)
+
+    def view(self, index: int) -> View:
+        """One frame with its truth. Raises RgbdError."""
+        entry = self.source.entries[index]
+        frame = self.source.read(entry)
+        return View(str(entry.color), frame.image, frame.intrinsics, entry.world_from_camera, frame.depth)
+
+
+def open_scenes(data: Path) -> list[Scene]:
+    """The sequences in a folder, or the one that it is. Raises RgbdError, DataError."""
+    folders = [data] if is_rgbd(data) else sorted(path for path in data.glob("*") if is_rgbd(path))
+    return [RgbdScene(folder) for folder in folders] if folders else list(open_scannet(data, truth=True))
+
+
+def vocabularies() -> list[Vocabulary]:
+    """What is asked of recordings: the paper's eight classes of ScanNet, where a recording has labels."""
+    return [of_classes(CLASSES)]
+
+
+def samples(scenes: Sequence[Scene], splits: Sequence[Split], long_side: int, patch: int) -> Iterator[Sample]:
+    """The windows of a manifest, with a progress bar. Raises SplitError for scenes or frames that are not there."""
+    by_name = {scene.name: scene for scene in scenes}
+    for split in tqdm(splits, desc="recorded windows", unit="window"):
+        scene = by_name.get(split.scene)
+        if scene is None:
+            raise SplitError(f"the manifest asks for {split.scene!r}; the data has {', '.join(sorted(by_name))}")
+        if max(*split.context, *split.targets) >= len(scene):
+            raise SplitError(f"{split.scene} has {len(scene)} frames; the manifest asks for {split}")
+        yield sample(scene, split, long_side, patch)
+
+
+def sample(scene: Scene, split: Split, long_side: int, patch: int) -> Sample:
+    """One window at the network's size, in metres, in the frame of its first camera."""
+    context = [_known(scene, index) for index in split.context]
+    targets = [_known(scene, index) for index in split.targets]
+    first = context[0].world_from_camera
+    assert first is not None
+    name = f"{scene.name} {split.context[0]}"
+    held_out = _shots(targets, first, long_side, patch) if targets else None
+    return Sample(name, _shots(context, first, long_side, patch), held_out, 1.0)
+
+
+def _known(scene: Scene, index: int) -> View:
+    view = scene.view(index)
+    if view.world_from_camera is None or view.intrinsics is None:
+        raise SplitError(f"{view.id} has no pose or no intrinsics, so it cannot be in a window; remake the manifest")
+    return view
+
+
+def _shots(views: Sequence[View], first: Tensor, long_side: int, patch: int) -> Shots:
+    images, intrinsics, depths, labels = [], [], [], []
+    for view in views:
+        image, matrix, crop = prepare(view.image, view.intrinsics, long_side, patch)
+        size = view.image.shape[:2]
+        assert matrix is not None
+        images.append(image)
+        intrinsics.append(matrix)
+        depths.append(prepare_depth(torch.zeros(size) if view.depth is None else view.depth, crop))
+        known = torch.full(size, -1.0) if view.labels is None else view.labels.float()
+        labels.append(prepare_depth(known, crop).long())
+    poses = torch.stack([view.world_from_camera for view in views if view.world_from_camera is not None])
+    camera_from_first = (invert_rigid(poses.double()) @ first.double()).float()
+    cameras = Cameras(camera_from_first, torch.stack(intrinsics))
+    classes = torch.stack(labels)
+    return Shots(torch.stack(images), cameras, torch.stack(depths), classes, torch.full_like(classes, -1))

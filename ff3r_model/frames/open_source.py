@@ -1,0 +1,42 @@
+"""Frames from files: videos, folders of images, RGB-D sequences and ROS bags, all behind one iterable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ff3r_model.frames.image_folder import FolderSource
+from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
+from ff3r_model.frames.source import FrameSource, SourceError
+from ff3r_model.frames.video import VideoSource
+
+BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
+
+
+def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
+    """The source behind a path: a video file, a folder of images, a rosbag2 folder, or an .mcap, .db3 or .bag file.
+
+    Folders laid out as 7-Scenes or TUM RGB-D give depth and poses with their images.
+    `topic` names a bag's image topic; None takes the one with the most colour images.
+    Raises SourceError that says what is wrong with the path.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise SourceError(f"{path} does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes)")
+    if is_bag(path):
+        from ff3r_model.frames.rosbag import BagSource  # rosbags is only needed, and only loaded, for bags
+
+        return BagSource(path, topic)
+    if topic is not None:
+        raise SourceError(f"{path} is no bag, so it has no topic {topic!r}")
+    if is_rgbd(path):
+        return RgbdSource(path)
+    return FolderSource(path) if path.is_dir() else VideoSource(path)
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path looks like a ROS bag: by its suffix, or a folder by what lies in it."""
+    if path.is_dir():
+        return any(file.suffix in BAG_SUFFIXES or file.name == "metadata.yaml" for file in path.iterdir())
+    return path.suffix in BAG_SUFFIXES

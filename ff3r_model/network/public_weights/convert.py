@@ -1,0 +1,123 @@
+"""Public weights → a checkpoint of ours, in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ff3r_model.core.errors import UserError
+from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ff3r_model.network.public_weights.safe_pickle import read_tensors
+from ff3r_model.network.public_weights.tensor_names import load_lseg, load_vggt, split_lseg, text_tower
+from ff3r_model.network.text_encoder import TextEncoder, TextWeightsError, load_clip_text
+
+logger = logging.getLogger(__name__)
+
+"""The shipped word list, comma-separated: read as data, so that nothing of the training is imported."""
+
+
+class ConvertError(UserError):
+    """Options that do not go together; the message says which values do."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """An orthonormal basis of the compact space, and how well it holds the words that it was fitted to."""
+
+    vectors: Float[Tensor, "text channels"]
+    mean_cosine: float
+    worst_cosine: float
+    words: int
+
+
+def convert(
+    vggt: str | os.PathLike[str],
+    lseg: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    clip: str | os.PathLike[str] | None = None,
+    channels: int = 64,
+    words: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    config: FF3RConfig | None = None,
+) -> Basis:
+    """Write a lifting-mode checkpoint from VGGT-1B's file and LSeg's Lightning file, which holds CLIP's text tower.
+
+    `clip` is another file to take the text tower from, under OpenAI's names. `channels` is the width of the compact
+    features; the text's own width (512) loses nothing. `dtype` stores the weights narrower. Raises CheckpointError
+    naming every tensor that does not fit, and ConvertError for a width that cannot be.
+    """
+    base = config or FF3RConfig.full()
+    if not 1 <= channels <= base.text_width:
+        raise ConvertError(f"compact features have 1 to {base.text_width} channels, not {channels}")
+    logger.info("reading %s", lseg)
+    image_side, text_side = split_lseg(read_tensors(lseg, "state_dict"), str(lseg))
+    text = _text(text_side if clip is None else text_tower(read_tensors(clip, "state_dict")), clip or lseg)
+    logger.info("fitting %d channels to words", channels)
+    basis = fit_basis(text, words if words is not None else shipped_words(), channels)
+    logger.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
+    with torch.device("meta"):
+        network = FF3R(replace(base, decode_gaussians=False, feature_channels=channels)).to(dtype or torch.float32)
+    load_lseg(network, image_side, str(lseg))
+    logger.info("reading %s", vggt)
+    load_vggt(network, read_tensors(vggt), str(vggt))
+    network.feature_decoder.weight = nn.Parameter(basis.vectors.to(dtype))
+    card = {
+        "made_from": {"vggt": Path(vggt).name, "lseg": Path(lseg).name},
+        "compact_features": {"channels": channels, "words": basis.words, "cosine_kept": _cosines(basis)},
+        "terms": "VGGT-1B's weights are for non-commercial use; LSeg's and CLIP's have terms of their own.",
+    }
+    logger.info("writing %s", output)
+    save_checkpoint(output, network, text, mode="lifting", card=card, dtype=dtype)
+    return basis
+
+
+def convert_own(
+    source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
+) -> None:
+    """Check a checkpoint of ours and write it again, narrower if asked."""
+    logger.info("reading %s", source)
+    checkpoint = load_checkpoint(source)
+    logger.info("writing %s", output)
+    save_checkpoint(
+        output, checkpoint.network, checkpoint.text_encoder, mode=checkpoint.mode, card=checkpoint.card, dtype=dtype
+    )
+
+
+def fit_basis(text: TextEncoder, words: Sequence[str], channels: int) -> Basis:
+    """The `channels` orthonormal directions that hold most of the words' embeddings."""
+    if channels == text.dim:
+        return Basis(torch.eye(channels), 1.0, 1.0, len(words))
+    if len(words) < channels:
+        raise ConvertError(f"{channels} directions need at least as many words to fit, not {len(words)}")
+    embeddings = text.encode(list(words)).double()
+    vectors = torch.linalg.svd(embeddings, full_matrices=False).Vh[:channels].T
+    kept = (embeddings @ vectors).norm(dim=1)
+    return Basis(vectors.float().contiguous(), float(kept.mean()), float(kept.min()), len(words))
+
+
+def shipped_words() -> list[str]:
+    """Names of things indoors, for fitting a compact space; without repetitions."""
+    text = resources.files(__package__).joinpath("objects.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return list(dict.fromkeys(word.strip() for line in lines for word in line.split(",") if word.strip()))
+
+
+def _text(tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> TextEncoder:
+    try:
+        return load_clip_text(tensors)
+    except TextWeightsError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def _cosines(basis: Basis) -> tuple[float, float]:
+    return basis.mean_cosine, basis.worst_cosine

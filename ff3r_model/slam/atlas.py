@@ -1,0 +1,146 @@
+"""All submaps, and the one budget of bytes that they share with the archive."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from ff3r_model.core.geometry import compose, invert_similarity
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Similarity
+from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.keyframe_archive import Archive
+from ff3r_model.slam.pose_graph import EDGE_BYTES, NODE_BYTES, PoseGraph
+from ff3r_model.slam.reference.world_reference import Standing
+from ff3r_model.slam.submap import Submap
+from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig
+from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES
+from ff3r_model.voxel_map.voxel_map import VoxelMap
+
+log = logging.getLogger(__name__)
+
+WINDOW_BYTES = NODE_BYTES + 2 * EDGE_BYTES
+"""Most that a window costs in the graph: its node, the edge to its neighbour, and as many loops as windows."""
+_BUDGET_STEP = 64
+"""The active map's budget changes in steps of this part of the cap, since lowering it copies the map."""
+
+
+class Atlas:
+    """The active submap, the others, and the archive of all their frames; never above `max_map_bytes` in sum.
+
+    The archive and the graph have shares of their own. Submaps that are not active keep what they hold, up to
+    `inactive_share` of the rest; the active one's voxels have what is left.
+    """
+
+    def __init__(self, config: MappingConfig, space: TextSpace | int, like: MapConfig | None = None) -> None:
+        """`like`: what voxels are, where a file has settled that. ValueError where `max_map_bytes` is too small."""
+        self.config, self.space, self.cap = config, space, config.map.max_map_bytes
+        self.map_config = self._bounded(like or config.map)
+        self.archive = Archive(int(config.archive_share * self.cap), config.archive)
+        self.others: dict[int, Submap] = {}
+        self.next_window = self.next_submap = 0
+        self._shared_bytes = 0
+        self.active = self.new_submap()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything held."""
+        return self.archive.nbytes + self.active.nbytes + sum(other.nbytes for other in self.others.values())
+
+    def new_submap(self, voxels: VoxelMap | None = None, number: int | None = None) -> Submap:
+        """An empty submap of the next number, or one around voxels that are there already."""
+        config = self.config
+        standing = Standing(config.scale, config.camera_height, config.ground_weight)
+        if voxels is not None:
+            standing.gravity.source = "measured"  # a map from a file stays as it was
+        windows = self._max_windows()
+        recent = min(config.graph.keep_recent, windows // 2)
+        graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))
+        number = self.next_submap if number is None else number
+        self.next_submap = max(self.next_submap, number + 1)
+        return Submap(number, self._empty() if voxels is None else voxels, graph, standing)
+
+    def begin(self) -> Submap:
+        """Put the active submap aside and begin a new one."""
+        self.others[self.active.number] = self.active
+        self.active.shared = None
+        self._squeeze()
+        self.active = self.new_submap()
+        self.share_out()
+        return self.active
+
+    def take_over(self, submaps: dict[int, Submap], active: int) -> None:
+        """Go on with these submaps in place of all there were."""
+        self.active = submaps[active]
+        self.others = {number: submap for number, submap in submaps.items() if number != active}
+        seen = [submap.map.tensors()["voxels.last_seen"] for submap in submaps.values() if len(submap.map)]
+        nodes = [node for submap in submaps.values() for node in submap.graph.nodes]
+        self.next_window = 1 + max([NO_WINDOW, *nodes, *(int(each.max()) for each in seen)])
+        self._squeeze()
+        self.share_out()
+
+    def share_out(self, shared_bytes: int = 0) -> None:
+        """Give the active map's voxels what nobody else holds; a window's frames take up to `shared_bytes`."""
+        self._shared_bytes = max(self._shared_bytes, shared_bytes)
+        reserved = self.archive.budget + self._max_windows() * WINDOW_BYTES + self._shared_bytes
+        spare = self.cap - reserved - sum(other.nbytes for other in self.others.values())
+        step = self.cap // _BUDGET_STEP
+        spare = max(spare // step * step, 0)
+        if spare != self.active.map.config.max_map_bytes:
+            self.active.map.set_budget(spare)
+
+    def join(self, number: int, map_from_active: Similarity) -> None:
+        """Let the active submap become part of another, which is active then. The other's frame stays, and its unit,
+        unless only the active one is metric."""
+        into, active = self.others.pop(number), self.active
+        if active.map.metric and not into.map.metric:
+            factor = 1 / map_from_active.scale
+            self.archive.rescale(into.number, factor)
+            into.rescale(factor, active.map.scale)
+            map_from_active = compose(Similarity(factor), map_from_active)
+        into.standing.follow(active.standing, map_from_active)
+        into.absorb(active, map_from_active)
+        self.archive.join(active.number, into.number, map_from_active)
+        self.active = into
+        self.share_out()
+
+    def _empty(self) -> VoxelMap:
+        channels, space = (self.space, None) if isinstance(self.space, int) else (self.space.channels, self.space)
+        return VoxelMap(self.map_config, channels, space)
+
+    def _bounded(self, config: MapConfig) -> MapConfig:
+        """The active map's configuration: what is left for it, and as many poses as have room."""
+        poses = int(self.config.keyframe_share * self.cap / KEYFRAME_BYTES)
+        step = self.cap // _BUDGET_STEP
+        left = self.cap - int(self.config.archive_share * self.cap) - self._max_windows() * WINDOW_BYTES
+        return replace(config, max_map_bytes=left // step * step, max_keyframes=min(config.max_keyframes, poses))
+
+    def _max_windows(self) -> int:
+        fitting = int(self.config.graph_share * self.cap / WINDOW_BYTES)
+        return max(min(self.config.graph.max_windows, fitting), 2)
+
+    def _squeeze(self) -> None:
+        """Bring the submaps that are not active within their share; those that do not fit at all are forgotten."""
+        while len(self.others) >= self.config.max_submaps:
+            self._forget(min(self.others.values(), key=lambda submap: len(submap.map)))
+        room = int(self.config.inactive_share * self._bounded(self.config.map).max_map_bytes)
+        if sum(other.nbytes for other in self.others.values()) <= room:
+            return
+        for other in list(self.others.values()):
+            allowed = room // len(self.others) - (other.nbytes - other.map.nbytes)
+            try:
+                if other.map.nbytes > allowed:
+                    other.map.set_budget(allowed)
+            except ValueError:
+                self._forget(other)
+
+    def _forget(self, submap: Submap) -> None:
+        log.warning("submap %d with %d voxels is forgotten: there is no room", submap.number, len(submap.map))
+        self.archive.drop(submap.number)
+        del self.others[submap.number]
+
+
+def one_size(map_from_other: Similarity, place: Similarity) -> Similarity:
+    """The motion without its change of size, the same at `place` (a pose in the other map)."""
+    moved = compose(map_from_other, replace(place, scale=1.0))
+    return compose(replace(moved, scale=1.0), invert_similarity(replace(place, scale=1.0)))

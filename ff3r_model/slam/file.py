@@ -1,0 +1,89 @@
+"""All submaps in one map file: the active one is the file's map, the rest lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.slam.atlas import Atlas
+from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.submap import Submap
+from ff3r_model.voxel_map.file import MapFileError
+from ff3r_model.voxel_map.voxel_map import VoxelMap
+
+_foreign_ids = count(-1, -1)
+"""Ids for keyframes from files: those of this process count from 0, and engines remember frames by them."""
+
+
+def save_atlas(atlas: Atlas, path: Path) -> None:
+    """Write everything. Raises MapFileError; then `path` is as it was."""
+    header: dict[str, Any] = {"active": atlas.active.number, "others": {}}
+    tensors = _under("archive", atlas.archive.tensors())
+    tensors |= _under(f"graph{atlas.active.number}", atlas.active.graph.tensors())
+    for number, submap in atlas.others.items():
+        header["others"][str(number)] = submap.map.header()
+        tensors |= _under(f"submap{number}", submap.map.tensors())
+        tensors |= _under(f"graph{number}", submap.graph.tensors())
+    atlas.active.map.save(path, tensors, {"mapping": header})
+
+
+def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int) -> Atlas:
+    """What `save_atlas` or `VoxelMap.save` wrote. Raises MapFileError for a damaged file, or one of another network.
+
+    Nothing of it is joined to windows to come but through place recognition.
+    """
+    voxels, tensors, extra = VoxelMap.load_with_extras(path)
+    channels = space if isinstance(space, int) else space.channels
+    if voxels.channels != channels:
+        raise MapFileError(f"{path}: its features have {voxels.channels} channels, not {channels}")
+    try:
+        return _atlas(voxels, tensors, extra.get("mapping", {"active": 0, "others": {}}), config, space)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MapFileError(f"{path} holds a map that this program cannot go on with: {error}") from error
+
+
+def _atlas(
+    voxels: VoxelMap,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    config: MappingConfig,
+    space: TextSpace | int,
+) -> Atlas:
+    """The parts of a file put together; every KeyError, TypeError, ValueError or RuntimeError is the file's fault."""
+    known = None if isinstance(space, int) else space
+    active = int(header["active"])
+    maps = {
+        int(number): VoxelMap.restored(each, _of(f"submap{number}", tensors), known)
+        for number, each in header["others"].items()
+    }
+    atlas = Atlas(config, space, voxels.config)
+    submaps = {number: atlas.new_submap(each, number) for number, each in (maps | {active: voxels}).items()}
+    for number, submap in submaps.items():
+        submap.graph.restore(_of(f"graph{number}", tensors))
+    atlas.archive.restore(_of("archive", tensors))
+    _renumber(atlas, list(submaps.values()))
+    atlas.take_over(submaps, active)
+    return atlas
+
+
+def _renumber(atlas: Atlas, submaps: Sequence[Submap]) -> None:
+    """Give keyframes ids that no other frame of this process has."""
+    ids = {key for submap in submaps for key in submap.map.keyframes.ids} | set(atlas.archive.frames)
+    new_of_old = {key: next(_foreign_ids) for key in sorted(ids)}
+    for submap in submaps:
+        submap.map.keyframes.renumber(new_of_old)
+    atlas.archive.renumber(new_of_old)
+
+
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    head = f"{name}."
+    return {key.removeprefix(head): tensor for key, tensor in tensors.items() if key.startswith(head)}

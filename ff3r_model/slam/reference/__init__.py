@@ -1,0 +1,1 @@
+"""What ties the map to the world: metric scale, gravity, the floor."""

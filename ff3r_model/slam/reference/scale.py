@@ -1,0 +1,152 @@
+"""How long a unit of the map is, by the best that a robot offers: depth images, odometry, or the camera's height."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.robust import weighted_median
+from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.slam.reference.floor import FloorEstimate, floor_below
+
+DEPTH, ODOMETRY, HEIGHT = "depth images", "odometry", "camera height"
+LADDER = (DEPTH, ODOMETRY, HEIGHT)
+"""Best first: depth measures every surface, odometry a few centimetres of path, and the floor has to be found first."""
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """When a source is believed. All ours."""
+
+    windows: int = 3
+    """Least number of windows that must have measured."""
+    memory: int = 30
+    """Windows that are remembered; the median over them is the value."""
+    agreement: float = 0.1
+    """Windows within this share of the median agree with it."""
+    min_confidence: float = 0.5
+    """Least share of windows that agree."""
+    min_valid: float = 0.05
+    """Least share of a window's pixels with a measured depth."""
+    min_baseline: float = 0.2
+    """Metres by which odometry must have moved the camera within a window: less is mostly noise."""
+
+
+@dataclass(frozen=True)
+class ScaleEstimate:
+    """How long one unit of the map is, and how that is known."""
+
+    source: str
+    """One of LADDER."""
+    factor: float
+    """Metres per unit of the map."""
+    confidence: float
+    """Share of the windows that agree, 0 to 1."""
+    spread: float
+    """Standard deviation of the windows' values, as a share of the factor; robust."""
+
+
+class ScaleLadder:
+    """What the windows said about the map's scale, by source."""
+
+    def __init__(self, config: ScaleConfig | None = None, camera_height: float | None = None) -> None:
+        """`camera_height`: metres above the floor, where known."""
+        self.config, self.camera_height = config or ScaleConfig(), camera_height
+        self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in LADDER}
+        self.floors: deque[FloorEstimate] = deque(maxlen=self.config.memory)
+        """What the camera height rests on; scales in the unit that the map had at the time."""
+
+    def observe(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> None:
+        """Take in a window that has been placed."""
+        for source, metres in (
+            (DEPTH, scale_from_depth(window, prediction, self.config.min_valid)),
+            (ODOMETRY, scale_from_odometry(window, prediction, self.config.min_baseline)),
+        ):
+            if metres is not None:
+                self._seen[source].append(metres / map_from_window.scale)
+        if self.camera_height is not None:
+            floor = floor_below(prediction, map_from_window, self.camera_height)
+            if floor is not None:
+                self.floors.append(floor)
+                self._seen[HEIGHT].append(floor.scale)
+
+    @property
+    def best(self) -> ScaleEstimate | None:
+        """The estimate of the best source that is believed; None while the map has no scale."""
+        found = (self.estimate(source) for source in LADDER)
+        return next((each for each in found if each and each.confidence >= self.config.min_confidence), None)
+
+    def estimate(self, source: str) -> ScaleEstimate | None:
+        """What one source says, believed or not; None before enough windows have measured."""
+        values = torch.tensor(list(self._seen[source]), dtype=torch.float64)
+        if len(values) < self.config.windows:
+            return None
+        factor = float(values.quantile(0.5))
+        errors = (values / factor - 1).abs()
+        agreeing = float((errors <= self.config.agreement).double().mean())
+        return ScaleEstimate(source, factor, agreeing, 1.4826 * float(errors.quantile(0.5)))
+
+    def window_scale(self, window: Window, prediction: Prediction) -> float | None:
+        """Metres per unit of this window, by itself: from its depth images, else odometry, else None."""
+        metres = scale_from_depth(window, prediction, self.config.min_valid)
+        return metres if metres is not None else scale_from_odometry(window, prediction, self.config.min_baseline)
+
+    def rescaled(self, factor: float) -> None:
+        """Every length of the map was multiplied by `factor`."""
+        for values in self._seen.values():
+            kept = [value / factor for value in values]
+            values.clear()
+            values.extend(kept)
+
+    def turned(self, rotation: Float[Tensor, "3 3"]) -> None:
+        """The map was turned about its origin."""
+        floors = [replace(floor, normal=rotation.to(floor.normal) @ floor.normal) for floor in self.floors]
+        self.floors.clear()
+        self.floors.extend(floors)
+
+    def reset(self) -> None:
+        """Forget all windows."""
+        for values in self._seen.values():
+            values.clear()
+        self.floors.clear()
+
+
+def better(source: str, other: str) -> bool:
+    """Whether a source stands above another, or above one that is not on the ladder."""
+    return other not in LADDER or LADDER.index(source) < LADDER.index(other)
+
+
+def scale_from_depth(window: Window, prediction: Prediction, min_valid: float) -> float | None:
+    """Metres per window unit: the median of measured over predicted depth, weighted by the predicted confidence."""
+    if window.depth is None or window.depth.shape != prediction.depth.shape:
+        return None
+    measured, predicted = window.depth.to(prediction.depth), prediction.depth
+    valid = (measured > 0) & measured.isfinite() & (predicted > 0)
+    if float(valid.float().mean()) < min_valid:
+        return None
+    return float(weighted_median(measured[valid] / predicted[valid], prediction.depth_confidence[valid]))
+
+
+def scale_from_odometry(window: Window, prediction: Prediction, min_baseline: float) -> float | None:
+    """Metres per window unit: measured over predicted distance of pairs of cameras, their median by measured length."""
+    if window.odom_from_camera is None:
+        return None
+    known = window.odom_from_camera.flatten(1).isfinite().all(dim=1)
+    measured = _distances(window.odom_from_camera[known])
+    predicted = _distances(invert_rigid(prediction.cameras.camera_from_world).cpu()[known])
+    used = (measured > min_baseline) & (predicted > 0)
+    if not used.any():
+        return None
+    value = float(weighted_median((measured / predicted)[used], measured[used]))
+    return value if math.isfinite(value) else None
+
+
+def _distances(poses: Float[Tensor, "views 4 4"]) -> Float[Tensor, " pairs"]:
+    """Between the centres of all pairs of cameras."""
+    return torch.pdist(poses[:, :3, 3].double()) if len(poses) > 1 else torch.zeros(0, dtype=torch.float64)

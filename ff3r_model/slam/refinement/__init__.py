@@ -1,0 +1,1 @@
+"""Corrections of a window's predicted geometry: optical flow with bundle adjustment, sensors."""

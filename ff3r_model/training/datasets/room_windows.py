@@ -1,0 +1,94 @@
+"""The synthetic world as training data: windows drawn from shards of rendered rooms, with all that is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ff3r_model.training.datasets.base import DataError, Share
+from ff3r_model.training.datasets.batches import TrainingBatch
+from ff3r_model.training.datasets.room_shards import SHARDS
+from ff3r_model.training.datasets.room_views import make_views
+
+REFRESH_STEPS = 100
+"""Steps between looks at the folder, into which shards may still be rendered."""
+
+
+@dataclass(frozen=True)
+class RoomConfig:
+    """How windows are drawn. All ours."""
+
+    total_views: int = 24
+    """Views per step and process, split over equal windows."""
+    views: tuple[int, ...] = (2, 3, 4, 5, 8, 8)
+    """Views of a window, drawn evenly from these."""
+    mirror: bool = True
+    """Half of the batches are mirrored left to right."""
+    jitter: bool = True
+    """Brightness varies."""
+
+
+class RoomWindows:
+    """Windows from the shards in a folder; batches repeat exactly as long as no new shards appear in it."""
+
+    def __init__(self, folder: Path, seed: int, config: RoomConfig | None = None) -> None:
+        """Raises DataError where the folder holds no shards."""
+        self.folder, self.seed, self.config = folder, seed, config or RoomConfig()
+        self._shards: dict[str, dict[str, np.ndarray]] = {}
+        if not self.refresh():
+            raise DataError(
+                f"{folder} holds no {SHARDS}: render some with "
+                f"`python -m ff3r_model.training.datasets.room_shards {folder}`"
+            )
+
+    def refresh(self) -> int:
+        """Load shards that appeared since; returns how many rooms there are."""
+        for path in sorted(self.folder.glob(SHARDS)):
+            if path.name not in self._shards:
+                with np.load(path) as arrays:
+                    self._shards[path.name] = {name: arrays[name] for name in arrays.files}
+        return sum(len(shard["images"]) for shard in self._shards.values())
+
+    def batch(self, step: int, share: Share) -> TrainingBatch:
+        """This process' windows of a step: of one shard, of equally many views, with their truth."""
+        if step % REFRESH_STEPS == 0:
+            self.refresh()
+        rng = np.random.default_rng([self.seed, step])
+        views = int(rng.choice(self.config.views))
+        name = str(rng.choice(sorted(self._shards)))
+        shard, count = self._shards[name], max(1, self.config.total_views // views)
+        rooms, available = shard["images"].shape[:2]
+        chosen = rng.choice(rooms, size=count * share.world, replace=count * share.world > rooms)
+        drawn = [(int(room), pick(rng, available, views)) for room in chosen]
+        mirror, gain = self.config.mirror and bool(rng.random() < 0.5), rng.uniform(0.85, 1.15, len(drawn)).tolist()
+        offset = float(rng.uniform(-0.04, 0.04))
+        mine = share.of(drawn)
+        truth = make_views(_stacked(shard, mine), mirror=mirror)
+        images = truth.images
+        if self.config.jitter:
+            gains = truth.images.new_tensor(share.of(gain))[:, None, None, None, None]
+            images = (images * gains + offset).clamp(0, 1)
+        suffix = "mirrored" if mirror else ""
+        ids = tuple(f"rooms/{name}/{room}/{view}{suffix}" for room, picks in mine for view in picks)
+        return TrainingBatch(images, ids, truth=truth)
+
+
+def pick(rng: np.random.Generator, available: int, views: int) -> np.ndarray:
+    """A random span with an even stride, shuffled half of the time (the paper: random span, shuffled)."""
+    stride = int(rng.integers(1, max(1, (available - 1) // max(views - 1, 1)) + 1))
+    start = int(rng.integers(0, available - (views - 1) * stride))
+    picks = start + stride * np.arange(views)
+    if rng.random() < 0.5:
+        rng.shuffle(picks)
+    return picks
+
+
+def _stacked(shard: dict[str, np.ndarray], windows: Sequence[tuple[int, np.ndarray]]) -> dict[str, np.ndarray]:
+    samples = []
+    for room, picks in windows:
+        arrays = {name: shard[name][room][picks] for name in shard if name != "intrinsics"}
+        samples.append(arrays | {"intrinsics": shard["intrinsics"][room]})
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

@@ -1,0 +1,1 @@
+"""Training objectives: the paper's, without annotation, and the supervised one for rooms with known truth."""

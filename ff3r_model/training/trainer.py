@@ -1,0 +1,253 @@
+"""The one trainer: batches and an objective in, better weights out, for `nano` on rooms and the paper's on images."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from ff3r_model.network.model import FF3R
+from ff3r_model.training.config import TrainConfig
+from ff3r_model.training.datasets.base import Share, Windows, stream
+from ff3r_model.training.datasets.batches import TrainingBatch
+from ff3r_model.training.distributed import shared
+from ff3r_model.training.optimization import (
+    freeze,
+    freeze_statistics,
+    optimizer,
+    rate_share,
+    recompute_activations,
+    set_rate,
+    update_average,
+)
+from ff3r_model.training.run_folder import AVERAGE, STATE, RunError, RunFolder
+from ff3r_model.training.snapshots import Snapshots
+from ff3r_model.training.teachers import Teacher
+
+log = logging.getLogger(__name__)
+
+
+class Task(nn.Module):
+    """Network and objective as one module, whose gradients several processes can average."""
+
+    def __init__(self, network: FF3R, objective: nn.Module) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Named loss terms, their weighted sum as `total`."""
+        terms: dict[str, Tensor] = self.objective(self.network, batch)
+        return terms
+
+
+@dataclass
+class Recent:
+    """What happened since the last pictures."""
+
+    since: float = field(default_factory=time.monotonic)
+    images: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, images: int, loss: float) -> None:
+        """Count a step."""
+        self.images += images
+        self.losses.append(loss)
+
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / max(time.monotonic() - self.since, 1e-9)
+
+    def loss(self) -> float:
+        """The mean; NaN before the first step."""
+        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+
+
+class Trainer:
+    """Trains `network` in place; what is kept is the average of its weights over the last steps."""
+
+    def __init__(
+        self,
+        network: FF3R,
+        objective: nn.Module,
+        windows: Windows,
+        config: TrainConfig,
+        out: Path,
+        *,
+        teacher: Teacher | None = None,
+        snapshots: Snapshots | None = None,
+        device: torch.device | str = "cpu",
+        share: Share | None = None,
+    ) -> None:
+        """`objective(network, batch)` gives loss terms; `teacher`, where there is one, fills in the batch's targets.
+
+        Raises RunError where the configuration freezes what is not there.
+        """
+        self.config, self.windows, self.teacher, self.snapshots = config, windows, teacher, snapshots
+        self.device, self.share = torch.device(device), share or Share()
+        self.network, self.objective = network.to(self.device).train(), objective.to(self.device).train()
+        freeze_statistics(network)
+        freeze(network, config.frozen)
+        if config.recompute:
+            recompute_activations(network)
+        self.optimizer = optimizer(network, objective, config)
+        self.task = shared(Task(self.network, self.objective), self.share, self.device)
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.folder = RunFolder(out)
+        self.step = 0
+        self.elapsed = 0.0
+        """Seconds of the budget that are spent, earlier runs included."""
+        self._recent = Recent()
+
+    def run(self) -> None:
+        """Train until the budget is spent, and save. Raises RunError for a loss that is no number."""
+        start = time.monotonic() - self.elapsed
+        saved = drawn = time.monotonic()
+        batches = stream(self.windows, self.step, self.share, self.config.workers)
+        self._open()
+        with tqdm(desc="training", unit="img", unit_scale=True, disable=None if self._first else True) as bar:
+            while (progress := self.share.agreed(self._progress(start))) < 1:
+                if self._pictures_due(drawn):
+                    self._draw(bar)
+                    drawn = time.monotonic()
+                batch = next(batches)
+                terms = self._step(batch, progress)
+                self._report(bar, batch, terms, progress)
+                self.elapsed = time.monotonic() - start
+                if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+            self._draw(bar)
+        self.save()
+        self.folder.close()
+
+    def save(self) -> None:
+        """Write the averaged weights and the resumable state, each atomically; the first process' work."""
+        if self._first:
+            self.folder.save(AVERAGE, self.average)
+            self.folder.save(STATE, self._state())
+
+    def resume(self) -> None:
+        """Go on from the run folder's state, as if nothing had happened. Raises RunError where there is none."""
+        state = self.folder.load(STATE)
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        if self._first:
+            self.folder.forget_after(self.step)
+
+    @property
+    def _first(self) -> bool:
+        return self.share.rank == 0
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "config": asdict(self.config),
+        }
+
+    def _progress(self, start: float) -> float:
+        if self.config.steps is not None:
+            return self.step / self.config.steps
+        assert self.config.minutes is not None
+        return (time.monotonic() - start) / (60 * self.config.minutes)
+
+    def _step(self, batch: TrainingBatch, progress: float) -> dict[str, float]:
+        """One step of gradient descent; the loss terms."""
+        seed_everything(self.config.seed, self.step, self.share.rank)
+        set_rate(self.optimizer, self.config.learning_rate * rate_share(progress, self.config.warmup))
+        batch = self._taught(batch.to(self.device))
+        with self._precision():
+            terms = self.task(batch)
+        self._refuse_nonsense(terms["total"], terms, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self._refuse_nonsense(norm, terms, batch)
+        self.optimizer.step()
+        self.step += 1
+        update_average(self.average, self.network, self.config.ema, self.step)
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _taught(self, batch: TrainingBatch) -> TrainingBatch:
+        if self.teacher is None:
+            return batch
+        return replace(batch, targets=self.teacher(batch.images, batch.ids, batch.truth))
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """bf16 where asked for."""
+        kind = self.device.type
+        # On a CPU the plain kernel is several times faster than the fused one in bf16 (measured), backward above all.
+        kernel = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
+        with kernel, torch.autocast(kind, torch.bfloat16, enabled=self.config.bfloat16):
+            yield
+
+    def _refuse_nonsense(self, value: Tensor, terms: dict[str, Tensor], batch: TrainingBatch) -> None:
+        if torch.isfinite(value.detach()):
+            return
+        found = {name: float(term.detach()) for name, term in terms.items()}
+        who = {"step": self.step, "rank": self.share.rank, "seed": self.config.seed}
+        path = self.folder.save_failure(who | {"terms": found, "ids": batch.ids})
+        raise RunError(
+            f"the loss or its gradient is no number at step {self.step}: {found}. The batch's images are listed in "
+            f"{path}; the last state before is in {self.folder.path / STATE}. Look at those images, or lower the "
+            "learning rate and resume."
+        )
+
+    def _open(self) -> None:
+        if self._first:
+            self.folder.open_board(self.step)
+
+    def _report(self, bar: tqdm, batch: TrainingBatch, terms: dict[str, float], progress: float) -> None:
+        """Progress bar and log; in each, the losses of this process' batch and the images of all processes."""
+        if not self._first:
+            return
+        bar.update(len(batch.ids) * self.share.world)
+        self._recent.add(len(batch.ids) * self.share.world, terms["total"])
+        if self.step % self.config.log_steps == 0 or self.step == 1:
+            shown = sorted(terms.items(), key=lambda item: item[0] != "total")[:5]
+            bar.set_postfix({"step": self.step} | {name: f"{value:.3f}" for name, value in shown}, refresh=False)
+            state = {"progress": round(progress, 4), "images_per_second": round(self._recent.rate(), 2)}
+            self.folder.write(self.step, state | {"learning_rate": self.optimizer.param_groups[0]["lr"]} | terms)
+
+    def _pictures_due(self, drawn: float) -> bool:
+        due = self.config.picture_minutes and time.monotonic() - drawn >= 60 * self.config.picture_minutes
+        return bool(due) or self.step == 0
+
+    def _draw(self, bar: tqdm) -> None:
+        """A sheet of pictures of the same windows each time, by the network as it is now."""
+        if not self._first or self.snapshots is None or not self.config.picture_minutes:
+            return
+        with self._precision():
+            picture, figures = self.snapshots(self.network, self.device)
+        path = self.folder.picture("windows", self.step, picture)
+        self.folder.write(self.step, figures)
+        said = "".join(f", {name} {value:.2f}" for name, value in figures.items())
+        bar.write(f"step {self.step}: loss {self._recent.loss():.3f}{said}; {path}")
+        self._recent = Recent()
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Make all random numbers a function of the run's seed, the step and the process: so a resumed run repeats them."""
+    state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+    random.seed(state)
+    np.random.seed(state)
+    torch.manual_seed(state)

@@ -1,0 +1,1 @@
+"""Pictures and the web viewer; knows arrays only."""

@@ -1,0 +1,223 @@
+"""The voxels of a map with their index: found by cell, added, removed, moved, all within a number of rows."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.gaussians.groups import Groups, group_keys
+from ff3r_model.voxel_map.columns import Columns, Layout
+from ff3r_model.voxel_map.config import NO_WINDOW, IntegrationStats, MapConfig
+from ff3r_model.voxel_map.fading import Surfaces
+from ff3r_model.voxel_map.fusion import LOST, Motion, fuse
+from ff3r_model.voxel_map.hash_index import BYTES_PER_SLOT, HashIndex, slots_for
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 2**16
+"""Voxels per step of what goes through the whole map, which bounds its working memory."""
+
+
+class VoxelStore:
+    """Rows of `Columns` that a `HashIndex` finds by their key; at most `max_rows`."""
+
+    def __init__(
+        self, config: MapConfig, layout: Layout, max_rows: int, space: TextSpace | None, device: torch.device
+    ) -> None:
+        self.config, self.max_rows, self.space, self.device = config, max_rows, space, device
+        self.columns = Columns(layout, min(config.initial_rows, max_rows), device)
+        self._index = HashIndex(self.columns.capacity, device)
+
+    def __len__(self) -> int:
+        return self.columns.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of columns and index, spare room included."""
+        return self.columns.nbytes + self._index.nbytes
+
+    def find(self, keys: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """The row of each key, −1 where there is none."""
+        return self._index.find(keys, self.columns["keys"])
+
+    def enter(self, values: dict[str, Tensor], now: int, protect: bool) -> IntegrationStats:
+        """Merge voxels of distinct cells, or add them, for which others are evicted: with `protect` none seen now."""
+        rows = self.find(values["keys"])
+        known, new = (rows >= 0).nonzero().squeeze(1), (rows < 0).nonzero().squeeze(1)
+        self.columns.merge(rows[known], _take(values, known))
+        self._renew_norms(rows[known])
+        fitting = _heaviest(new, values["log_mass"], self.max_rows - len(known))
+        evicted = self._free(len(fitting), now, protect)
+        self.make_room(len(fitting))
+        self.append(_take(values, fitting))
+        return IntegrationStats(len(fitting), len(known), evicted, len(new) - len(fitting))
+
+    def absorb(self, other: VoxelStore, motion: Motion) -> None:
+        """Take in the moved voxels of another store, block by block, in the order of its rows."""
+        now = max(self._now(), other._now())
+        for rows in other.columns.blocks(BLOCK):
+            values = {name: column.to(self.device) for name, column in other.columns.take(rows).items()}
+            values |= motion.apply(values, self.config.voxel_size)
+            kept = (values["keys"] != LOST).nonzero().squeeze(1)
+            _say_lost(len(values["keys"]) - len(kept))
+            if len(kept):
+                values = _take(values, kept)
+                self.enter(fuse(values, group_keys(values["keys"])), now, protect=False)
+
+    def append(self, values: dict[str, Tensor]) -> None:
+        """Add voxels whose cells are not here yet; `make_room` comes first."""
+        first = self.columns.rows
+        self.columns.append({**values, "norms": self._norms(values["features"])})
+        self._index.insert(values["keys"], torch.arange(first, self.columns.rows, device=self.device))
+
+    def make_room(self, count: int) -> None:
+        """Grow columns and index so that `count` voxels can be added, never beyond `max_rows`."""
+        needed = len(self) + count
+        assert needed <= self.max_rows
+        if needed > self.columns.capacity:
+            self.columns.reserve(min(self.max_rows, max(needed, self.columns.capacity * 3 // 2)))
+        if self._index.slots < slots_for(self.columns.capacity):
+            self._index = HashIndex(self.columns.capacity, self.device)
+            self._index.rebuild(self.columns["keys"])
+        elif self._index.crowded(needed):
+            self._index.rebuild(self.columns["keys"])
+
+    def limit(self, max_rows: int) -> None:
+        """Change the largest number of rows: evicts what is too much, and gives spare room beyond it back."""
+        self.max_rows = max_rows
+        if len(self) > max_rows:
+            self._evict(len(self) - max_rows, torch.zeros(len(self), dtype=torch.bool, device=self.device), self._now())
+        if self.columns.capacity > max_rows:
+            self.columns.reserve(max_rows)
+        if self._index.slots > slots_for(self.columns.capacity):
+            self._index = HashIndex(self.columns.capacity, self.device)
+            self._index.rebuild(self.columns["keys"])
+
+    def remove(self, victims: Int64[Tensor, " n"]) -> None:
+        """Forget rows, given in ascending order; the last ones take their places."""
+        keys = self.columns["keys"]
+        source, target = self.columns.movers(victims)
+        self._index.remove(keys[victims], keys)
+        self._index.move(keys[source], target, keys)
+        self.columns.remove(victims)
+
+    def relabel(self, new_of_old: Mapping[int, int]) -> None:
+        """Give voxels other anchors."""
+        anchors = self.columns["anchors"]
+        old, which = anchors.unique(return_inverse=True)
+        new = [new_of_old.get(anchor, anchor) for anchor in old.tolist()]
+        anchors.copy_(torch.tensor(new, dtype=torch.int32, device=self.device)[which])
+
+    def move(self, motion: Motion) -> None:
+        """Move all voxels, then make one of those that meet in a cell; drop what leaves the range.
+
+        In place: linear in the voxels, with about 64 bytes of working memory each for the sorting, and a fixed amount
+        besides.
+        """
+        for rows in self.columns.blocks(BLOCK):
+            self.columns.write(rows, motion.apply(self.columns.take(rows), self.config.voxel_size))
+        lost = (self.columns["keys"] == LOST).nonzero().squeeze(1)
+        self.columns.remove(lost)
+        shared = group_keys(self.columns["keys"]).shared()[2]
+        for group in shared.blocks(BLOCK):
+            self._fuse(group)
+        later = torch.ones(len(shared.order), dtype=torch.bool, device=self.device)
+        later[shared.offsets[:-1]] = False
+        self.columns.remove(shared.order[later].sort().values)
+        self._index.rebuild(self.columns["keys"])
+        _say_lost(len(lost))
+
+    def _free(self, count: int, now: int, protect: bool) -> int:
+        """Evict so that `count` more voxels stay within `max_rows`, with some to spare; says how many went."""
+        excess = len(self) + count - self.max_rows
+        if excess <= 0:
+            return 0
+        kept = (self.columns["last_seen"] == now) & protect
+        excess = min(max(excess, int(self.config.eviction_share * self.max_rows)), len(self) - int(kept.sum()))
+        self._evict(excess, kept, now)
+        return excess
+
+    def _evict(self, count: int, kept: Bool[Tensor, " rows"], now: int) -> None:
+        """Remove the `count` voxels that are first in the order of eviction."""
+        priority = self.columns["log_mass"] - self.config.evict_decay * (now - self.columns["last_seen"])
+        order = priority.masked_fill(kept, math.inf).argsort(stable=True)
+        self.remove(order[:count].sort().values)
+        logger.debug("evicted %d voxels", count)
+
+    def _now(self) -> int:
+        """The newest window among the voxels."""
+        return int(self.columns["last_seen"].max()) if len(self) else NO_WINDOW
+
+    def fade(self, surfaces: Surfaces) -> tuple[int, int]:
+        """Lighten voxels that the views look through, remove the lightest; says how many each."""
+        config, rows = self.config, self._within(*surfaces.box(self.config.fade_margin))
+        evidence = surfaces.evidence(self.columns["means"][rows], config.fade_margin, config.voxel_size)
+        against = evidence >= config.fade_views
+        rows = rows[against]
+        mass = self.columns["log_mass"][rows] - config.fade_rate * evidence[against]
+        self.columns.write(rows, {"log_mass": mass})
+        light = mass < self.columns["confidences"][rows]
+        self.remove(rows[light])
+        return len(rows), int(light.sum())
+
+    def _within(self, low: Float[Tensor, " 3"], high: Float[Tensor, " 3"]) -> Int64[Tensor, " n"]:
+        """Rows of the voxels in a box. One comparison per voxel, the only cost of `fade` that grows with the map."""
+        means = self.columns["means"]
+        rows = ((means[:, 0] >= low[0]) & (means[:, 0] <= high[0])).nonzero().squeeze(1)
+        some = means.index_select(0, rows)
+        return rows[((some >= low) & (some <= high)).all(dim=1)]
+
+    def _fuse(self, groups: Groups) -> None:
+        """Merge each group of rows into its first row."""
+        local = Groups(torch.arange(len(groups.order), device=self.device), groups.offsets)
+        rows = groups.order[groups.offsets[:-1]]
+        self.columns.write(rows, fuse(self.columns.take(groups.order), local))
+        self._renew_norms(rows)
+
+    def _renew_norms(self, rows: Int64[Tensor, " n"]) -> None:
+        if self.space is not None:
+            self.columns.write(rows, {"norms": self._norms(self.columns["features"][rows])})
+
+    def _norms(self, features: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        return torch.zeros(len(features), device=self.device) if self.space is None else self.space.norms(features)
+
+
+def bytes_for(rows: int, layout: Layout) -> int:
+    """Bytes of a store with room for so many rows."""
+    return rows * layout.row_bytes + slots_for(rows) * BYTES_PER_SLOT
+
+
+def rows_within(max_map_bytes: int, fixed: int, layout: Layout) -> int:
+    """The largest store beside `fixed` bytes under the cap. Raises ValueError where there is no room for one voxel."""
+    budget = max_map_bytes - fixed
+    most = max(budget, 0) // layout.row_bytes
+    rows = bisect.bisect_right(range(most + 1), budget, key=lambda rows: bytes_for(rows, layout)) - 1
+    if rows < 1:
+        raise ValueError(
+            f"max_map_bytes = {max_map_bytes} is too small: {fixed + bytes_for(1, layout)} is the least here"
+        )
+    return rows
+
+
+def _heaviest(candidates: Int64[Tensor, " n"], log_mass: Float[Tensor, " all"], limit: int) -> Int64[Tensor, " m"]:
+    """At most `limit` of the candidates, in their order, the heaviest."""
+    if len(candidates) <= limit:
+        return candidates
+    heavy = log_mass[candidates].argsort(descending=True, stable=True)[:limit]
+    return candidates[heavy.sort().values]
+
+
+def _say_lost(count: int) -> None:
+    if count:
+        logger.warning("%d voxels have left the range of the map's cells and are dropped", count)
+
+
+def _take(values: dict[str, Tensor], index: Int64[Tensor, " n"]) -> dict[str, Tensor]:
+    return {name: column.index_select(0, index) for name, column in values.items()}

@@ -1,0 +1,296 @@
+"""The bounded semantic map: voxels found by hash, merged by the voxelization's own weights, evicted at a hard cap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Cameras, Gaussians, Similarity
+from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
+from ff3r_model.voxel_map.columns import Columns, Layout, values_of
+from ff3r_model.voxel_map.config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo, check_voxels
+from ff3r_model.voxel_map.fading import Surfaces
+from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
+from ff3r_model.voxel_map.fusion import Motion
+from ff3r_model.voxel_map.hash_index import pack, unpack
+from ff3r_model.voxel_map.store import VoxelStore, rows_within
+from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES, Keyframes
+
+Device = torch.device | str
+_EXTRA = "extra."
+"""Before the names of a file's tensors that are the caller's own."""
+
+
+class VoxelMap:
+    """Voxels of edge ε, each one Gaussian with a feature, in at most `max_map_bytes` bytes.
+
+    A voxel keeps its log mass, log Σ exp(C − λd) over all Gaussians that entered it. Merging a window weighs both sides
+    by their mass, which is what voxelizing everything at once would do, with two approximations: d is measured from the
+    prototype of the Gaussian's own window, not from that of all windows, and of the rotations merged before, the map
+    knows only their mean.
+
+    A voxel is anchored to the window that brought it; where two merge, the heavier one's anchor stays. When windows are
+    placed anew, `move` takes the voxels along.
+
+    Eviction: voxels go in the order of log mass − evict_decay × windows since last seen, smallest first, oldest row
+    first where equal; never those of the window that is being integrated, unless it alone exceeds the map.
+
+    The cap holds for what the map keeps, at any time. Working memory comes on top: the window's own size for
+    `integrate`, one column while columns grow or shrink, and about 64 bytes per voxel for what sorts the whole map
+    (`move`, `rescale`, and each eviction).
+    """
+
+    def __init__(
+        self,
+        config: MapConfig,
+        channels: int,
+        space: TextSpace | None = None,
+        device: Device = "cpu",
+    ) -> None:
+        if space is not None and space.channels != channels:
+            raise ValueError(f"the text space has {space.channels} channels, the map {channels}")
+        self.config, self.channels, self.space, self.device = config, channels, space, torch.device(device)
+        self.scale = ScaleInfo()
+        self.revision = 0
+        self.max_rows = self._rows_under_cap()
+        self.keyframes = Keyframes(config.max_keyframes)
+        """Where its frames were taken."""
+        self._store = VoxelStore(config, self._layout(), self.max_rows, space, self.device)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def metric(self) -> bool:
+        """Whether the map's unit is the metre."""
+        return self.scale.metric
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything the map holds, spare room included."""
+        return self._store.nbytes + self.keyframes.nbytes + self._space_bytes()
+
+    @property
+    def features(self) -> Float[Tensor, "n channels"]:
+        """The features as stored."""
+        return self._columns["features"]
+
+    @property
+    def feature_norms(self) -> Float[Tensor, " n"] | None:
+        """Lengths of the features in the text's space, where the map knows that space."""
+        return None if self.space is None else self._columns["norms"]
+
+    @property
+    def log_mass(self) -> Float[Tensor, " n"]:
+        """What each voxel weighs when a window is merged."""
+        return self._columns["log_mass"]
+
+    @property
+    def members(self) -> Float[Tensor, " n"]:
+        """About how many Gaussians each voxel was merged from: its mass over that of one of its mean confidence."""
+        return (self._columns["log_mass"] - self._columns["confidences"]).exp()
+
+    @property
+    def anchors(self) -> Int[Tensor, " n"]:
+        """The window that each voxel moves with; NO_WINDOW for those of files that do not say."""
+        return self._columns["anchors"]
+
+    def gaussians(self, limit: int | None = None) -> Gaussians:
+        """The map's Gaussians, one per voxel, in float32. In no particular order; the same as `cells`.
+
+        At most `limit` of them, spread evenly over that order; only those are copied.
+        """
+        if limit is None or len(self) <= limit:
+            return self._columns.gaussians()
+        return self._columns.gaussians(torch.arange(limit, device=self.device) * len(self) // limit)
+
+    def cells(self, rows: Int[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
+        """The cells of all voxels, or of some: the centre of cell k is k · voxel_size."""
+        keys = self._columns["keys"]
+        return unpack(keys if rows is None else keys.index_select(0, rows))
+
+    def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> IntegrationStats:
+        """Merge a window that has been placed in the map's frame. Time is linear in the window, not in the map.
+
+        `window_id` grows from window to window. Gaussians that are not voxelized yet are, with the map's ε and λ.
+        """
+        config, voxels = self.config, gaussians
+        if isinstance(voxels, Gaussians):
+            voxels = voxelize(voxels, VoxelizeConfig(config.voxel_size, config.distance_weight))
+        check_voxels(voxels, config, self.channels)
+        values = values_of(voxels, pack(voxels.cells).to(self.device), window_id, self.config.bands)
+        self.revision += 1
+        return self._store.enter(values, window_id, protect=True)
+
+    def move(self, new_from_old: Mapping[int, Similarity]) -> None:
+        """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.
+
+        Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
+        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes move with their anchors.
+        """
+        if new_from_old:
+            motion = Motion(new_from_old, Similarity(), self.config.bands, self.device)
+            self.keyframes.move(new_from_old)
+            self._move(motion)
+
+    def relabel(self, new_of_old: Mapping[int, int]) -> None:
+        """Give voxels and keyframes other anchors, where windows become one."""
+        self.keyframes.relabel(new_of_old)
+        self._store.relabel(new_of_old)
+        self.revision += 1
+
+    def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
+        """Take in all voxels and keyframes of another map, with anchors and masses; `other` stays as it is.
+
+        Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
+        """
+        if other is self or self._kind() != other._kind():
+            raise ValueError(f"{other._kind()} cannot be taken into {self._kind()}: two maps that agree are needed")
+        self.keyframes.absorb(other.keyframes, map_from_other)
+        self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
+        self.revision += 1
+
+    def fade(self, cameras: Cameras, depth: Float[Tensor, "v h w"], confidence: Float[Tensor, "v h w"]) -> int:
+        """Let voxels that a window's rays pass through lose mass, and forget the lightest; says how many went.
+
+        `cameras` and `depth` are in the map's frame and unit, depth ≤ 0 where unknown; each view should be shown once.
+        A view counts, by its confidence, against voxels in front of the surface around their pixel by more than
+        `fade_margin` of its depth and a voxel, and for those at that surface. Where the sum is at least `fade_views`,
+        a voxel loses `fade_rate` nats per view; with less mass than one of its Gaussians it is forgotten. Whatever
+        lies behind the surfaces or outside the images stays as it is. Costs time for the views and the voxels around
+        them; of the rest of the map, one comparison per voxel (some milliseconds per million).
+        """
+        faded, gone = self._store.fade(Surfaces.of(cameras, depth, confidence))
+        self.revision += bool(faded)
+        return gone
+
+    def set_budget(self, max_map_bytes: int) -> None:
+        """Change the cap; evicts at once what does not fit. Raises ValueError where nothing would fit.
+
+        Lowering it copies the map once, so it is better done in steps than bit by bit.
+        """
+        config, self.config = self.config, replace(self.config, max_map_bytes=max_map_bytes)
+        try:
+            self.max_rows = self._rows_under_cap()
+        except ValueError:
+            self.config = config
+            raise
+        self._store.limit(self.max_rows)
+        self.revision += 1
+
+    def add_keyframes(
+        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], window_id: int = NO_WINDOW
+    ) -> None:
+        """Remember frames and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`."""
+        self.keyframes.add(ids, stamps, poses, window_id)
+
+    def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
+        """(stamp in ns, map_from_camera) of each keyframe, in the order they came."""
+        return iter(self.keyframes)
+
+    def rescale(self, factor: float, scale: ScaleInfo | None = None) -> None:
+        """Multiply every length by `factor`, and say what the unit is now.
+
+        The voxel size stays, so voxels are sorted into cells anew, and those that meet are merged by their mass.
+        """
+        if not (factor > 0 and math.isfinite(factor)):
+            raise ValueError(f"a map is rescaled by a positive factor, not {factor}")
+        self.keyframes.rescale(factor)
+        self._move(Motion({}, Similarity(factor), self.config.bands, self.device))
+        self.scale = scale or self.scale
+
+    def save(
+        self,
+        path: Path | str,
+        extra_tensors: Mapping[str, Tensor] | None = None,
+        extra_header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the map with its poses, scale and text space, and what the caller wants kept beside them.
+
+        `extra_header` is anything that JSON can hold. Raises MapFileError; then `path` is as it was.
+        """
+        tensors = self.tensors()
+        tensors |= {f"{_EXTRA}{name}": tensor for name, tensor in (extra_tensors or {}).items()}
+        if self.space is not None:
+            tensors["decoder"] = self.space.decoder
+        write_map(Path(path), tensors, {**self.header(), "extra": dict(extra_header or {})})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Voxels and keyframes, for a file."""
+        names = [name for name in self._columns.layout.fields() if name != "norms"]
+        return {f"voxels.{name}": self._columns[name] for name in names} | self.keyframes.tensors()
+
+    def header(self) -> dict[str, Any]:
+        """What `restored` needs besides the tensors; JSON can hold it."""
+        header = {"config": asdict(self.config), "channels": self.channels, "scale": asdict(self.scale)}
+        return {**header, "revision": self.revision}
+
+    @classmethod
+    def restored(
+        cls, header: Mapping[str, Any], tensors: dict[str, Tensor], space: TextSpace | None, device: Device = "cpu"
+    ) -> VoxelMap:
+        """The map that gave `header` and `tensors`; Key-, Type-, Value- or RuntimeError for what it did not give."""
+        restored = cls(MapConfig(**header["config"]), header["channels"], space, device)
+        restored.scale, restored.revision = ScaleInfo(**header["scale"]), header["revision"]
+        restored._restore(tensors)
+        return restored
+
+    @classmethod
+    def load(cls, path: Path | str, device: Device = "cpu") -> VoxelMap:
+        """The map that `save` wrote. Raises MapFileError for a file that is damaged, foreign or newer."""
+        return cls.load_with_extras(path, device)[0]
+
+    @classmethod
+    def load_with_extras(
+        cls, path: Path | str, device: Device = "cpu"
+    ) -> tuple[VoxelMap, dict[str, Tensor], dict[str, Any]]:
+        """The map, the extra tensors (on the CPU) and the extra header that `save` was given. Raises as `load`."""
+        header, tensors = read_map(Path(path))
+        extras = {name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
+        try:
+            space = TextSpace(tensors["decoder"].to(device)) if "decoder" in tensors else None
+            loaded = cls.restored(header, tensors, space, device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise MapFileError(f"{path} holds a map that this program does not understand: {error}") from error
+        return loaded, extras, header.get("extra", {})
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the voxels and keyframes of a file."""
+        values = {name.removeprefix("voxels."): tensor.to(self.device) for name, tensor in tensors.items()}
+        values.setdefault("anchors", torch.full_like(values["last_seen"], NO_WINDOW))
+        if len(values["keys"]) > self.max_rows:
+            raise ValueError(f"{len(values['keys'])} voxels exceed max_map_bytes = {self.config.max_map_bytes}")
+        self._store.make_room(len(values["keys"]))
+        self._store.append(values)
+        self.keyframes.restore(tensors)
+
+    @property
+    def _columns(self) -> Columns:
+        return self._store.columns
+
+    def _layout(self) -> Layout:
+        return Layout(self.channels, self.config.bands, self.config.compact)
+
+    def _space_bytes(self) -> int:
+        return 0 if self.space is None else self.space.nbytes
+
+    def _rows_under_cap(self) -> int:
+        """How many voxels fit under `max_map_bytes` with their index and as many keyframes as may be kept."""
+        fixed = self._space_bytes() + KEYFRAME_BYTES * self.config.max_keyframes
+        return rows_within(self.config.max_map_bytes, fixed, self._layout())
+
+    def _kind(self) -> dict[str, float]:
+        """What two maps must agree in for their voxels to mix."""
+        return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}
+
+    def _move(self, motion: Motion) -> None:
+        self._store.move(motion)
+        self.revision += 1

@@ -1,0 +1,1 @@
+"""The camera node: a simulated or recorded camera as a publisher of images."""

@@ -1,0 +1,1 @@
+"""`make demo`: camera, perception node and viewer as processes, watched and checked."""

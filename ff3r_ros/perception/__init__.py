@@ -1,0 +1,1 @@
+"""The perception node: subscriptions, sensor synchronisation, a worker thread, publishers."""

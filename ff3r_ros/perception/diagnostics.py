@@ -1,0 +1,65 @@
+"""The worker's status and the node's own counters → diagnostic_msgs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from ff3r_ros.perception.worker import WorkerStatus
+
+NOT_METRIC = "no: RGB alone has no scale; give camera_height, odom_frame or use_depth"
+
+
+def diagnostics(
+    stamp: Time, name: str, state: str, status: WorkerStatus, dropped: Mapping[str, int], notes: Mapping[str, str]
+) -> DiagnosticArray:
+    """One status. `dropped` are the node's own drops (messages that never became frames), by reason.
+
+    `notes` are further values; those under "problem" set the level to WARN and stand in the message.
+    """
+    level, message = _verdict(state, status, notes.get("problem", ""))
+    all_dropped = dict(status.dropped)
+    for reason, count in dropped.items():
+        all_dropped[reason] = all_dropped.get(reason, 0) + count
+    values = {"state": state, **_values(status), "frames dropped": str(sum(all_dropped.values()))}
+    values |= {f"dropped: {reason}": str(count) for reason, count in sorted(all_dropped.items())}
+    values |= dict(notes)
+    entry = DiagnosticStatus(level=level, name=f"{name}: semantic map", message=message, hardware_id="ff3r")
+    entry.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(header=Header(stamp=stamp), status=[entry])
+
+
+def _verdict(state: str, status: WorkerStatus, problem: str) -> tuple[bytes, str]:
+    if status.error:
+        return DiagnosticStatus.ERROR, status.error
+    if problem:
+        return DiagnosticStatus.WARN, problem
+    if status.last_window:
+        return DiagnosticStatus.WARN, f"window not used: {status.last_window}"
+    return DiagnosticStatus.OK, state if not status.windows else f"mapping, {status.voxels} voxels"
+
+
+def _values(status: WorkerStatus) -> dict[str, str]:
+    stages = {f"seconds: {stage}": f"{seconds:.4f}" for stage, seconds in status.seconds.items()}
+    return {
+        "frames in": str(status.received),
+        "windows": str(status.windows),
+        "windows not used": str(status.rejected_windows),
+        "latency": f"{status.latency:.3f}",
+        **stages,
+        "submap": str(status.submap),
+        "corrections": str(status.corrections),
+        "voxels": str(status.voxels),
+        "map bytes": str(status.map_bytes),
+        "metric": f"yes, by {status.scale_source}" if status.metric else NOT_METRIC,
+        "queries": str(status.queries),
+        "queries refused": str(status.refused_queries),
+        "last refusal": status.last_refusal,
+        "last drop": status.last_drop,
+        "time jumps": str(status.time_jumps),
+        "failures": str(status.failures),
+        "last error": status.last_error,
+    }

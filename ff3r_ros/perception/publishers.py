@@ -1,0 +1,105 @@
+"""What the node says: every topic it publishes the map on. Called from the worker's thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from geometry_msgs.msg import PoseStamped
+from jaxtyping import Float, Int
+from nav_msgs.msg import Path
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+from torch import Tensor
+
+from ff3r_model.core.types import Gaussians
+from ff3r_model.pipeline import Pipeline
+from ff3r_model.slam.mapper import MapUpdate
+from ff3r_model.voxel_map.queries import Mask, Query
+from ff3r_ros.conversions import messages as conversions
+from ff3r_ros.conversions.point_cloud import NO_QUERY, semantic_cloud
+from ff3r_ros.msg import OccupancyMask, QueryList
+from ff3r_ros.perception.grid_publishers import LATCHED, GridPublishers
+from ff3r_ros.perception.parameters import NodeParameters
+from ff3r_ros.perception.tf_broadcaster import MapBroadcaster
+from ff3r_ros.perception.transform_buffer import TransformBuffer
+
+
+class MapPublishers:
+    """The node's outgoing topics. `publish` says everything about the map as it is now."""
+
+    def __init__(self, node: Node, parameters: NodeParameters, transforms: TransformBuffer) -> None:
+        self._node = node
+        self.parameters = parameters
+        """Replaced when `threshold` or `max_cloud_points` change."""
+        self.camera_frame = parameters.camera_frame
+        """Optical frame that TF places in the map; the node sets it to the images' frame_id where none is given."""
+        one_per_query = QoSProfile(
+            depth=parameters.max_queries, reliability=LATCHED.reliability, durability=LATCHED.durability
+        )
+        self._cloud = node.create_publisher(PointCloud2, "~/semantic_cloud", LATCHED)
+        self._pose = node.create_publisher(PoseStamped, "~/pose", LATCHED)
+        self._path = node.create_publisher(Path, "~/path", LATCHED)
+        self._masks = node.create_publisher(OccupancyMask, "~/occupancy_masks", one_per_query)
+        self._queries = node.create_publisher(QueryList, "~/queries", LATCHED)
+        self.tf = (
+            MapBroadcaster(node, parameters.map_frame, parameters.odom_frame, transforms)
+            if parameters.publish_tf
+            else None
+        )
+        self.grids = GridPublishers(node)
+        self._listed: dict[int, Query] = {}
+        self._stamp = 0
+
+    def publish(self, pipeline: Pipeline, update: MapUpdate | None) -> None:
+        """Cloud, masks, grids and queries; with an update the camera's poses too. Silent once ROS has shut down."""
+        if not self._node.context.ok():
+            return
+        if update is not None and update.accepted:
+            self._publish_poses(pipeline, update)
+        head = conversions.header(self._stamp, self.parameters.map_frame)
+        self._cloud.publish(self._cloud_message(head, pipeline))
+        masks = pipeline.queries.masks(pipeline.map)
+        for message in [*self._emptied(head, masks), *(conversions.mask_message(head, mask) for mask in masks)]:
+            self._masks.publish(message)
+        self.grids.publish(head, pipeline.map, masks, self.parameters)
+        listed = [(mask.query.id, mask.query.text, int(mask.indices.shape[0])) for mask in masks]
+        self._queries.publish(conversions.query_list(head, listed, self.parameters.max_queries))
+
+    def destroy(self) -> None:
+        """Take all topics away; grids are emptied before."""
+        self.grids.destroy(Header(frame_id=self.parameters.map_frame))
+        for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries):
+            self._node.destroy_publisher(publisher)
+        if self.tf is not None:
+            self.tf.destroy()
+
+    def _publish_poses(self, pipeline: Pipeline, update: MapUpdate) -> None:
+        frame, self._stamp = self.parameters.map_frame, update.window.stamps[-1]
+        newest = update.map_from_camera[-1]
+        self._pose.publish(conversions.pose_stamped(self._stamp, frame, newest))
+        self._path.publish(conversions.path_message(frame, pipeline.map.trajectory()))
+        if self.tf is not None:
+            odometry = update.window.odom_from_camera
+            in_odom = None if odometry is None else odometry[-1]
+            self.tf.update(self._stamp, self.camera_frame, newest, in_odom, pipeline.map.metric)
+
+    def _emptied(self, head: Header, masks: Sequence[Mask]) -> list[OccupancyMask]:
+        """An empty mask for each query that is gone, so that nobody keeps its voxels."""
+        before, self._listed = self._listed, {mask.query.id: mask.query for mask in masks}
+        gone = [query for query_id, query in before.items() if query_id not in self._listed]
+        return [OccupancyMask(header=head, query_id=query.id, query=query.text) for query in gone]
+
+    def _cloud_message(self, head: Header, pipeline: Pipeline) -> PointCloud2:
+        gaussians = pipeline.map.gaussians(limit=self.parameters.max_cloud_points)
+        ids, scores = _best_queries(pipeline, gaussians)
+        return semantic_cloud(head, gaussians, ids, scores)
+
+
+def _best_queries(pipeline: Pipeline, gaussians: Gaussians) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Each Gaussian's best query and its score; NO_QUERY where the best score is below the threshold."""
+    scores = pipeline.queries.score(gaussians.features)
+    ids = torch.where(scores.best_score >= pipeline.queries.config.threshold, scores.best, NO_QUERY)
+    return ids, scores.best_score

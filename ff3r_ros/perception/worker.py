@@ -1,0 +1,239 @@
+"""One thread that owns the pipeline. Callbacks hand it frames and commands and never wait for it.
+
+Everything that touches the pipeline, publishing of its results included, happens on this thread, so nothing needs
+a lock except the two queues. What other threads may know is in `Worker.status`, an immutable snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+
+import torch
+
+from ff3r_model.core.types import Frame
+from ff3r_model.frames.windows import FrameRejected
+from ff3r_model.pipeline import Pipeline
+from ff3r_model.slam.mapper import MapUpdate
+from ff3r_model.voxel_map.queries import QueryRejected
+
+log = logging.getLogger(__name__)
+
+MAX_COMMANDS = 4096
+OUT_OF_MEMORY_ADVICE = "give the network less: fewer `views`, a smaller `long_side` or a smaller `max_map_bytes`"
+
+Command = Callable[[Pipeline], object]
+Done = Callable[[BaseException | None], None]
+Publish = Callable[[Pipeline, MapUpdate | None], None]
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """What the worker was doing when it last finished something."""
+
+    received: int = 0
+    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    windows: int = 0
+    rejected_windows: int = 0
+    failures: int = 0
+    """Exceptions that the worker survived."""
+    time_jumps: int = 0
+    """How often time jumped back and the frame buffer started over."""
+    latency: float = 0.0
+    """Seconds from the arrival of a window's last frame to the end of publishing what came of it."""
+    seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the last window, by stage."""
+    submap: int = 0
+    """Number of the submap that is the map now."""
+    corrections: int = 0
+    """How often a place seen again has moved the map."""
+    voxels: int = 0
+    map_bytes: int = 0
+    metric: bool = False
+    scale_source: str = ""
+    queries: int = 0
+    refused_queries: int = 0
+    last_refusal: str = ""
+    last_drop: str = ""
+    last_window: str = ""
+    """Why the last window was not accepted; empty where it was."""
+    error: str = ""
+    """Of the last piece of work; empty once work succeeds again."""
+    last_error: str = ""
+    """The last error there ever was."""
+
+
+class Worker:
+    """Runs the pipeline on what `offer` and `submit` hand over.
+
+    `publish(pipeline, update)` is called after each window, and with None after commands changed something.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, publish: Publish, *, inbox_frames: int = 64, time_jump_reset: float = 1.0
+    ) -> None:
+        self._pipeline, self._publish = pipeline, publish
+        self._capacity = inbox_frames
+        self._jump_back = round(time_jump_reset * 1e9)
+        self._wake = threading.Condition()
+        self._frames: list[tuple[Frame, float]] = []
+        self._commands: list[tuple[Command, Done | None]] = []
+        self._received = 0
+        self._backlog = 0
+        self._stopping = False
+        self._last_stamp: int | None = None
+        self._arrival = 0.0
+        self._time_jumps = 0
+        self.status = WorkerStatus()
+        self._thread = threading.Thread(target=self._run, name="ff3r worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Finish the window at hand, drop the rest. False if that took longer than `timeout` seconds."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def offer(self, frame: Frame, arrival: float) -> None:
+        """Hand over a frame, and when its message came (`time.monotonic`).
+
+        While the network runs frames wait; too many are thinned by every second one.
+        """
+        with self._wake:
+            self._received += 1
+            if len(self._frames) >= self._capacity:
+                before = len(self._frames)
+                self._frames = self._frames[-1::-2][::-1]
+                self._backlog += before - len(self._frames)
+            self._frames.append((frame, arrival))
+            self._wake.notify()
+
+    def submit(self, command: Command, done: Done | None = None) -> bool:
+        """Have `command(pipeline)` run before the next window; `done(error or None)` is called after it.
+
+        False, and nothing happens, when far too many commands wait already.
+        """
+        with self._wake:
+            if self._stopping or len(self._commands) >= MAX_COMMANDS:
+                return False
+            self._commands.append((command, done))
+            self._wake.notify()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._frames or self._commands or self._stopping)
+                if self._stopping:
+                    break
+                frames, self._frames = self._frames, []
+                commands, self._commands = self._commands, []
+            for step in (partial(self._work, frames, commands), self._take_stock):
+                try:
+                    step()
+                except Exception as error:  # nothing that happens to one window may end the mapping
+                    self._failed(error)
+        for _, done in self._commands:
+            _finish(done, RuntimeError("the worker stopped"))
+
+    def _work(self, frames: list[tuple[Frame, float]], commands: list[tuple[Command, Done | None]]) -> None:
+        if any([self._command(command, done) for command, done in commands]):
+            self._publish(self._pipeline, None)
+        for frame, arrival in frames:
+            self._add(frame, arrival)
+        if self._pipeline.ready:
+            self._window()
+
+    def _command(self, command: Command, done: Done | None) -> bool:
+        try:
+            command(self._pipeline)
+        except QueryRejected as refusal:
+            log.warning("query refused: %s", refusal)
+            count = self.status.refused_queries + 1
+            self.status = replace(self.status, refused_queries=count, last_refusal=str(refusal))
+            _finish(done, refusal)
+        except Exception as error:
+            log.error("%s: %s", type(error).__name__, error)
+            self.status = replace(self.status, last_error=str(error))
+            _finish(done, error)
+        else:
+            _finish(done, None)
+            return True
+        return False
+
+    def _add(self, frame: Frame, arrival: float) -> None:
+        if self._last_stamp is not None and frame.stamp < self._last_stamp - self._jump_back:
+            log.warning("time jumped back by %.3f s: frames start over", (self._last_stamp - frame.stamp) / 1e9)
+            self._pipeline.windows.restart_clock()
+            self._time_jumps += 1
+            self._last_stamp = frame.stamp
+        try:
+            self._pipeline.add(frame)
+        except FrameRejected as rejection:
+            log.debug("frame dropped: %s", rejection)
+            self.status = replace(self.status, last_drop=str(rejection))
+        else:
+            self._last_stamp, self._arrival = frame.stamp, arrival
+
+    def _window(self) -> None:
+        try:
+            update = self._pipeline.step()
+        except Exception:
+            self._pipeline.windows.roll_back()  # the next window must share views with one that is in the map
+            raise
+        if update is None:
+            return
+        self._publish(self._pipeline, update)
+        self.status = replace(
+            self.status,
+            windows=self.status.windows + 1,
+            rejected_windows=self.status.rejected_windows + (not update.accepted),
+            last_window=update.reason,
+            submap=update.submap,
+            corrections=self.status.corrections + update.corrected,
+            latency=time.monotonic() - self._arrival,
+            seconds=MappingProxyType(dict(update.seconds)),
+            error="",
+        )
+
+    def _failed(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, torch.OutOfMemoryError):
+            text = f"out of memory: {OUT_OF_MEMORY_ADVICE} ({text})"
+            torch.cuda.empty_cache()
+        log.error("%s", text, exc_info=error)
+        failed = self.status.failures + 1
+        self.status = replace(self.status, failures=failed, error=text, last_error=text)
+
+    def _take_stock(self) -> None:
+        dropped = Counter(self._pipeline.windows.dropped)
+        with self._wake:
+            received, dropped["backlog"] = self._received, dropped["backlog"] + self._backlog
+        self.status = replace(
+            self.status,
+            received=received,
+            time_jumps=self._time_jumps,
+            dropped=MappingProxyType({reason: count for reason, count in dropped.items() if count}),
+            voxels=len(self._pipeline.map),
+            map_bytes=self._pipeline.mapper.nbytes,
+            metric=self._pipeline.map.metric,
+            scale_source=self._pipeline.map.scale.source,
+            queries=len(self._pipeline.queries.active),
+        )
+
+
+def _finish(done: Done | None, error: BaseException | None) -> None:
+    if done is not None:
+        done(error)

@@ -1,0 +1,1 @@
+"""The viewer node: what the perception node publishes, on a web page."""

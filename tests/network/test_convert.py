@@ -1,0 +1,217 @@
+"""Public files → our checkpoint, on tiny stand-ins with the published names; and every kind of wrong file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
+from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
+from ff3r_model.network.public_weights import convert as module
+from ff3r_model.network.public_weights.convert import convert, convert_own, fit_basis, shipped_words
+from ff3r_model.network.public_weights.safe_pickle import read_tensors
+from ff3r_model.network.public_weights.tensor_names import CLIP_UNUSED, LSEG_UNUSED, VGGT_UNUSED, expand, split_lseg
+from ff3r_model.network.text_encoder import TextConfig, TextEncoder
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+DPT = DPTConfig(channels=(8, 8, 8, 8), features=8, hidden=(8, 8))
+TINY = replace(
+    FF3RConfig.full(),
+    encoder=ViTConfig(width=16, depth=1, heads=2, grid=4, registers=1),
+    aggregator=AggregatorConfig(depth=4, heads=2, registers=1, layers=(0, 1, 2, 3)),
+    camera=CameraHeadConfig(depth=1, heads=2),
+    depth=DPT,
+    lseg=LSegConfig(
+        vit=ViTConfig(
+            width=16, depth=4, heads=2, patch=16, grid=4, registers=0, layer_scale=None, interpolation="bilinear"
+        ),
+        layers=(0, 1, 2, 3),
+        channels=(8, 8, 8, 8),
+        features=8,
+    ),
+    text_width=32,
+)
+TEXT = TextConfig(dim=32, width=16, heads=2, layers=1, vocabulary_rank=4)
+
+
+class Callback:
+    """A trainer's object, of which a checkpoint is full."""
+
+    def __init__(self) -> None:
+        self.best = 0.5
+
+
+class Attack:
+    """Unpickling this runs a command."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def small_text(monkeypatch: pytest.MonkeyPatch) -> TextEncoder:
+    """A small tower in place of CLIP's, whose loading text.py's own tests hold to the reference vectors."""
+    torch.manual_seed(0)
+    text = TextEncoder(TEXT).eval()
+    monkeypatch.setattr(module, "load_clip_text", lambda tensors: text)
+    return text
+
+
+@pytest.fixture
+def source() -> FF3R:
+    torch.manual_seed(1)
+    network = FF3R(replace(TINY, decode_gaussians=False, feature_channels=8)).eval()
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    return network
+
+
+def vggt_state(network: FF3R) -> dict[str, Tensor]:
+    state = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in ("lseg", "feature_decoder")}
+    return state | {name: torch.zeros(1) for name in VGGT_UNUSED}
+
+
+def lseg_state(network: FF3R) -> dict[str, Tensor]:
+    state = {f"net.{name}": tensor for name, tensor in network.lseg.state_dict().items()}
+    state |= {f"net.{name}": torch.zeros(1) for name in LSEG_UNUSED}
+    return state | {f"net.clip_pretrained.{name}": torch.zeros(1) for name in [*CLIP_UNUSED, "ln_final.weight"]}
+
+
+@pytest.fixture
+def files(source: FF3R, tmp_path: Path) -> tuple[Path, Path]:
+    vggt, lseg = tmp_path / "model.pt", tmp_path / "demo.ckpt"
+    torch.save(vggt_state(source), vggt)
+    torch.save({"state_dict": lseg_state(source), "callbacks": {Callback: Callback()}, "epoch": 200}, lseg)
+    return vggt, lseg
+
+
+def test_names_to_ignore_are_those_of_the_published_files() -> None:
+    vggt = json.loads((REFERENCE / "vggt_1b_shapes.json").read_text())
+    clip = json.loads((REFERENCE / "clip_vitb32_shapes.json").read_text())
+    lseg = json.loads((REFERENCE / "lseg_vitl16_shapes.json").read_text())
+    assert {name for name in vggt if name.startswith(("point_head", "track_head"))} == VGGT_UNUSED
+    constants = {"logit_scale", "input_resolution", "context_length", "vocab_size"}
+    assert {name for name in clip if name.startswith("visual.")} | constants == CLIP_UNUSED
+    assert set(lseg) > LSEG_UNUSED
+
+
+def test_patterns_spell_names() -> None:
+    assert expand("a{0-2}.{x,y}", "b") == {"a0.x", "a0.y", "a1.x", "a1.y", "a2.x", "a2.y", "b"}
+
+
+def test_converted_network_computes_what_its_sources_do(
+    files: tuple[Path, Path], source: FF3R, small_text: TextEncoder, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "ff3r.safetensors"
+    basis = convert(*files, output, channels=8, config=TINY)
+    loaded = load_checkpoint(output)
+    assert loaded.mode == "lifting"
+    assert loaded.card["compact_features"]["words"] == basis.words > 100
+    images = torch.rand(1, 2, 3, 28, 42)
+    with torch.inference_mode():
+        ours, theirs = loaded.network(images), source(images)
+    torch.testing.assert_close(ours.depth, theirs.depth)
+    torch.testing.assert_close(ours.pose_encodings, theirs.pose_encodings)
+    torch.testing.assert_close(ours.semantics, theirs.semantics)
+    assert ours.gaussians is None
+    unit = ours.semantics / ours.semantics.norm(dim=2, keepdim=True)
+    torch.testing.assert_close(ours.lifted, torch.einsum("dc,bvdhw->bvchw", basis.vectors, unit))
+
+
+def test_basis_is_orthonormal_and_reports_what_it_keeps(small_text: TextEncoder) -> None:
+    words = shipped_words()
+    basis = fit_basis(small_text, words, 8)
+    torch.testing.assert_close(basis.vectors.T @ basis.vectors, torch.eye(8), atol=1e-5, rtol=0)
+    embeddings = small_text.encode(words)
+    back = embeddings @ basis.vectors @ basis.vectors.T
+    cosines = torch.nn.functional.cosine_similarity(embeddings, back)
+    assert basis.mean_cosine == pytest.approx(float(cosines.mean()), abs=1e-4)
+    assert basis.worst_cosine == pytest.approx(float(cosines.min()), abs=1e-4)
+    assert fit_basis(small_text, words, 16).mean_cosine > basis.mean_cosine
+    assert torch.equal(fit_basis(small_text, words, 32).vectors, torch.eye(32))
+
+
+def test_own_checkpoints_are_taken_too(files: tuple[Path, Path], small_text: TextEncoder, tmp_path: Path) -> None:
+    convert(*files, tmp_path / "a.safetensors", channels=8, config=TINY)
+    convert_own(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype=torch.float16)
+    assert load_checkpoint(tmp_path / "b.safetensors").mode == "lifting"
+    assert (tmp_path / "b.safetensors").stat().st_size < (tmp_path / "a.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.update({"camera_head.x": s.pop("camera_head.token_norm.bias")}), "1 unexpected: camera_head.x"),
+        (lambda s: s.pop("aggregator.camera_token"), "1 missing: aggregator.camera_token"),
+        (lambda s: s.update({"depth_head.norm.bias": torch.zeros(3)}), r"depth_head.norm.bias is \[3\]"),
+        (lambda s: s.update({"track_head.surprise": torch.zeros(3)}), "1 unexpected: track_head.surprise"),
+    ],
+)
+def test_wrong_tensors_are_named(
+    source: FF3R, small_text: TextEncoder, files: tuple[Path, Path], change: Callable, reason: str, tmp_path: Path
+) -> None:
+    state = vggt_state(source)
+    change(state)
+    torch.save(state, files[0])
+    with pytest.raises(CheckpointError, match=reason):
+        convert(*files, tmp_path / "out.safetensors", channels=8, config=TINY)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_files_the_wrong_way_round(files: tuple[Path, Path]) -> None:
+    with pytest.raises(CheckpointError, match=r"demo_e200\.ckpt"):
+        split_lseg(read_tensors(files[0], "state_dict"), str(files[0]))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_pickle(files: tuple[Path, Path], share: float) -> None:
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="truncated"):
+        read_tensors(files[1], "state_dict")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_never_runs(tmp_path: Path, zipped: bool) -> None:
+    path, marker = tmp_path / "evil.ckpt", tmp_path / "ran"
+    content = {"state_dict": {"net.x": torch.zeros(1)}, "hyper_parameters": Attack(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"(posix|nt)\.system"):
+        read_tensors(path, "state_dict")
+    assert not marker.exists()
+
+
+def test_unknown_callables_become_placeholders(tmp_path: Path) -> None:
+    class Partial:
+        def __reduce__(self) -> tuple[Callable, tuple]:
+            return struct.pack, ("<I", 7)
+
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {"net.x": torch.ones(2)}, "odd": Partial(), "callbacks": [Callback()]}, path)
+    assert torch.equal(read_tensors(path, "state_dict")["net.x"], torch.ones(2))
+
+
+def test_other_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not there"):
+        read_tensors(tmp_path / "none.pt")
+    path = tmp_path / "list.pt"
+    path.write_bytes(pickle.dumps([1, 2, 3]))
+    with pytest.raises(CheckpointError, match=str(path)):
+        read_tensors(path)
+    torch.save({"model": {"x": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError, match="'model' is no tensor"):
+        read_tensors(path)

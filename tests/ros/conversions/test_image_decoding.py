@@ -1,0 +1,224 @@
+"""Every encoding against OpenCV's own conversions of one picture, through each decoder that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sensor_msgs.msg import CompressedImage, Image
+
+from ff3r_ros.conversions import image_decoding as images_in
+from ff3r_ros.conversions.image_decoding import Decoder, ImageRejected, decode_compressed, decode_depth, decode_image
+
+HEIGHT, WIDTH = 24, 32
+
+
+def picture() -> np.ndarray:
+    """A smooth RGB picture: chroma subsampling and Bayer patterns lose little of it."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    channels = [x / WIDTH, y / HEIGHT, 0.5 + 0.4 * np.sin((x + y) / 20)]
+    return (np.dstack(channels) * 255).astype(np.uint8)
+
+
+def message(encoding: str, pixels: np.ndarray, *, padding: int = 0, bigendian: bool = False) -> Image:
+    """An image message with `padding` bytes of rubbish at the end of each row."""
+    rows = pixels.reshape(pixels.shape[0], -1)
+    if bigendian:
+        rows = rows.astype(rows.dtype.newbyteorder(">"))
+    data = np.ascontiguousarray(rows).view(np.uint8).reshape(rows.shape[0], -1)
+    padded = np.concatenate([data, np.full((data.shape[0], padding), 171, np.uint8)], axis=1)
+    result = Image(height=HEIGHT, width=WIDTH, encoding=encoding, step=padded.shape[1], is_bigendian=int(bigendian))
+    result.data.frombytes(padded.tobytes())
+    return result
+
+
+def bayer(rgb: np.ndarray, order: str) -> np.ndarray:
+    """What a sensor with this colour filter sees."""
+    channels = {"r": 0, "g": 1, "b": 2}
+    mosaic = np.zeros(rgb.shape[:2], rgb.dtype)
+    for index, colour in enumerate(order):
+        row, column = divmod(index, 2)
+        mosaic[row::2, column::2] = rgb[row::2, column::2, channels[colour]]
+    return mosaic
+
+
+def yuv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """BT.601 studio-range Y, U, V at full resolution, from the definition (OpenCV's 4:2:2 and 4:2:0 convention)."""
+    r, g, b = rgb.astype(np.float64).transpose(2, 0, 1)
+    y = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256
+    u = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
+    v = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+    return y, u, v
+
+
+def packed_422(rgb: np.ndarray, order: str) -> np.ndarray:
+    y, u, v = yuv(rgb)
+    chroma = np.empty_like(y)
+    chroma[:, 0::2] = (u[:, 0::2] + u[:, 1::2]) / 2
+    chroma[:, 1::2] = (v[:, 0::2] + v[:, 1::2]) / 2
+    pair = [chroma, y] if order == "uyvy" else [y, chroma]
+    return np.dstack(pair).round().astype(np.uint8)
+
+
+def planar_420(rgb: np.ndarray, order: str) -> np.ndarray:
+    y, u, v = yuv(rgb)
+    small = [plane.reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean(axis=(1, 3)) for plane in (u, v)]
+    chroma = np.dstack(small if order == "uv" else small[::-1]).reshape(HEIGHT // 2, WIDTH)
+    return np.concatenate([y, chroma]).round().astype(np.uint8)
+
+
+def planar_444(rgb: np.ndarray) -> np.ndarray:
+    """Full-range Y plane, then VU interleaved at full resolution (NV24 as OpenCV's YCrCb has it)."""
+    y, cr, cb = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
+    return np.concatenate([y, np.dstack([cb, cr]).reshape(HEIGHT * 2, WIDTH)])
+
+
+RGB = picture()
+GREY = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
+GREY3 = np.dstack([GREY] * 3)
+ALPHA = np.full((HEIGHT, WIDTH), 200, np.uint8)
+WIDE = RGB.astype(np.uint16) * 257
+COLOURS = {
+    "rgb8": (RGB, RGB, 0),
+    "bgr8": (RGB[..., ::-1], RGB, 0),
+    "8UC3": (RGB[..., ::-1], RGB, 0),
+    "rgba8": (np.dstack([RGB, ALPHA]), RGB, 0),
+    "bgra8": (np.dstack([RGB[..., ::-1], ALPHA]), RGB, 0),
+    "8UC4": (np.dstack([RGB[..., ::-1], ALPHA]), RGB, 0),
+    "mono8": (GREY, GREY3, 0),
+    "8UC1": (GREY, GREY3, 0),
+    "mono16": (GREY.astype(np.uint16) * 257, GREY3, 1),
+    "16UC1": (GREY.astype(np.uint16) * 257, GREY3, 1),
+    "rgb16": (WIDE, RGB, 1),
+    "bgr16": (WIDE[..., ::-1], RGB, 1),
+    "16UC3": (WIDE[..., ::-1], RGB, 1),
+    "rgba16": (np.dstack([WIDE, ALPHA.astype(np.uint16) * 257]), RGB, 1),
+    "bgra16": (np.dstack([WIDE[..., ::-1], ALPHA.astype(np.uint16) * 257]), RGB, 1),
+    "32FC1": (GREY.astype(np.float32) / 255, GREY3, 0),
+    "32FC3": (RGB[..., ::-1].astype(np.float32) / 255, RGB, 0),
+    "64FC1": (GREY / 255, GREY3, 0),
+    "uyvy": (packed_422(RGB, "uyvy"), RGB, 8),
+    "yuv422": (packed_422(RGB, "uyvy"), RGB, 8),
+    "yuyv": (packed_422(RGB, "yuyv"), RGB, 8),
+    "yuv422_yuy2": (packed_422(RGB, "yuyv"), RGB, 8),
+    "nv12": (planar_420(RGB, "uv"), RGB, 10),
+    "nv21": (planar_420(RGB, "vu"), RGB, 10),
+    "nv24": (planar_444(RGB), RGB, 3),
+} | {
+    f"bayer_{order}{bits}": (bayer(RGB if bits == 8 else WIDE, order), RGB, 12)
+    for order in ("rggb", "bggr", "gbrg", "grbg")
+    for bits in (8, 16)
+}
+"""Encoding → (pixels as sent, the RGB picture that was meant, largest difference allowed)."""
+
+
+@pytest.fixture(params=["rosbags", "cv_bridge"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    if request.param == "cv_bridge" and importlib.util.find_spec("cv_bridge") is None:
+        pytest.skip("cv_bridge comes with a native ROS only")
+    return getattr(images_in, f"decode_with_{request.param}")
+
+
+@pytest.mark.parametrize("padding", [0, 16])
+@pytest.mark.parametrize("encoding", COLOURS)
+def test_encodings_mean_the_same_picture(encoding: str, padding: int, decoder: Decoder) -> None:
+    sent, expected, tolerance = COLOURS[encoding]
+    image = decode_image(message(encoding, sent, padding=padding), decoder)
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == torch.uint8
+    inner = (slice(2, -2), slice(2, -2))  # demosaicing and chroma have nothing to interpolate from at the border
+    difference = np.abs(image.numpy().astype(int) - expected.astype(int))[inner]
+    assert difference.max() <= tolerance
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "16UC1", "32FC1"])
+def test_big_endian_cameras(encoding: str, decoder: Decoder) -> None:
+    sent, _, _ = COLOURS[encoding]
+    big = decode_image(message(encoding, sent, bigendian=True), decoder)
+    assert torch.equal(big, decode_image(message(encoding, sent), decoder))
+
+
+def test_every_layout_is_tested() -> None:
+    untested = set(images_in.LAYOUTS) - set(COLOURS)
+    assert untested == {"8UC", "16UC", "16UC4", "32FC4", "64FC3", "64FC4"}  # as their siblings with other counts
+
+
+def test_rgb8_shares_the_message_memory() -> None:
+    raw = message("rgb8", RGB)
+    image = decode_image(raw)
+    raw.data[0] = 255 - raw.data[0]
+    assert image[0, 0, 0] == raw.data[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"encoding": "rgb9"}, "unknown encoding", "'rgb9'"),
+        ({"encoding": ""}, "unknown encoding", "''"),
+        ({"encoding": "16SC1"}, "unknown encoding", "mono8"),
+        ({"height": HEIGHT + 1}, "short data", f"has {HEIGHT * WIDTH * 3}"),
+        ({"step": WIDTH * 3 - 1}, "short data", f"needs {WIDTH * 3}"),
+        ({"step": 0}, "short data", "step 0"),
+        ({"height": 0}, "zero-size image", f"{WIDTH}x0"),
+        ({"width": 0}, "zero-size image", f"0x{HEIGHT}"),
+    ],
+)
+def test_bad_messages_are_named(change: dict[str, object], reason: str, words: str) -> None:
+    bad = message("rgb8", RGB)
+    for name, value in change.items():
+        setattr(bad, name, value)
+    with pytest.raises(ImageRejected, match=words) as rejection:
+        decode_image(bad)
+    assert rejection.value.reason == reason
+
+
+def test_odd_width_422_is_refused_not_crashed() -> None:
+    bad = message("uyvy", packed_422(RGB, "uyvy"))
+    bad.width = WIDTH - 1
+    with pytest.raises(ImageRejected, match="31x24 'uyvy'"):
+        decode_image(bad)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_compressed(suffix: str) -> None:
+    _, data = cv2.imencode(suffix, RGB[..., ::-1])
+    compressed = CompressedImage(format=f"rgb8; {suffix[1:]} compressed bgr8")
+    compressed.data.frombytes(data.tobytes())
+    difference = decode_compressed(compressed).numpy().astype(int) - RGB
+    assert np.abs(difference).mean() < (0.1 if suffix == ".png" else 4)
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "zero-size image"), (b"\xff\xd8nothing", "undecodable image")])
+def test_broken_compressed(data: bytes, reason: str) -> None:
+    compressed = CompressedImage(format="jpeg")
+    compressed.data.frombytes(data)
+    with pytest.raises(ImageRejected, match="'jpeg'") as rejection:
+        decode_compressed(compressed)
+    assert rejection.value.reason == reason
+
+
+@pytest.mark.parametrize(("encoding", "dtype", "unit"), [("16UC1", np.uint16, 1e-3), ("32FC1", np.float32, 1.0)])
+@pytest.mark.parametrize("bigendian", [False, True])
+def test_depth_is_in_metres_and_0_where_unknown(encoding: str, dtype: type, unit: float, bigendian: bool) -> None:
+    metres = np.linspace(0.5, 4, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    values = (metres / unit).astype(dtype)
+    values[0, 0] = 0
+    if dtype is np.float32:
+        values[1, :3] = np.nan, np.inf, -1
+    decoded = decode_depth(message(encoding, values, padding=4, bigendian=bigendian)).numpy()
+    unknown = np.zeros((HEIGHT, WIDTH), bool)
+    unknown[0, 0] = True
+    unknown[1, :3] = dtype is np.float32
+    assert (decoded[unknown] == 0).all()
+    assert (
+        np.abs(decoded - metres)[~unknown].max() <= unit
+        if unit < 1
+        else np.array_equal(decoded[~unknown], metres[~unknown])
+    )
+
+
+def test_a_colour_image_is_no_depth_image() -> None:
+    with pytest.raises(ImageRejected, match="depth images are 16UC1"):
+        decode_depth(message("rgb8", picture()))

@@ -1,0 +1,84 @@
+"""Messages about poses and masks against scipy and hand-counted grids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from ff3r_model.voxel_map.occupancy_grid import Grid
+from ff3r_model.voxel_map.queries import Mask, Query
+from ff3r_ros.conversions import messages as conversions
+
+
+def some_pose(seed: int) -> torch.Tensor:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    matrix[:3, 3] = np.random.default_rng(seed).normal(size=3)
+    return torch.from_numpy(matrix).float()
+
+
+def mask(indices: list[list[int]], scores: list[float]) -> Mask:
+    return Mask(
+        query=Query(7, "red chair", torch.zeros(4)),
+        threshold=0.5,
+        voxel_size=0.1,
+        origin=torch.full((3,), -0.05),
+        indices=torch.tensor(indices, dtype=torch.int32).reshape(-1, 3),
+        scores=torch.tensor(scores),
+        metric=True,
+    )
+
+
+@pytest.mark.parametrize("stamp", [0, 1, 1_700_000_000_123_456_789])
+def test_times_survive(stamp: int) -> None:
+    assert conversions.nanoseconds_from_time(conversions.time_from_nanoseconds(stamp)) == stamp
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pose(seed: int) -> None:
+    matrix = some_pose(seed)
+    pose = conversions.pose_stamped(3, "map", matrix).pose
+    position, q = pose.position, pose.orientation
+    assert np.allclose([position.x, position.y, position.z], matrix[:3, 3])
+    assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), matrix[:3, :3], atol=1e-6)
+
+
+def test_path_and_transform() -> None:
+    poses = [(10, some_pose(1)), (2_000_000_020, some_pose(2))]
+    path = conversions.path_message("map", poses)
+    assert path.header.stamp.sec == 2 and path.header.frame_id == "map" and len(path.poses) == 2
+    transform = conversions.transform_message(20, "map", "camera", poses[0][1])
+    assert transform.child_frame_id == "camera" and transform.header.frame_id == "map"
+    assert transform.transform.rotation.x == path.poses[0].pose.orientation.x
+    assert conversions.path_message("map", []).poses == []
+
+
+def test_mask_lists_its_voxels() -> None:
+    message = conversions.mask_message(conversions.header(1, "map"), mask([[0, 1, 2], [-3, 4, -5]], [0.5, 1.0]))
+    assert list(message.indices) == [0, 1, 2, -3, 4, -5] and list(message.scores) == [0.5, 1.0]
+    assert (message.query_id, message.query, message.metric) == (7, "red chair", True)
+    assert message.origin.x == pytest.approx(-0.05)
+
+
+def test_grid_from_above() -> None:
+    """Rows along y from the lower left corner, in ROS' order."""
+    flat = Grid((0.15, -0.15), 0.1, torch.tensor([[90, -1, -1], [-1, 0, 100]], dtype=torch.int8))
+    grid = conversions.grid_message(conversions.header(1, "map"), flat)
+    assert (grid.info.width, grid.info.height) == (3, 2) and grid.info.origin.orientation.w == 1.0
+    assert list(grid.data) == [90, -1, -1, -1, 0, 100]
+    assert grid.info.resolution == pytest.approx(0.1)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((0.15, -0.15))
+
+
+def test_an_empty_grid() -> None:
+    flat = Grid((0.0, 0.0), 0.1, torch.zeros(0, 0, dtype=torch.int8))
+    grid = conversions.grid_message(conversions.header(1, "map"), flat)
+    assert len(grid.data) == 0 and grid.info.width == 0 and grid.info.height == 0
+
+
+def test_query_list() -> None:
+    message = conversions.query_list(conversions.header(1, "map"), [(1, "door", 0), (4, "plant", 12)], 16)
+    assert [(query.id, query.text, query.voxels) for query in message.queries] == [(1, "door", 0), (4, "plant", 12)]
+    assert message.max_queries == 16

@@ -1,0 +1,55 @@
+"""The perception node with converted public weights (stand-ins of them): images in, a cloud and a pose out.
+
+Always with a tiny network of the full one's classes; with the full size where FF3R_FULL_TESTS is set (minutes, 12 GB).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+
+from benchmarks.network.standin import tiny, write_published
+from ff3r_model.network import FF3RConfig
+from ff3r_model.network.public_weights.convert import convert
+from ff3r_ros.lifecycle import LifecycleClient
+from ff3r_ros.perception.node import PerceptionNode
+from tests.support.robot import image_message
+from tests.support.ros import Ros, wait_until
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+FULL = pytest.mark.skipif("FF3R_FULL_TESTS" not in os.environ, reason="takes minutes and 12 GB: set FF3R_FULL_TESTS")
+PICTURES = np.load(Path(__file__).parents[2] / "reference" / "vggt_2x56x84.npz")["images"][0]
+
+
+@pytest.fixture
+def ros() -> Iterator[Ros]:
+    ros = Ros()
+    yield ros
+    ros.close()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("config", [tiny(), pytest.param(FF3RConfig.full(), marks=FULL)], ids=lambda c: c.name)
+def test_converted_weights_run_in_the_node(config: FF3RConfig, ros: Ros, tmp_path: Path) -> None:
+    weights = tmp_path / "ff3r.safetensors"
+    channels = 64 if config.name == "full" else 512  # a basis for 64 is fitted in seconds, which others test
+    convert(*write_published(tmp_path, config), weights, config=config, channels=channels)
+    options = {"weights": str(weights), "device": "cpu", "views": 2, "overlap": 1, "queries": ["chair"]}
+    node = ros.run(PerceptionNode(**ros.options(**options, long_side=0 if config.name == "tiny" else 84)))
+    clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
+    poses = ros.collect(PoseStamped, "/ff3r/pose", LATCHED)
+    LifecycleClient("/ff3r", ros.context).drive("active", timeout=600)
+    camera = ros.publisher(Image, "image", 10)
+    for index, picture in enumerate(PICTURES):
+        camera.publish(image_message(index, (picture.transpose(1, 2, 0) * 255).astype(np.uint8)))
+        wait_until(lambda count=index + 1: node._camera.received >= count, "the node to get an image")
+    wait_until(lambda: clouds and clouds[-1].width, "a cloud", 900)
+    assert clouds[-1].header.frame_id == "map"
+    wait_until(lambda: poses, "a pose")

@@ -1,0 +1,110 @@
+"""The transform buffer against exact motions and SciPy's own arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from geometry_msgs.msg import TransformStamped
+from scipy.spatial.transform import Rotation
+
+from ff3r_ros.conversions.messages import transform_message
+from ff3r_ros.perception.transform_buffer import KEPT, TransformBuffer, TransformUnavailable
+
+SECOND = 10**9
+
+
+def pose(rotvec: tuple[float, float, float], translation: tuple[float, float, float]) -> torch.Tensor:
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = torch.from_numpy(Rotation.from_rotvec(rotvec).as_matrix())
+    matrix[:3, 3] = torch.tensor(translation)
+    return matrix
+
+
+MOUNT = pose((0.1, -0.7, 0.3), (0.2, 0.0, 0.9))
+
+
+def robot(seconds: float) -> torch.Tensor:
+    """odom_from_base of a robot that turns and drives at constant speed."""
+    return pose((0, 0, 0.5 * seconds), (1.5 * seconds, -seconds, 0))
+
+
+def tree(times: tuple[float, ...] = (1.0, 2.0, 3.0)) -> TransformBuffer:
+    buffer = TransformBuffer()
+    buffer.add([transform_message(0, "base_link", "camera", MOUNT)], static=True)
+    for time in times:
+        buffer.add([transform_message(int(time * SECOND), "odom", "base_link", robot(time))])
+    return buffer
+
+
+def test_chains_are_joined_and_moments_interpolated() -> None:
+    for time in (1.0, 1.25, 2.9, 3.0):
+        found = tree().lookup("odom", "camera", int(time * SECOND))
+        assert torch.allclose(found, robot(time) @ MOUNT, atol=1e-9)
+        back = tree().lookup("camera", "odom", int(time * SECOND))
+        assert torch.allclose(back @ found, torch.eye(4, dtype=torch.float64), atol=1e-9)
+
+
+def test_siblings_meet_at_their_common_frame() -> None:
+    buffer = tree()
+    other = pose((0, 0.4, 0), (0, 0.3, 0.1))
+    buffer.add([transform_message(0, "base_link", "lidar", other)], static=True)
+    expected = torch.linalg.inv(other) @ MOUNT
+    assert torch.allclose(buffer.lookup("lidar", "camera", 0), expected, atol=1e-9)
+    assert torch.allclose(buffer.lookup("lidar", "lidar", 0), torch.eye(4, dtype=torch.float64))
+
+
+def test_order_of_arrival_does_not_matter() -> None:
+    assert torch.allclose(tree((3.0, 1.0, 2.0)).lookup("odom", "base_link", int(1.5 * SECOND)), robot(1.5), atol=1e-9)
+
+
+@pytest.mark.parametrize(("time", "words"), [(0.5, "0.500 s before the oldest"), (3.25, "0.250 s after the newest")])
+def test_nothing_is_extrapolated(time: float, words: str) -> None:
+    with pytest.raises(TransformUnavailable, match=words):
+        tree().lookup("odom", "camera", int(time * SECOND))
+
+
+def test_it_says_which_frame_is_missing() -> None:
+    with pytest.raises(TransformUnavailable, match="nobody publishes gps"):
+        tree().lookup("gps", "camera", SECOND)
+    buffer = tree()
+    buffer.add([transform_message(0, "earth", "gps", MOUNT)], static=True)
+    with pytest.raises(TransformUnavailable, match="different trees"):
+        buffer.lookup("gps", "camera", SECOND)
+
+
+def test_memory_is_bounded_by_time() -> None:
+    buffer = TransformBuffer()
+    for index in range(5000):
+        buffer.add([transform_message(index * SECOND // 100, "odom", "base_link", robot(0.0))])
+    assert len(buffer._edges["base_link"].stamps) == KEPT // (SECOND // 100) + 1
+    with pytest.raises(TransformUnavailable, match="before the oldest"):
+        buffer.lookup("odom", "base_link", 0)
+
+
+def test_a_new_parent_replaces_the_old_one_and_cycles_end() -> None:
+    buffer = tree()
+    buffer.add([transform_message(5 * SECOND, "map", "base_link", MOUNT)])
+    assert buffer.parent("base_link") == "map"
+    buffer.add([transform_message(5 * SECOND, "camera", "map", MOUNT)])
+    with pytest.raises(TransformUnavailable):
+        buffer.lookup("odom", "camera", 5 * SECOND)
+
+
+def test_what_is_no_transform_is_counted() -> None:
+    buffer = TransformBuffer()
+    broken = TransformStamped(child_frame_id="b")
+    broken.header.frame_id = "a"
+    broken.transform.rotation.w = 0.0
+    infinite = transform_message(0, "a", "b", pose((0, 0, 0), (np.inf, 0, 0)))
+    own = transform_message(0, "a", "a", MOUNT)
+    buffer.add([broken, infinite, own])
+    assert buffer.rejected == 3 and not buffer.frames
+
+
+def test_clearing_keeps_what_is_mounted() -> None:
+    buffer = tree()
+    buffer.clear()
+    assert torch.allclose(buffer.lookup("base_link", "camera", 77), MOUNT, atol=1e-12)
+    with pytest.raises(TransformUnavailable):
+        buffer.lookup("odom", "camera", SECOND)

@@ -1,0 +1,108 @@
+"""The whole story in one object: its stages in order, and windows taken back when one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ff3r_model
+from ff3r_model import FrameRejected, Pipeline, PipelineConfig, open_source
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.types import Frame, Prediction, Window
+from ff3r_model.engine import TorchEngine
+from ff3r_model.frames.windows import WindowConfig
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.reference.scale import ScaleConfig
+from ff3r_model.slam.refinement.optical_flow import refine_prediction
+from ff3r_model.voxel_map import MapConfig
+from tests.support.fake_engine import DIM, FakeEngine, FakeText, camera_x, noise
+
+SECOND = 1_000_000_000
+WINDOWS = WindowConfig(views=4, overlap=2, long_side=56, min_motion=0.0, max_keyframe_rate=float("inf"))
+CONFIG = PipelineConfig(window=WINDOWS, mapping=MappingConfig(map=MapConfig(voxel_size=0.1)))
+
+
+def pipeline(engine: Callable[[Window], Prediction], config: PipelineConfig = CONFIG) -> Pipeline:
+    return Pipeline(engine, FakeText(), TextSpace(torch.eye(DIM)), config)
+
+
+def film(pipeline: Pipeline, first: int, last: int) -> None:
+    for second in range(first, last):
+        pipeline.add(Frame(torch.from_numpy(noise(second)), (second + 1) * SECOND))
+
+
+def test_the_package_has_a_face() -> None:
+    assert ff3r_model.Pipeline is Pipeline and ff3r_model.open_source is open_source
+    assert issubclass(FrameRejected, ValueError)
+    with pytest.raises(AttributeError, match="Pipelines"):
+        ff3r_model.Pipelines  # noqa: B018
+
+
+def test_a_window_that_raises_is_rolled_back() -> None:
+    engine = FakeEngine()
+    ours = pipeline(engine)
+    film(ours, 0, 4)
+    assert ours.step().accepted
+    engine.fail.append(RuntimeError("the network trips"))
+    film(ours, 4, 6)
+    with pytest.raises(RuntimeError, match="trips"):
+        ours.step()
+    film(ours, 6, 8)
+    update = ours.step()
+    assert update.accepted, update.reason
+    assert update.window.keyframes[:2] == (2, 3), "the views shared with the last window in the map"
+    assert len(ours.mapper.submaps) == 1
+
+
+def test_a_failing_map_rolls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = pipeline(FakeEngine())
+    film(ours, 0, 4)
+    ours.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(ours.mapper, "place", lambda *_: 1 / 0)
+        film(ours, 4, 6)
+        with pytest.raises(ZeroDivisionError):
+            ours.step()
+    film(ours, 6, 8)
+    assert ours.step().window.keyframes[:2] == (2, 3)
+
+
+def test_refinement_follows_the_network() -> None:
+    checkpoint = load_checkpoint(NANO_WEIGHTS)
+    images = torch.stack([torch.from_numpy(noise(second, 42, 56)) for second in range(3)]).permute(0, 3, 1, 2) / 255
+    window = Window(images, (0, 1, 2), (0, 1, 2))
+    alone = TorchEngine(checkpoint.network)(window)
+    for refine, want in (("off", alone), ("auto", refine_prediction(alone, window)), ("flow", None)):
+        ours = Pipeline.from_checkpoint(config=PipelineConfig(refine=refine))
+        got = ours.predict(window)
+        want = refine_prediction(alone, window) if want is None else want
+        torch.testing.assert_close(got.cameras.camera_from_world, want.cameras.camera_from_world)
+        torch.testing.assert_close(got.gaussians.means, want.gaussians.means)
+        assert ours.config.refine == ("off" if refine == "off" else "flow"), "nano asks for it"
+
+
+def test_sensors_take_over_by_the_configured_scale() -> None:
+    def halved(window: Window) -> Prediction:
+        return FakeEngine()(window)
+
+    def measured(second: int) -> Frame:
+        pose = torch.eye(4)
+        pose[0, 3] = 3 * camera_x((second + 1) * SECOND)
+        return Frame(torch.from_numpy(noise(second)), (second + 1) * SECOND, odom_from_camera=pose)
+
+    def camera_x_of(config: ScaleConfig) -> float:
+        ours = pipeline(halved, replace(CONFIG, geometry="sensor", mapping=replace(CONFIG.mapping, scale=config)))
+        for second in range(4):
+            ours.add(measured(second))
+        prediction = ours.predict(ours.windows.take())
+        return float(invert_rigid(prediction.cameras.camera_from_world)[-1, 0, 3])
+
+    moved = camera_x(4 * SECOND) - camera_x(SECOND)
+    assert camera_x_of(ScaleConfig()) == pytest.approx(3 * moved, rel=1e-4)
+    far = replace(ScaleConfig(), min_baseline=100.0)
+    assert camera_x_of(far) == pytest.approx(moved, rel=1e-4), "the baseline is too short for what is configured"
