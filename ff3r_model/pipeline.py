@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -39,6 +41,23 @@ class PipelineConfig:
     geometry: GeometrySource = "predicted"
     """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
     queries: QueryConfig = field(default_factory=QueryConfig)
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """What a pipeline holds at a moment."""
+
+    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Frames that never reached the map, by reason."""
+    pending: int = 0
+    """Keyframes that wait for a window."""
+    voxels: int = 0
+    map_bytes: int = 0
+    """Of the map, of other submaps, and of what is remembered of frames."""
+    metric: bool = False
+    scale_source: str = ""
+    """Where the metres come from; empty without any."""
+    queries: int = 0
 
 
 class Pipeline:
@@ -128,6 +147,19 @@ class Pipeline:
     def restart_clock(self) -> None:
         """Accept frames of any time from now on: a bag that loops, a simulation that starts over."""
         self.windows.restart_clock()
+
+    def status(self) -> PipelineStatus:
+        """What it holds now, for those who watch; cheap."""
+        dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
+        return PipelineStatus(
+            dropped=MappingProxyType(dropped),
+            pending=self.windows.pending,
+            voxels=len(self.map),
+            map_bytes=self.mapper.nbytes,
+            metric=self.map.metric,
+            scale_source=self.map.scale.source,
+            queries=len(self.queries.active),
+        )
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""

@@ -29,7 +29,8 @@ class Frame:
     """Nanoseconds."""
     intrinsics: Float[Tensor, "3 3"] | None = None
     """Of the undistorted image as given; None where nobody knows them."""
-    frame_id: str = "camera"
+    camera_name: str = "camera"
+    """Which camera; on a robot the TF frame of its optical axes."""
     depth: Float[Tensor, "height width"] | None = None
     """z in metres, registered to the image; 0 where unknown. None without a depth sensor."""
     odom_from_camera: Float[Tensor, "4 4"] | None = None

@@ -72,7 +72,7 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
-class Keyframe:
+class PreparedFrame:
     """A frame as the network will see it."""
 
     id: int
@@ -94,10 +94,10 @@ class WindowBuilder:
         self._long_side = config.long_side
         self.dropped: Counter[str] = Counter()
         """Frames that never reached a window, by reason."""
-        self._pending: deque[Keyframe] = deque()
-        self._shared: list[Keyframe] = []
-        self._shared_before: list[Keyframe] = []
-        self._last: Keyframe | None = None
+        self._pending: deque[PreparedFrame] = deque()
+        self._shared: list[PreparedFrame] = []
+        self._shared_before: list[PreparedFrame] = []
+        self._last: PreparedFrame | None = None
         self._motion = MotionTracker()
         self._next_id = 0
 
@@ -161,7 +161,7 @@ class WindowBuilder:
         self._shared, self._shared_before = [], []
         self._last = None
 
-    def _keyframe(self, frame: Frame) -> Keyframe:
+    def _keyframe(self, frame: Frame) -> PreparedFrame:
         if frame.image.numel() == 0:
             raise FrameRejected("empty image", f"shape {tuple(frame.image.shape)}")
         self._check_time(frame.stamp)
@@ -174,7 +174,7 @@ class WindowBuilder:
             raise FrameRejected("unusable size", str(error)) from error
         self._check_content(image, intrinsics)
         depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
-        return Keyframe(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
+        return PreparedFrame(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
 
     def _check_time(self, stamp: int) -> None:
         if self._last is None:
@@ -214,7 +214,7 @@ def _difference(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> float:
     return float(((a - a.mean()) / a.std() - (b - b.mean()) / b.std()).abs().mean())
 
 
-def _window(views: list[Keyframe]) -> Window:
+def _window(views: list[PreparedFrame]) -> Window:
     known = [view.intrinsics for view in views if view.intrinsics is not None]
     size = views[0].image.shape[1:]
     return Window(

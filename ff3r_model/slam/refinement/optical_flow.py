@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, project, transform_points, unproject
 from ff3r_model.core.types import Cameras, Prediction, Window
+from ff3r_model.frames.optical_flow import dense_flow, grey
 from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bundle_adjustment import Adjusted, BundleConfig, Matches, adjust
 
@@ -58,7 +59,7 @@ def refine_cameras(
     flow agrees with no other's keep the network's word.
     """
     config = config or RefineConfig()
-    gray = [_gray(image) for image in images]
+    gray = [grey(image) for image in images]
     device, depth = cameras.camera_from_world.device, depth.cpu().double()
     current = Cameras(cameras.camera_from_world.cpu().double(), cameras.intrinsics.cpu().double())
     scale = torch.ones(len(gray), dtype=torch.float64)
@@ -79,10 +80,6 @@ def refine_prediction(prediction: Prediction, window: Window, config: RefineConf
     return with_geometry(prediction, refined.cameras, prediction.depth * refined.depth_scale[:, None, None])
 
 
-def _gray(image: Float[Tensor, "3 h w"]) -> ndarray:
-    return (image.float().mean(0) * 255).clamp(0, 255).byte().cpu().numpy()
-
-
 def _matches(
     gray: list[ndarray], depth: Float[Tensor, "views h w"], cameras: Cameras, config: RefineConfig
 ) -> Matches | None:
@@ -93,9 +90,7 @@ def _matches(
         for pair in _pairs(points, cameras, config)
         for i, j in (pair, pair[::-1])
     }
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    method.setFinestScale(0)  # the preset stops at half resolution: too coarse for images of a hundred pixels
-    flow = {(i, j): method.calc(gray[i], gray[j], expected) for (i, j), expected in flow.items()}
+    flow = {(i, j): dense_flow(gray[i], gray[j], expected) for (i, j), expected in flow.items()}
     textured = [_textured(image, config) for image in gray]
     found = []
     for (i, j), forward in flow.items():
