@@ -22,19 +22,23 @@ def run_node(make_node: Callable[[], Node], name: str, arguments: list[str] | No
     logs = LogForwarder()
     logs.attach()
     try:
-        node = _made(make_node, name, logs)
-        try:
-            rclpy.spin(node)
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            node.destroy_node()
+        _spin(_made(make_node, name, logs))
     finally:
         logs.detach()
+
+
+def _spin(node: Node) -> None:
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
         rclpy.try_shutdown()
 
 
 def _made(make_node: Callable[[], Node], name: str, logs: LogForwarder) -> Node:
+    # ROS is left running where this fails: shutting down would destroy the half of a node that there is
     try:
         node = make_node()
     except (ParameterError, UserError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -65,4 +67,13 @@ def test_what_a_node_refuses_ends_it_with_status_2() -> None:
 
     with pytest.raises(SystemExit) as end:
         run_node.run_node(made(refuse), "early", [])
-    assert end.value.code == 2 and not rclpy.ok()
+    rclpy.shutdown()
+    assert end.value.code == 2 and not logging.getLogger("ff3r_model").handlers
+
+
+@pytest.mark.parametrize(("module", "parameter"), [("camera", "rate:=-1.0"), ("viewer", "port:=-1")])
+def test_parameters_that_are_refused_end_the_process_with_status_2(module: str, parameter: str) -> None:
+    command = [sys.executable, "-m", f"ff3r_ros.{module}.node", "--ros-args", "-p", parameter]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and f"parameter {parameter.split(':=')[0]} = -1" in ended.stderr
+    assert "FATAL" in ended.stderr and "Traceback" not in ended.stderr

@@ -61,8 +61,8 @@ def test_with_odometry_the_map_is_placed_over_odom(ros: Ros) -> None:
     wait_until(lambda: len(ours()) > 3, "map -> odom, again and again")
     assert not any(t.child_frame_id == "optical" for message in heard for t in message.transforms)
     buffer = TransformBuffer()
-    buffer.add(ours()[-1].transforms)
     transform = ours()[-1].transforms[0]
+    buffer.add([transform])
     assert transform.header.frame_id == "map"
     # Seconds of odometry later the robot is where the map says: the first camera's place is the map's origin.
     stamp = transform.header.stamp.sec * SECOND + transform.header.stamp.nanosec
