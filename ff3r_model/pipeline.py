@@ -55,8 +55,8 @@ class PipelineStatus:
     map_bytes: int = 0
     """Of the map, of other submaps, and of what is remembered of frames."""
     metric: bool = False
-    scale_source: str = ""
-    """Where the metres come from; empty without any."""
+    scale_source: str = "none"
+    """Where the metres come from."""
     queries: int = 0
 
 

@@ -65,6 +65,9 @@ TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 """OpenCV's conversions of these, by their channels."""
 DEPTH_UNITS = {"16UC1": np.float32(1e-3), "mono16": np.float32(1e-3), "32FC1": np.float32(1)}
 """Metres per unit of a depth image's encoding."""
+_PNG = b"\x89PNG"
+_DEPTH_HEADER = 12
+"""Bytes that compressed_depth_image_transport puts before the PNG."""
 DEPTH_ONLY = frozenset({"16UC1", "16SC1", "32FC1", "64FC1"})
 """Encodings that hold depth in practice, whatever else they could hold."""
 
@@ -82,6 +85,11 @@ def decode_with_rosbags(message: Message) -> NDArray[np.uint8]:
         data=np.ascontiguousarray(rows).reshape(-1).view(np.uint8),
     )
     return np.asarray(image_to_cvimage(packed, "rgb8"), np.uint8)
+
+
+def decode(message: Message | CompressedMessage) -> ImageTensor:
+    """The RGB picture of a raw or a compressed image message; raises ImageRejected as the two below do."""
+    return decode_compressed(message) if hasattr(message, "format") else decode_image(message)
 
 
 def decode_image(message: Message, decoder: Decoder = decode_with_rosbags) -> ImageTensor:
@@ -120,16 +128,33 @@ def decode_compressed(message: CompressedMessage) -> ImageTensor:
     return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-def decode_depth(message: Message) -> Float[Tensor, "height width"]:
+def decode_depth(message: Message | CompressedMessage) -> Float[Tensor, "height width"]:
     """Metres of a depth image: 16UC1 or mono16 in millimetres, 32FC1 in metres (REP-118). 0 where unknown.
 
-    Raises ImageRejected: "zero-size image", "unknown encoding", "short data".
+    Of compressed ones 16-bit PNG is understood, as compressed_depth_image_transport sends 16UC1, or by itself.
+    Raises ImageRejected: "zero-size image", "unknown encoding", "short data", "undecodable image".
     """
+    if hasattr(message, "format"):
+        return torch.from_numpy(_decode_depth_png(message).astype(np.float32) * DEPTH_UNITS["16UC1"])
     if message.encoding not in DEPTH_UNITS:
         raise ImageRejected("unknown encoding", f"{message.encoding!r}; depth images are {', '.join(DEPTH_UNITS)}")
     layout = _checked_layout(message)
     metres = _rows(message, layout).astype(np.float32) * DEPTH_UNITS[message.encoding]
     return torch.from_numpy(np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)))
+
+
+def _decode_depth_png(message: CompressedMessage) -> NDArray[np.uint16]:
+    """Millimetres."""
+    data = bytes(message.data)
+    if data[_DEPTH_HEADER:].startswith(_PNG) and not data.startswith(_PNG):
+        data = data[_DEPTH_HEADER:]
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data.startswith(_PNG) else None
+    if pixels is None or message.format.startswith("32FC1"):
+        raise ImageRejected("undecodable image", f"{len(data)} bytes of format {message.format!r} are no 16UC1 as PNG")
+    if pixels.ndim != 2 or pixels.dtype != np.uint16:
+        detail = f"{pixels.dtype} {pixels.shape} of format {message.format!r}; depth images are 16-bit grey"
+        raise ImageRejected("unknown encoding", detail)
+    return np.asarray(pixels, np.uint16)
 
 
 def holds_depth(message: Message | CompressedMessage) -> str:

@@ -8,7 +8,7 @@ one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,23 +207,22 @@ class PerceptionNode(LifecycleNode):
             self._submit(lambda pipeline: pipeline.queries.set_threshold(changes["threshold"]))
 
     def _publish_diagnostics(self) -> None:
-        session, state = self.session, self._state_machine.current_state[1]
-        status, dropped, notes = (
-            (WorkerStatus(), {}, IDLE_NOTES)
-            if session is None
-            else (session.worker.status, session.camera.dropped, session.notes())
-        )
-        notes = notes | {
-            "map bytes allowed": str(self._settings.max_map_bytes),
-            "problem": self._trouble or self._silence(session, state),
-        }
+        if self.session is None:
+            self._report(WorkerStatus(), {}, IDLE_NOTES)
+        else:
+            self._report(self.session.worker.status, self.session.camera.dropped, self.session.notes())
+
+    def _report(self, status: WorkerStatus, dropped: Mapping[str, int], notes: Mapping[str, str]) -> None:
+        state = self._state_machine.current_state[1]
+        problem = self._trouble or notes["problem"] or self._silence(state)
+        notes = {**notes, "map bytes allowed": str(self._settings.max_map_bytes), "problem": problem}
         now = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, dropped, notes))
 
-    def _silence(self, session: Session | None, state: str) -> str:
-        """What is wrong with the images, or why none comes, as far as the graph tells."""
-        if session is None or session.camera.problem or state != "active" or session.camera.received:
-            return "" if session is None else session.camera.problem
+    def _silence(self, state: str) -> str:
+        """Why no image comes, as far as the graph tells."""
+        if state != "active" or self.session is None or self.session.camera.received:
+            return ""
         topic, wanted = self.resolve_topic_name("image"), self._settings.image_transport
         types = sorted({info.topic_type for info in self.get_publishers_info_by_topic(topic)})
         publishers = f"its publishers send {', '.join(types)}" if types else "nobody publishes it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
@@ -63,6 +62,7 @@ class Session:
             "frames without calibration": str(self.camera.uncalibrated),
             "grids": self.publishers.grids.withheld,
             "tf": "" if tf is None else tf.withheld,
+            "problem": self.camera.problem,
             **{f"frames with {reason}": str(count) for reason, count in sorted(self.sync.missing.items())},
         }
 
@@ -73,7 +73,7 @@ class Session:
         return int(self._node.get_clock().now().nanoseconds)
 
 
-IDLE_NOTES: dict[str, Any] = {"frames received": "0", "frames without calibration": "0", "grids": "", "tf": ""}
+IDLE_NOTES = {"frames received": "0", "frames without calibration": "0", "grids": "", "tf": "", "problem": ""}
 """The same while there is no session."""
 
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.source import SourceError
-from tests.frames.test_sources import SIZE, STORE, TYPES, info, raw
+from tests.frames.test_sources import DATA, SIZE, STORE, TYPES, compressed, info, raw
 
 STAMP = 10**9
 """Of the first image; one every tenth of a second follows."""
@@ -93,6 +93,34 @@ def test_depth_is_straightened_as_the_images_are(tmp_path: Path) -> None:
     assert (frame.depth[bright] - 4).abs().max() < 1e-6 and (frame.depth[dark] - 1).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("header", [b"", bytes(12)])
+def test_compressed_depth(tmp_path: Path, header: bytes) -> None:
+    """A PNG by itself, and as compressed_depth_image_transport sends it; only 16 bits are depth."""
+    values = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
+    message = compressed(0, data=values, kind="16UC1; compressedDepth png")
+    message.data = np.frombuffer(header + message.data.tobytes(), np.uint8)
+    colours = compressed(0)
+    recorded = [*IMAGES[:1], (STAMP, "/depth/compressedDepth", message), (STAMP, "/other", colours)]
+    path = write(tmp_path / "bag", recorded)
+    (frame,) = open_source(path, "/camera/image", depth="/depth/compressedDepth")
+    assert frame.depth is not None
+    np.testing.assert_allclose(frame.depth.numpy(), values / 1000, atol=1e-6)
+    with pytest.raises(SourceError, match="depth images are 16-bit grey"):
+        open_source(path, depth="/other")
+
+
+def test_real_depth() -> None:
+    path = DATA / "rosbag2_redkitchen/mcap"
+    if not path.exists():
+        pytest.skip(f"no real recordings at {DATA}")
+    frames = list(open_source(path, depth="/camera/depth/image_rect_raw/compressedDepth_png"))
+    assert len(frames) == 40
+    for frame in frames:
+        assert frame.depth is not None and frame.depth.shape == (480, 640)
+        known = frame.depth[(frame.depth > 0) & (frame.depth < 60)]  # 65.535 m: the sensor's word for unknown
+        assert known.numel() > 0.5 * frame.depth.numel() and 0.5 < known.median() < 5  # a kitchen
+
+
 def test_poses_are_those_of_the_images_time(tmp_path: Path) -> None:
     tree = [(STAMP + 350_000_000, "/tf_static", transforms(0, "base", "optical", MOUNT))]
     tree += [
@@ -120,7 +148,7 @@ def test_a_frame_that_nobody_publishes_is_named(tmp_path: Path, caplog: pytest.L
 
 def test_what_a_bag_does_not_have_is_said_with_its_topics(tmp_path: Path) -> None:
     path = write(tmp_path / "bag", list(IMAGES))
-    with pytest.raises(SourceError, match=r"no topic '/depth' of sensor_msgs/msg/Image.*\n  /camera/image  "):
+    with pytest.raises(SourceError, match=r"no image topic '/depth' for depth.*\n  /camera/image  "):
         open_source(path, depth="/depth")
     with pytest.raises(SourceError, match=r"no depth on /camera/image: unknown encoding: 'rgb8'.*\n  /camera/image  "):
         open_source(path, depth="/camera/image")
