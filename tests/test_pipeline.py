@@ -69,6 +69,9 @@ def test_status_is_what_the_pipeline_holds() -> None:
         film(ours, 0, 1)
     assert ours.status().pending == 4 and dict(ours.status().dropped) == {"time went backwards": 1}
     ours.step()
+    for second in range(4, 14, 2):
+        film(ours, second, second + 2)
+        ours.step()
     ours.queries.add("door")
     full = ours.status()
     assert full.voxels == len(ours.map) > 0 and full.map_bytes == ours.mapper.nbytes > 0 == full.pending

@@ -72,9 +72,11 @@ class BagSource:
         )
         images = _Images(self._calibration)
         with open_bag(self.path) as reader:
+            # What is mounted is known from the beginning, whenever it was recorded.
             if self.odom_frame is not None:
                 for _, _, message in read_messages(reader, TF_STATIC):
                     transforms.add(message.transforms, static=True)
+            # Everything else comes in the order of its recording, as it came on the robot.
             for connection, received, message in read_messages(reader, *self._topics):
                 if connection.topic == self.depth_topic:
                     synchronizer.take_depth(message)
@@ -85,6 +87,7 @@ class BagSource:
                 synchronizer.pump(received / 1e9)
                 yield from frames
                 frames.clear()
+        # At the end nothing more comes for the frames that still wait.
         synchronizer.clear()
         yield from frames
         images.report(self.path, self.topic, self.count)
