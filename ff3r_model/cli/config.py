@@ -9,6 +9,7 @@ HEADER = """\
 # The configuration of the pipeline: `ff3r reconstruct … --config FILE`, the node's parameter `config_file`, or
 # PipelineConfig.from_yaml(FILE). Every key has a default, so a file need only hold what differs. Options of a command,
 # and parameters of the node that do not stand at their default, go before the file. null: what comments call None.
+# The node's engine.kind is auto, not torch, where neither says: leave that key out of its file.
 
 """
 

@@ -38,8 +38,7 @@ class EngineConfig:
     """How to run the network. All defaults are ours; the paper runs PyTorch."""
 
     kind: Kind = "torch"
-    """auto: TensorRT on an NVIDIA GPU that has it, else torch. tensorrt: the same, and a warning where it is torch.
-    A node takes auto where nothing is said."""
+    """auto: TensorRT on an NVIDIA GPU that has it, else torch. tensorrt: the same, and a warning where it is torch."""
     build: bool = True
     """Build a missing plan when the engine is made, which can take long; False: run torch until somebody has."""
     image_size: tuple[int, int] = (640, 480)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,22 @@ def config_from_parameters(parameters: NodeParameters) -> PipelineConfig:
     config = PipelineConfig.from_yaml(path, over, under)
     largest = max(config.engine.max_views, config.window.views)
     return replace(config, engine=replace(config.engine, max_views=largest))
+
+
+def parameters_in_effect(parameters: NodeParameters, config: PipelineConfig) -> NodeParameters:
+    """The parameters with the values that the pipeline's configuration has for them, from whichever place.
+
+    Topics and diagnostics go by these: the floor by `camera_height`, lists of queries by `max_queries`.
+    """
+    return replace(parameters, **{name: _as_parameter(name, config) for name in KEYS})
+
+
+def _as_parameter(name: str, config: PipelineConfig) -> Any:
+    """A key's value as the parameter has it: the inverse of `_value`."""
+    value: Any = reduce(getattr, KEYS[name].split("."), config)
+    if name == "engine_image_size":
+        return "{}x{}".format(*value)
+    return getattr(NodeParameters, name) if value is None else value
 
 
 def _value(parameters: NodeParameters, name: str) -> Any:

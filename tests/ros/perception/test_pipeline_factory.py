@@ -14,7 +14,12 @@ from ff3r_model.engine import EngineConfig, TorchEngine
 from ff3r_model.pipeline import PipelineConfig
 from ff3r_ros.parameters import ParameterError
 from ff3r_ros.perception.parameters import NodeParameters
-from ff3r_ros.perception.pipeline_factory import KEYS, config_from_parameters, pipeline_from_parameters
+from ff3r_ros.perception.pipeline_factory import (
+    KEYS,
+    config_from_parameters,
+    parameters_in_effect,
+    pipeline_from_parameters,
+)
 
 
 def test_what_the_parameters_ask_for() -> None:
@@ -89,6 +94,15 @@ def test_parameters_that_do_not_stand_at_their_default_go_before_the_file(tmp_pa
     told = config_from_parameters(given)
     assert (told.window.views, told.window.new_view, told.engine.kind) == (16, 0.5, "tensorrt")
     assert (told.mapping.map.voxel_size, told.mapping.camera_height, told.queries.threshold) == (0.1, 1.0, 0.3)
+
+
+def test_parameters_in_effect_are_those_of_the_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(FILE)
+    given = NodeParameters(config_file=str(tmp_path / "pipeline.yaml"), views=16, map_frame="odd")
+    made = parameters_in_effect(given, config_from_parameters(given))
+    assert made == replace(given, engine="torch", voxel_size=0.2, camera_height=0.4, threshold=0.3)
+    for given in (NodeParameters(), NodeParameters(**OTHERS)):
+        assert parameters_in_effect(given, config_from_parameters(given)) == given
 
 
 def test_the_example_file_is_the_default_with_torch(repository: Path) -> None:
