@@ -62,8 +62,7 @@ def load_config(
     """
     where = "" if path is None else f"{path}: "
     stated = {} if path is None else check_tree(kind, read_tree(path), where)
-    values = merged(merged(_nested(under or {}), stated), _nested(over or {}))
-    return build(kind, values, stated, where)
+    return build(kind, _nested(under or {}), stated, _nested(over or {}), where)
 
 
 def read_tree(path: Path) -> Tree:
@@ -99,35 +98,27 @@ def check_tree(kind: type[Any], tree: Any, where: str = "", section: str = "") -
     return {name: _checked(hints[name], value, where, f"{prefix}{name}") for name, value in tree.items()}
 
 
-def build(kind: type[Kind], values: Tree, stated: Tree, where: str = "", section: str = "") -> Kind:
-    """The dataclass with these values and its defaults.
+def build(kind: type[Kind], under: Tree, stated: Tree, over: Tree, where: str = "", section: str = "") -> Kind:
+    """The dataclass with the values of a file (`stated`, as `check_tree` gives them) between those of two other trees.
 
-    Raises ConfigError with what the dataclass says of values out of their range; with file and section where the value
-    is among those `stated` by the file.
+    Raises ConfigError with what the dataclass says of values out of their range; with file and section unless the value
+    is one of `over`.
     """
-    given, hints = dict(values), typing.get_type_hints(kind)
-    for name, value in values.items():
+    hints, given = typing.get_type_hints(kind), under | stated | over
+    for name, value in given.items():
         inner = dataclass_of(hints[name])
-        if inner is not None and isinstance(value, dict):
+        if inner is not None and value is not None:
             path = f"{section}.{name}" if section else name
-            given[name] = build(inner, value, stated.get(name) or {}, where, path)
+            below, file, above = (tree.get(name) or {} for tree in (under, stated, over))
+            given[name] = build(inner, below, file, above, where, path)
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:
         name = str(error).partition(" ")[0]  # our messages begin with the field's name
-        if not stated or (name in hints and name not in stated):
+        if not stated or name in over:
             raise ConfigError(str(error)) from error
         joint = "" if not section else "." if name in hints else ": "
         raise ConfigError(f"{where}{section}{joint}{error}") from error
-
-
-def merged(below: Tree, above: Tree) -> Tree:
-    """Both trees in one; `above` wins."""
-    both = dict(below)
-    for name, value in above.items():
-        old = both.get(name)
-        both[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
 
 
 def _nested(values: Mapping[str, Any]) -> Tree:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ff3r_model.core.config_file import ConfigError, build, check_tree, merged
+from ff3r_model.core.config_file import ConfigError, build, check_tree
 from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.room_windows import RoomConfig
 from ff3r_model.training.datasets.scene_windows import SamplingConfig
@@ -83,11 +83,11 @@ def settings_for(sources: DataSources, stated: Sections, options: Sections, *, o
         raise RunError(f"there is no section {', '.join(unknown)} in the settings; known are {', '.join(known)}")
     try:
         checked = check_tree(Settings, stated)
-        sections = merged(FROM_SCRATCH if scratch else ON_A_CPU if on_cpu else {}, merged(checked, options))
-        train = sections.setdefault("train", {})
-        if train.get("minutes") is None and train.get("steps") is None:
-            sections["train"] = train | {"minutes": NEWCOMERS_MINUTES}
-        return build(Settings, sections, checked)
+        given = options.get("train", {})
+        budget = checked.get("train", {}) | given
+        if budget.get("minutes") is None and budget.get("steps") is None:
+            options = options | {"train": given | {"minutes": NEWCOMERS_MINUTES}}
+        return build(Settings, FROM_SCRATCH if scratch else ON_A_CPU if on_cpu else {}, checked, options)
     except ConfigError as error:
         raise RunError(str(error)) from error
 

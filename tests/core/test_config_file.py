@@ -144,6 +144,11 @@ def test_a_value_that_no_file_states_is_not_put_down_to_the_file(tmp_path: Path)
     with pytest.raises(ConfigError) as caught:
         loaded("inner: {share: 0.1}", tmp_path, over={"inner.count": 0})
     assert str(caught.value) == "count must be at least 1, not 0"
+    with pytest.raises(ConfigError) as caught:
+        loaded("inner: {count: 3}", tmp_path, over={"inner.count": 0})
+    assert str(caught.value) == "count must be at least 1, not 0"
+    with pytest.raises(ConfigError, match=r"some\.yaml: inner\.count must be"):
+        loaded("inner: {count: 0}", tmp_path, over={"inner.share": 0.5}, under={"inner.count": 1})
     assert loaded("", tmp_path, over={"extra.count": None}) == Outer(), "None takes no section in"
 
 
