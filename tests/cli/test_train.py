@@ -21,7 +21,7 @@ from ff3r_model.training import ship
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
 from ff3r_model.training.recipe import student
 from ff3r_model.training.run_folder import RunError
-from ff3r_model.training.settings import FROM_SCRATCH, ON_A_CPU
+from ff3r_model.training.settings import FROM_SCRATCH, ON_A_CPU, plain
 from tests.support.training_run import tiny_config
 
 
@@ -154,6 +154,15 @@ def test_options_go_before_the_file_and_the_file_before_what_suits_a_cpu(tmp_pat
     assert chosen.sampling.total_views == 16
     chosen = command(tmp_path, rooms=tmp_path).settings(on_cpu=True)
     assert chosen.train.learning_rate == FROM_SCRATCH["train"]["learning_rate"]
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("options", [{"steps": 5, "views": (2, 4)}, {"fresh": True}])
+def test_the_settings_of_an_earlier_run_are_a_settings_file(
+    tmp_path: Path, options: dict[str, object], on_cpu: bool
+) -> None:
+    first = command(tmp_path, **options).settings(on_cpu=on_cpu)
+    assert command(tmp_path, plain(first)).settings(on_cpu=not on_cpu) == first
 
 
 @pytest.mark.parametrize(
