@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from ff3r_model.core.config_file import ConfigError, load_config
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
@@ -42,6 +43,20 @@ class PipelineConfig:
     """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
     queries: QueryConfig = field(default_factory=QueryConfig)
 
+    @classmethod
+    def from_yaml(
+        cls,
+        path: Path | None,
+        over: Mapping[str, Any] | None = None,
+        under: Mapping[str, Any] | None = None,
+    ) -> PipelineConfig:
+        """The configuration that a YAML file states, with defaults for the rest; `ff3r config` prints a whole one.
+
+        Values of `over` win over the file and those of `under` give way to it, both by dotted path, such as
+        {"window.views": 8}; None says nothing. Raises ConfigError, which names file, key, value and what is allowed.
+        """
+        return load_config(cls, path, over, under)
+
 
 @dataclass(frozen=True)
 class PipelineStatus:
@@ -69,7 +84,11 @@ class Pipeline:
         self.engine, self.config = engine, config or PipelineConfig()
         self.space = space
         self.windows = WindowBuilder(self.config.window)
-        self.mapper = Mapper(self.predict, space, self.config.mapping)
+        try:
+            self.mapper = Mapper(self.predict, space, self.config.mapping)
+        except ValueError as error:
+            cap = self.config.mapping.map.max_map_bytes
+            raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
         self.queries = QuerySet(text.encode, space, self.config.queries)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ff3r_model.core.config_file import NOT_IN_FILES
+from ff3r_model.core.ranges import NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
 from ff3r_model.frames.parallax import MotionTracker
 from ff3r_model.frames.prepare import prepare, prepare_depth
@@ -39,8 +41,8 @@ class WindowConfig:
     """Keyframes that a window shares with the one processed before."""
     long_side: int | None = None
     """Long side of the network's images, pixels; None: the checkpoint's own (112 for nano, 448 for full)."""
-    patch: int = 14
-    """Sides become multiples of this."""
+    patch: int = field(default=14, metadata=NOT_IN_FILES)
+    """Sides become multiples of this: the network's own."""
     min_difference: float = 0.008
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
     min_motion: float = 0.04
@@ -65,8 +67,9 @@ class WindowConfig:
             raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
         if not 1 <= self.overlap < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
-        if not self.max_keyframe_rate > 0:
-            raise ValueError(f"max_keyframe_rate must be positive, not {self.max_keyframe_rate}")
+        check_range(self, POSITIVE, "max_keyframe_rate")
+        check_range(self, NOT_NEGATIVE, "min_difference", "min_motion", "new_view", "min_contrast")
+        check_range(self, SHARE, "turn_share")
         if self.max_pending < self.views:
             raise ValueError(f"max_pending must be at least views = {self.views}, not {self.max_pending}")
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.core.geometry import BODY_FROM_OPTICAL, apply_similarity, invert_rigid
+from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.robust import huber_weights, mean_rotation, weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.placed_frames import SharedFrames, frame_points
@@ -44,6 +45,11 @@ class AlignConfig:
     """Least share of inliers of an accepted alignment."""
     max_rms: float = 0.2
     """Largest rms distance of the inliers, relative to their depth, of an accepted alignment."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "long_side", "max_pairs", "min_pairs")
+        check_range(self, SHARE, "min_confidence", "min_inliers")
+        check_range(self, POSITIVE, "inlier_distance", "max_rms")
 
 
 @dataclass(frozen=True)

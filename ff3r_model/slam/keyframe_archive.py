@@ -13,6 +13,7 @@ from jaxtyping import Float, Float16, Int, UInt8
 from torch import Tensor
 
 from ff3r_model.core.geometry import transform_pose
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.placed_frames import SharedFrames
 
@@ -37,6 +38,12 @@ class ArchiveConfig:
     """Difference of two unit viewing directions that counts as much as the frames' median distance to what they see."""
     evict_share: float = 0.1
     """Share of the frames that go at once when there are too many, the most redundant in space first."""
+
+    def __post_init__(self) -> None:
+        check_range(self, NOT_NEGATIVE, "max_frames", "heading")
+        check_range(self, AT_LEAST_ONE, "depth_side")
+        check_range(self, Range(1, 100), "jpeg_quality")
+        check_range(self, SHARE, "evict_share")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from ff3r_model.core.geometry import apply_similarity, compose, invert_rigid, invert_similarity, transform_pose
 from ff3r_model.core.overlap import overlaps
-from ff3r_model.core.types import Cameras, Predict, Similarity
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_range
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Cameras, Predict, Similarity
 from ff3r_model.slam.alignment import AlignConfig, align_window
 from ff3r_model.slam.keyframe_archive import Archive, ArchivedFrame, joint_window, shared_frames
 from ff3r_model.slam.placed_frames import thinned_prediction
@@ -52,6 +53,14 @@ class LoopConfig:
     """Two joint windows say the same within this angle, and this share of depth and of scale."""
     confirm_within: int = 12
     """Windows within which that must happen."""
+
+    def __post_init__(self) -> None:
+        check_range(self, NOT_NEGATIVE, "recent", "refused_for", "same_degrees", "same_place", "confirm_within")
+        check_range(self, AT_LEAST_ONE, "every", "confirmations")
+        check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "views")
+        check_range(self, Range(-1, 1), "likeness")
+        check_range(self, SHARE, "min_inliers", "min_overlap", "min_agreement")
+        check_range(self, POSITIVE, "max_rms")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ff3r_model.core.geometry import compose, invert_similarity
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, check_range
 from ff3r_model.core.types import Similarity
 
 NODE_BYTES, EDGE_BYTES = 600, 900
@@ -37,6 +38,11 @@ class GraphConfig:
     least_sigma: float = 1e-3
     max_strain: float = 6.0
     """A loop after which an edge between neighbours is off by more standard deviations than this is refused."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "max_windows")
+        check_range(self, NOT_NEGATIVE, "keep_recent")
+        check_range(self, POSITIVE, "certainty", "least_sigma", "max_strain")
 
 
 @dataclass(frozen=True)

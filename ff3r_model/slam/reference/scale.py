@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, check_range
 from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.reference.floor import FloorEstimate, floor_below
@@ -36,6 +37,11 @@ class ScaleConfig:
     """Least share of a window's pixels with a measured depth."""
     min_baseline: float = 0.2
     """Metres by which odometry must have moved the camera within a window: less is mostly noise."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "windows", "memory")
+        check_range(self, NOT_NEGATIVE, "agreement", "min_baseline")
+        check_range(self, SHARE, "min_confidence", "min_valid")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, skew
+from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, check_range
 from ff3r_model.core.types import Cameras
 
 LOCAL = 14
@@ -47,6 +48,14 @@ class BundleConfig:
     """Of a translation, window units about the network's."""
     robust: float = 1.5
     """Standard deviations beyond which a match counts less and less."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "iterations")
+        check_range(
+            self, POSITIVE,
+            "pixel_noise", "depth_noise", "max_depth_change", "scale_prior", "focal_prior", "rotation_prior",
+            "translation_prior", "robust",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

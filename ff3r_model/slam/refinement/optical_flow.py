@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, project, transform_points, unproject
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.core.types import Cameras, Prediction, Window
 from ff3r_model.frames.optical_flow import dense_flow, grey
 from ff3r_model.gaussians.transform import with_geometry
@@ -44,6 +45,12 @@ class RefineConfig:
     """Correspondences start where the image's gradient (of 0–255, per pixel) is at least this: flow on blank walls is
     made up."""
     bundle: BundleConfig = field(default_factory=BundleConfig)
+
+    def __post_init__(self) -> None:
+        check_range(self, NOT_NEGATIVE, "rounds", "contrast")
+        check_range(self, AT_LEAST_ONE, "neighbours", "stride", "max_matches", "min_matches")
+        check_range(self, SHARE, "min_overlap")
+        check_range(self, POSITIVE, "agreement")
 
 
 def refine_cameras(
