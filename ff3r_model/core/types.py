@@ -151,6 +151,10 @@ class Similarity:
     rotation: Float[Tensor, "3 3"] = field(default_factory=lambda: torch.eye(3))
     translation: Float[Tensor, " 3"] = field(default_factory=lambda: torch.zeros(3))
 
+    def double(self) -> Similarity:
+        """The same in float64, on the CPU."""
+        return Similarity(self.scale, self.rotation.double().cpu(), self.translation.double().cpu())
+
     def rescaled(self, factor: float) -> Similarity:
         """The same transform with the target's unit divided by `factor`."""
         return replace(self, scale=self.scale * factor, translation=self.translation * factor)
