@@ -17,14 +17,17 @@ from ff3r_model.core.types import Similarity
 class Node:
     """A window's own frame, and where that lies in its submap.
 
-    Keyframes are kept as `node_from_camera`, lengths in the node's unit. Reading multiplies by `map_from_node`, the one
-    number that a pose graph optimisation, a turn or a change of scale has to change.
+    Keyframes are kept as `node_from_camera`, lengths in the node's unit. Reading multiplies by `map_from_node`, all
+    that an optimisation of the pose graph, a turn or a change of scale has to change. It is in float64.
     """
 
     window: int
     map_from_node: Similarity = field(default_factory=Similarity)
     submap: int = 0
     """Number of the submap that it is part of."""
+
+    def __post_init__(self) -> None:
+        self.map_from_node = self.map_from_node.double()
 
     def place(self, node_from_camera: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
         """map_from_camera, computed in float64."""
@@ -37,7 +40,7 @@ class Node:
 
     def transform(self, new_from_old: Similarity) -> None:
         """Go elsewhere in the map, or into another; computed in float64."""
-        self.map_from_node = compose(new_from_old.double(), self.map_from_node.double())
+        self.map_from_node = compose(new_from_old.double(), self.map_from_node)
 
 
 def place_each(nodes: Sequence[Node], node_from_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
@@ -45,7 +48,7 @@ def place_each(nodes: Sequence[Node], node_from_camera: Float[Tensor, "n 4 4"]) 
     distinct = list(dict.fromkeys(nodes))
     row = {node: index for index, node in enumerate(distinct)}
     which = torch.tensor([row[node] for node in nodes], dtype=torch.int64)
-    places = [node.map_from_node.double() for node in distinct]
+    places = [node.map_from_node for node in distinct]
     rotations = torch.stack([place.rotation for place in places])[which]
     translations = torch.stack([place.translation for place in places])[which]
     scales = torch.tensor([place.scale for place in places], dtype=torch.float64)[which]

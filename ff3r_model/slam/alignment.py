@@ -12,7 +12,7 @@ from torch import Tensor
 from ff3r_model.core.geometry import BODY_FROM_OPTICAL, apply_similarity, invert_rigid
 from ff3r_model.core.robust import huber_weights, robust_mean_rotation, weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
-from ff3r_model.slam.placed_frames import SharedFrames, frame_points
+from ff3r_model.slam.placed_frames import PlacedFrames, frame_points
 
 IRLS_ROUNDS = 5
 """Of reweighted least squares."""
@@ -61,7 +61,7 @@ class DegenerateError(ValueError):
 def align_window(
     prediction: Prediction,
     window: Window,
-    previous: SharedFrames,
+    previous: PlacedFrames,
     config: AlignConfig | None = None,
     scale: float | None = None,
 ) -> Alignment:
@@ -77,8 +77,13 @@ def align_window(
         pairs = _pairs(prediction, window.keyframes, previous, config)
         similarity = _similarity(pairs, scale)
     except DegenerateError as error:
-        return Alignment(Similarity(), float("inf"), 0.0, False, str(error))
+        return refused(str(error))
     return _judge(similarity, pairs, config)
+
+
+def refused(reason: str) -> Alignment:
+    """The alignment of a window that has no place in the map."""
+    return Alignment(Similarity(), float("inf"), 0.0, False, reason)
 
 
 def map_from_first_camera() -> Similarity:
@@ -101,7 +106,7 @@ class _Pairs:
     map_from_camera: Float[Tensor, "views 4 4"]
 
 
-def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFrames, config: AlignConfig) -> _Pairs:
+def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: PlacedFrames, config: AlignConfig) -> _Pairs:
     """The confident pairs of pixels of the shared keyframes, in float64."""
     # Which keyframes both know, and where they stand in either.
     shared = [frame for frame in keyframes if frame in previous.keyframes]

@@ -20,6 +20,7 @@ from ff3r_model.core.geometry import (
     transform_points,
     unproject,
 )
+from ff3r_model.core.node import Node
 from ff3r_model.core.robust import robust_mean_rotation, weighted_median
 from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
 from ff3r_model.slam.alignment import (
@@ -29,7 +30,7 @@ from ff3r_model.slam.alignment import (
     check_spread,
     map_from_first_camera,
 )
-from ff3r_model.slam.placed_frames import SharedFrames
+from ff3r_model.slam.placed_frames import PlacedFrames
 
 SIDE = 24
 INTRINSICS = torch.tensor([[24.0, 0, 12], [0, 24, 12], [0, 0, 1]])
@@ -117,13 +118,13 @@ def window(first: int, views: int) -> Window:
 
 def two_windows(
     seed: int, noise: float, outliers: float, overlap: int = 4
-) -> tuple[SharedFrames, Prediction, Window, Similarity]:
+) -> tuple[PlacedFrames, Prediction, Window, Similarity]:
     """A window in a map of its own scale, the next one, and the true map_from_window of the next."""
     poses = walk(16 - overlap, yaw=seed * 0.7)
     start = 8 - overlap
     first, second = poses[:8], poses[start : start + 8]
     placed = replace(map_from_first_camera(), scale=0.5)
-    shared = SharedFrames.of(prediction(first, 0.7, seed, noise, outliers), window(0, 8), placed)
+    shared = PlacedFrames.of(prediction(first, 0.7, seed, noise, outliers), window(0, 8), Node(0, placed))
     relative = invert_rigid(first[:1]) @ second[:1]
     first_from_second = Similarity(0.7 / 1.3, relative[0, :3, :3], 0.7 * relative[0, :3, 3])
     return (
@@ -195,7 +196,7 @@ def test_a_known_scale_is_kept_and_the_rest_fitted() -> None:
 def test_rejections_have_reasons() -> None:
     shared, predicted, views, _ = two_windows(4, 0.0, 0.0)
     assert "no keyframe" in align_window(predicted, window(50, 8), shared).reason
-    smaller = replace(shared, depth=shared.depth[:, ::2], confidence=shared.confidence[:, ::2])
+    smaller = replace(shared, node_depth=shared.node_depth[:, ::2], confidence=shared.confidence[:, ::2])
     assert "(12, 24)" in align_window(predicted, views, smaller).reason
     empty = replace(predicted, depth=predicted.depth * math.nan)
     assert "pixels" in align_window(empty, views, shared).reason
@@ -208,9 +209,13 @@ def test_rejections_have_reasons() -> None:
     assert "%" in verdict.reason
 
 
-def test_shared_frames_move_with_the_map() -> None:
+def test_placed_frames_move_with_their_node() -> None:
     shared, *_ = two_windows(5, 0.0, 0.0)
-    torch.testing.assert_close(shared.moved(Similarity(2.5)).points, shared.points * 2.5)
+    before = shared.points
+    torch.testing.assert_close(shared.transformed(Similarity(2.5)).points, before * 2.5)
+    torch.testing.assert_close(shared.points, before)
+    shared.node.transform(Similarity(2.5))
+    torch.testing.assert_close(shared.points, before * 2.5)
 
 
 def test_map_frame_is_the_first_camera_turned_upright() -> None:

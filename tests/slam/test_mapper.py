@@ -15,8 +15,8 @@ from ff3r_model.core.geometry import transform_points, unproject
 from ff3r_model.core.types import Prediction, Window
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
-from ff3r_model.slam.loop_closure import LoopConfig
 from ff3r_model.slam.mapper import Mapper, MapUpdate
+from ff3r_model.slam.place_recognition import LoopConfig
 from ff3r_model.slam.pose_graph import GraphConfig
 from ff3r_model.synthetic.oracle_engine import OracleEngine, OracleNoise
 from ff3r_model.synthetic.sequences import Sequence
@@ -99,7 +99,7 @@ def test_places_that_only_look_alike_are_refused() -> None:
     most = range(90)
     eager = replace(CONFIG, loops=LoopConfig(recent=8, every=1))
     mapper, updates = run(OracleEngine(world(), noise, channels=CHANNELS), most, eager)
-    assert mapper._places.joint_windows > 3, "descriptors did propose places"
+    assert mapper._loops.places.joint_windows > 3, "descriptors did propose places"
     assert not any(update.corrected for update in updates)
     apart, _ = run(mapper.engine, most, without_loops())
     for (_, pose), (_, other) in zip(mapper.trajectory(), apart.trajectory(), strict=True):
@@ -252,5 +252,5 @@ def test_old_windows_are_merged_and_nothing_is_lost() -> None:
     assert len(graph) <= 10
     assert len(mapper._atlas.archive) <= 30
     assert set(mapper.map.anchors.tolist()) <= set(graph.nodes)
-    assert {frame.anchor for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
+    assert {frame.node.window for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
     assert ate(world(), list(mapper.trajectory())) < 0.01
