@@ -254,3 +254,36 @@ def test_old_windows_are_merged_and_nothing_is_lost() -> None:
     assert set(mapper.map.anchors.tolist()) <= set(graph.nodes)
     assert {frame.node.window for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
     assert ate(world(), list(mapper.trajectory())) < 0.01
+
+
+def test_merged_windows_move_together_when_a_loop_is_closed() -> None:
+    """Keyframes of windows that are no nodes any more follow those that stand in for them."""
+    config = replace(CONFIG, graph=GraphConfig(max_windows=12, keep_recent=4))
+    mapper, updates = run(oracle(OracleNoise.realistic()), range(len(world())), config)
+    assert any("loop closed" in update.reason for update in updates)
+    nodes, poses = mapper._atlas.active.graph.nodes, dict(mapper.trajectory())
+    for frame in mapper._atlas.archive.frames.values():
+        assert nodes[frame.node.window] is frame.node
+        assert frame.map_from_camera.allclose(poses[frame.stamp], atol=1e-4)
+    open_end, _ = run(oracle(OracleNoise.realistic()), range(len(world())), without_loops(config))
+    assert ate(world(), list(mapper.trajectory())) < 0.6 * ate(world(), list(open_end.trajectory()))
+
+
+def test_a_metric_submap_makes_the_one_that_it_joins_metric() -> None:
+    engine = oracle(OracleNoise.realistic())
+    mapper, _ = run(engine, range(48))
+    assert not mapper.map.metric
+    before = dict(mapper.trajectory())
+    mapper, after = run(engine, range(76, len(world())), mapper=mapper, measured=True)
+    assert any("submap 1 joined to 0" in update.reason for update in after)
+    assert mapper.map.metric and mapper.map.scale.source == "depth images"
+    now = dict(mapper.trajectory())
+    lengths = [torch.stack([poses[stamp][:3, 3] for stamp in list(before)]) for poses in (before, now)]
+    units = [float(each.diff(dim=0).norm(dim=1).sum()) for each in lengths]
+    assert units[1] == pytest.approx(world().select(list(range(48))).path_length, rel=0.25), f"was {units[0]:.2f}"
+    for frame in mapper._atlas.archive.frames.values():
+        assert frame.submap == 0
+        assert frame.map_from_camera.allclose(now[frame.stamp], atol=1e-4)
+    depths = [frame.unit for frame in mapper._atlas.archive.frames.values()]
+    truth = [float(world().depth[world().stamps.index(stamp)].median()) for stamp in now]
+    assert sum(depths) / len(depths) == pytest.approx(sum(truth) / len(truth), rel=0.3)
