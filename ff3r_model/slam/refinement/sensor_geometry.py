@@ -17,7 +17,7 @@ from ff3r_model.slam.reference.scale import ScaleConfig, scale_from_depth, scale
 
 GeometrySource = Literal["predicted", "sensor"]
 MIN_PIXELS = 50
-"""Measured pixels that a view needs for a scale of its own (ours)."""
+"""Measured pixels that a view needs for a scale of its own."""
 
 
 def use_sensor_geometry(prediction: Prediction, window: Window, config: ScaleConfig) -> Prediction:
