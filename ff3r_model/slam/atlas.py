@@ -49,7 +49,7 @@ class Atlas:
         self.next_window = 0
         self.next_submap = 0
         self.corrections = 0
-        """How often what was in the atlas has moved, or become part of something else."""
+        """How often something in the atlas has moved, has become part of something else, or was forgotten."""
         self._shared_bytes = 0
         self.active = self.new_submap()
 
@@ -65,7 +65,7 @@ class Atlas:
         config = self.config
         reference = WorldReference(config.scale, config.camera_height, config.ground_weight)
         windows = self._max_windows()
-        recent = min(config.graph.keep_recent, windows // 2)
+        recent = max(min(config.graph.keep_recent, windows // 2), 1)
         pose_graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))
         pose_graph.restore(graph or {})
         number = self.next_submap if number is None else number
@@ -136,10 +136,9 @@ class Atlas:
 
     def hold_to_world(self, window: Window, prediction: Prediction) -> bool:
         """Learn scale, up and floor from the newest window; True where the whole submap moved for it."""
-        active, before = self.active, self.corrections
-        reference = active.reference
+        active, reference = self.active, self.active.reference
         # Up: the map is turned where a sensor, or the floor, says for the first time which way that is.
-        turn = reference.observe_up(window, prediction, active.newest.map_from_node)
+        turn = reference.gravity.observe(window, prediction, active.newest.map_from_node)
         if turn is not None:
             self.transform({}, turn)
             log.info("the map was turned upright: up is known from %s", reference.gravity.source)
@@ -150,7 +149,7 @@ class Atlas:
             active.map.scale = scale
             active.anchor_floor()
             log.info("the map is metric: 1 unit was %.3f m, by %s", scale.factor, scale.source)
-        return self.corrections > before
+        return turn is not None or scale is not None
 
     def join(self, number: int, map_from_active: Similarity) -> None:
         """Let the active submap become part of another, which is active then. The other's frame stays, and its unit,
@@ -200,3 +199,4 @@ class Atlas:
         log.warning("submap %d with %d voxels is forgotten: there is no room", submap.number, len(submap.map))
         self.archive.drop(submap.number)
         del self.others[submap.number]
+        self.corrections += 1

@@ -59,17 +59,17 @@ class Mapper:
     def place(self, window: Window, prediction: Prediction) -> MapUpdate:
         """Put a window and what the network says of it into the map, or say why not."""
         seconds: dict[str, float] = {}
-        # Locate: where the window lies in the active submap, or that it begins a new one.
+        # 1. Locate: where the window lies in the active submap, or that it begins a new one.
         with timed(seconds, "align"):
             alignment, fresh = self._locate(window, prediction)
         if not alignment.accepted:
             return self._update(window, prediction, alignment, seconds)
-        # Integrate: its voxels, its node of the pose graph, its keyframes.
+        # 2. Integrate: its voxels, its node of the pose graph, its keyframes.
         with timed(seconds, "integrate"):
             self._atlas.integrate(window, prediction, alignment, fresh)
-            # Hold to the world: turn, scale and floor of the whole submap, once windows have shown them.
+            # 3. Hold to the world: turn, scale and floor of the whole submap, once windows have shown them.
             corrected = self._atlas.hold_to_world(window, prediction)
-        # Close loops: if this place was seen before, everything moves to where that fits, or two submaps become one.
+        # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
         with timed(seconds, "loops"):
             note, moved = self._loops.close()
         reason = "; ".join(part for part in (alignment.reason, note) if part)

@@ -119,7 +119,8 @@ class PlaceRecognition:
         revisit, refusal = self._verify(*pair)
         if revisit is None:
             log.info("window %d looks like a place seen before and is not: %s", window, refusal)
-            self._refused[pair[0].keyframe] = window
+            refused = {key: when for key, when in self._refused.items() if window - when <= self.config.refused_for}
+            self._refused = refused | {pair[0].keyframe: window}
             return []
         # One find may be wrong: several of different keyframes have to say the same.
         agreeing = [other for _, other in self._found if self._same(revisit, other)]

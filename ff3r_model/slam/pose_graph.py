@@ -112,7 +112,7 @@ class PoseGraph:
     def merge_old(self) -> dict[int, Node]:
         """Merge neighbours once there are more than `max_windows` nodes, a tenth at once; says by what stands in for
         each that is gone."""
-        # How many have to go, and which may: neither the newest nor the ends of loops that cross them.
+        # How many have to go, and which pairs may merge: neighbours of which neither is among the newest.
         excess = len(self.nodes) - self.config.max_windows
         if excess <= 0:
             return {}

@@ -101,7 +101,8 @@ def test_applying_a_similarity(seed: int, factor: float) -> None:
     points = torch.randn(7, 3, dtype=torch.float64)
     homogeneous = torch.cat([points, torch.ones(7, 1, dtype=torch.float64)], dim=1) @ matrix(transform).T
     torch.testing.assert_close(apply_similarity(transform, points), homogeneous[:, :3])
-    torch.testing.assert_close(apply_similarity(transform.rescaled(factor), points), factor * homogeneous[:, :3])
+    scaled = compose(Similarity(factor, torch.eye(3).double(), torch.zeros(3).double()), transform)
+    torch.testing.assert_close(apply_similarity(scaled, points), factor * homogeneous[:, :3])
 
 
 @settings(max_examples=30, deadline=None)

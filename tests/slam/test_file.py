@@ -73,7 +73,7 @@ def test_the_next_window_is_held_to_the_world_as_if_the_map_had_never_been_saved
     held, again = (reference(each).pull_towards(window, prediction, tilted) for each in (mapper, loaded))
     assert same_placement(held, again)
     assert same_placement(held, tilted) == (windows == 2 and not measured)
-    up, up_again = (reference(each).observe_up(window, prediction, here) for each in (mapper, loaded))
+    up, up_again = (reference(each).gravity.observe(window, prediction, here) for each in (mapper, loaded))
     assert same_placement(up, up_again)
     scale, scale_again = (
         reference(each).observe_scale(window, prediction, here, each.map.scale) for each in (mapper, loaded)

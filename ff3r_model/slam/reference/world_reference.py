@@ -64,10 +64,6 @@ class WorldReference:
             seen = replace(seen, scale=1.0)
         return stand_on(self.floor, seen, height, prediction, map_from_window, self.weight)
 
-    def observe_up(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity | None:
-        """new_from_old map, a turn, where a placed window says better than what came before which way is up."""
-        return self.gravity.observe(window, prediction, map_from_window)
-
     def observe_scale(
         self, window: Window, prediction: Prediction, map_from_window: Similarity, scale: ScaleInfo
     ) -> ScaleInfo | None:
