@@ -10,12 +10,12 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from torch import Tensor
 
-from ff3r_model.core.types import SH_C0, Gaussians
+from ff3r_model.core.types import Gaussians, rgb_from_harmonics
+from ff3r_model.voxel_map.queries import NO_QUERY
 
 FIELDS = ("x", "y", "z", "rgb", "confidence", "query_id", "score")
 """Four bytes each, without padding. rgb is PCL's: bytes b g r 0, declared FLOAT32. query_id is INT32, -1 for none."""
 POINT_STEP = 4 * len(FIELDS)
-NO_QUERY = -1
 _BLOCK = 2**16
 """Points written at a time, so that a CPU's cache holds what lies between a colour and its bytes."""
 
@@ -66,7 +66,7 @@ def _fill(
     rows = table[block]
     integers = rows.view(torch.int32)
     rows[:, 0:3] = gaussians.means[block]
-    integers[:, 3] = pack_rgb((gaussians.harmonics[block, 0] * SH_C0).add_(0.5).clamp_(0, 1))
+    integers[:, 3] = pack_rgb(rgb_from_harmonics(gaussians.harmonics[block, 0]).clamp_(0, 1))
     rows[:, 4] = gaussians.confidences[block]
     integers[:, 5] = NO_QUERY if query_ids is None else query_ids[block]
     rows[:, 6] = 0.0 if scores is None else scores[block]

@@ -78,7 +78,7 @@ def test_windows_merge_to_what_voxelizing_everything_at_once_gives() -> None:
     assert aligned.min() > math.cos(math.radians(1) / 2)
     assert sum(stat.added for stat in stats) == len(whole)
     order = pack(voxel_map.cells()).argsort()
-    torch.testing.assert_close(voxel_map.log_mass[order], whole.log_mass, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(voxel_map.rows.log_mass[order], whole.log_mass, atol=1e-4, rtol=1e-4)
 
 
 def test_merging_with_the_semantic_term_weighs_by_mass() -> None:
@@ -103,7 +103,7 @@ def test_compact_storage_stays_close() -> None:
     for number in range(6):
         full.integrate(scene(300, number), number)
         compact.integrate(scene(300, number), number)
-    assert compact._columns.layout.row_bytes < 0.8 * full._columns.layout.row_bytes
+    assert compact._store.columns.layout.row_bytes < 0.8 * full._store.columns.layout.row_bytes
     for name in NAMES:
         torch.testing.assert_close(
             getattr(by_cell(full)[1], name), getattr(by_cell(compact)[1], name), atol=5e-3, rtol=5e-3
@@ -138,7 +138,7 @@ def test_never_exceeds_its_cap(kilobytes: int) -> None:
 def test_nbytes_counts_what_is_held() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS, TextSpace(torch.randn(12, CHANNELS)))
     voxel_map.integrate(scene(200), 0)
-    held = sum(column.untyped_storage().nbytes() for column in voxel_map._columns._data.values())
+    held = sum(column.untyped_storage().nbytes() for column in vars(voxel_map._store.columns._data).values())
     held += voxel_map._store._index._table.untyped_storage().nbytes()
     assert voxel_map.nbytes >= held + 12 * CHANNELS * 4
     before = voxel_map.nbytes
@@ -152,7 +152,7 @@ def test_a_window_larger_than_the_map() -> None:
     stats = voxel_map.integrate(window, 0)
     assert stats.added == len(voxel_map) == voxel_map.max_rows
     heaviest = voxelize(window, VoxelizeConfig(0.01)).log_mass.sort(descending=True).values[: voxel_map.max_rows]
-    torch.testing.assert_close(voxel_map.log_mass.sort(descending=True).values, heaviest)
+    torch.testing.assert_close(voxel_map.rows.log_mass.sort(descending=True).values, heaviest)
     assert stats.refused > 0
 
 
@@ -224,7 +224,7 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     voxel_map.integrate(window, 3)
     voxel_map.add_keyframes([0], [5], torch.eye(4)[None] + torch.tensor([[0, 0, 0, 1.0], *[[0] * 4] * 3]))
     fine = voxel_map.gaussians()
-    mass = voxel_map.log_mass.clone()
+    mass = voxel_map.rows.log_mass.clone()
     voxel_map.rescale(0.2, ScaleInfo(True, "camera height"))
     small = replace(fine, means=fine.means * 0.2, scales=fine.scales * 0.2, confidences=mass)
     expected = voxelize(small, VoxelizeConfig(0.02, 0.0))
@@ -233,7 +233,7 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     torch.testing.assert_close(merged.means, expected.gaussians.means)
     torch.testing.assert_close(merged.scales, expected.gaussians.scales)
     torch.testing.assert_close(merged.features, expected.gaussians.features)
-    assert float(voxel_map.log_mass.exp().sum()) == pytest.approx(float(mass.exp().sum()), rel=1e-4)
+    assert float(voxel_map.rows.log_mass.exp().sum()) == pytest.approx(float(mass.exp().sum()), rel=1e-4)
     assert merged.confidences.max() <= fine.confidences.max() + 1e-4
     assert voxel_map.metric
     assert next(voxel_map.trajectory())[1][0, 3] == pytest.approx(0.2)
@@ -309,7 +309,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     for name in NAMES:
         assert torch.equal(getattr(after.gaussians(), name), getattr(before.gaussians(), name))
     assert torch.equal(after.cells(), before.cells())
-    assert torch.equal(after.log_mass, before.log_mass)
+    assert torch.equal(after.rows.log_mass, before.rows.log_mass)
     assert (after.scale, after.config, after.revision) == (before.scale, before.config, before.revision)
     for (stamp, pose), (other_stamp, other_pose) in zip(after.trajectory(), before.trajectory(), strict=True):
         assert stamp == other_stamp
@@ -386,7 +386,7 @@ def test_files_of_the_first_format_are_read(tmp_path: Path, monkeypatch: pytest.
     write_map(tmp_path / "old", {**old, "decoder": before.space.decoder}, header)
     after, extras, extra_header = VoxelMap.load_with_extras(tmp_path / "old")
     assert torch.equal(after.gaussians().means, before.gaussians().means)
-    assert set(after.anchors.tolist()) == {NO_WINDOW}
+    assert set(after.rows.anchors.tolist()) == {NO_WINDOW}
     assert (extras, extra_header) == ({}, {})
 
 
@@ -403,12 +403,15 @@ def test_extras_come_back(tmp_path: Path) -> None:
 
 def test_a_thinned_copy_is_spread_over_the_map() -> None:
     voxel_map = filled()
-    some, everything = voxel_map.gaussians(limit=50), voxel_map.gaussians()
+    chosen = voxel_map.spread_rows(50)
+    some, everything = voxel_map.gaussians(chosen), voxel_map.gaussians()
     rows = [int((everything.means == mean).all(dim=1).nonzero()[0, 0]) for mean in some.means]
+    assert rows == chosen.tolist()
     assert len(rows) == 50
     assert max(after - before for before, after in itertools.pairwise(rows)) <= -(-len(voxel_map) // 50)
     assert torch.equal(some.features, everything.features[rows])
-    assert len(voxel_map.gaussians(limit=10**6)) == len(voxel_map)
+    assert torch.equal(voxel_map.spread_rows(10**6), torch.arange(len(voxel_map)))
+    assert len(VoxelMap(CONFIG, CHANNELS).spread_rows(5)) == 0
     everything.means.zero_()
     assert voxel_map.gaussians().means.abs().max() > 0
 

@@ -17,8 +17,9 @@ from tf2_msgs.msg import TFMessage
 
 from ff3r_ros.conversions.messages import header, nanoseconds_from_time
 from ff3r_ros.msg import OccupancyMask, QueryList
+from ff3r_ros.qos import LATCHED, LATCHED_MANY
 from tests.support.fake_engine import SPEED, noise
-from tests.support.robot import LATCHED, LATCHED_MANY, SECOND, START, Robot
+from tests.support.robot import SECOND, START, Robot
 from tests.support.ros import Ros, wait_until
 
 
