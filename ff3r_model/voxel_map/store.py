@@ -14,7 +14,7 @@ from torch import Tensor
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.gaussians.groups import Groups, group_keys
 from ff3r_model.voxel_map.columns import Columns, Layout
-from ff3r_model.voxel_map.config import NO_WINDOW, IntegrationStats, MapConfig
+from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig
 from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.fusion import LOST, VoxelMotion, merge_groups
 from ff3r_model.voxel_map.hash_index import BYTES_PER_SLOT, HashIndex, slots_for
@@ -51,7 +51,7 @@ class VoxelStore:
         """The row of each key, −1 where there is none."""
         return self._index.find(keys, self.columns.rows.keys)
 
-    def enter(self, values: VoxelRows, now: int, protect: bool) -> IntegrationStats:
+    def enter(self, values: VoxelRows, now: int, protect: bool) -> None:
         """Merge voxels of distinct cells, or add them, for which others are evicted: with `protect` none seen now."""
         # which cells are occupied already
         rows = self.find(values.keys)
@@ -60,10 +60,11 @@ class VoxelStore:
         self._merge(rows[known], values.select(known))
         # of the others the heaviest come in, if need be in the place of older ones
         fitting = _heaviest(new, values.log_mass, self.max_rows - len(known))
-        evicted = self._free(len(fitting), now, protect)
+        self._free(len(fitting), now, protect)
         self.make_room(len(fitting))
         self.append(values.select(fitting))
-        return IntegrationStats(len(fitting), len(known), evicted, len(new) - len(fitting))
+        if len(fitting) < len(new):
+            logger.debug("no room for the lightest %d voxels of window %d", len(new) - len(fitting), now)
 
     def absorb(self, other: VoxelStore, motion: VoxelMotion) -> None:
         """Take in the moved voxels of another store, block by block, in the order of its rows."""
@@ -142,16 +143,15 @@ class VoxelStore:
         self._index.rebuild(self.columns.rows.keys)
         _say_lost(len(lost))
 
-    def _free(self, count: int, now: int, protect: bool) -> int:
-        """Evict so that `count` more voxels stay within `max_rows`, with some to spare; says how many went."""
+    def _free(self, count: int, now: int, protect: bool) -> None:
+        """Evict so that `count` more voxels stay within `max_rows`, with some to spare."""
         excess = len(self) + count - self.max_rows
         if excess <= 0:
-            return 0
+            return
         # what the window has just seen stays, and a share of the capacity goes at once
         kept = (self.columns.rows.last_seen == now) & protect
         excess = min(max(excess, int(self.config.eviction_share * self.max_rows)), len(self) - int(kept.sum()))
         self._evict(excess, kept, now)
-        return excess
 
     def _evict(self, count: int, kept: Bool[Tensor, " rows"], now: int) -> None:
         """Remove the `count` voxels that are first in the order of eviction."""

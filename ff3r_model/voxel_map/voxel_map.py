@@ -16,7 +16,7 @@ from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Cameras, Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
 from ff3r_model.voxel_map.columns import Layout
-from ff3r_model.voxel_map.config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo, check_voxels
+from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig, ScaleInfo, check_voxels
 from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
 from ff3r_model.voxel_map.fusion import VoxelMotion
@@ -116,7 +116,7 @@ class VoxelMap:
         keys = self.rows.keys
         return unpack(keys if rows is None else keys.index_select(0, rows))
 
-    def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> IntegrationStats:
+    def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> None:
         """Merge a window that has been placed in the map's frame. Time is linear in the window, not in the map.
 
         `window_id` grows from window to window. Gaussians that are not voxelized yet are, with the map's ε and λ.
@@ -131,7 +131,7 @@ class VoxelMap:
         values = VoxelRows.of_window(voxels, keys, window_id, config.bands)
         # merged with the voxels of the same cells, or added
         self.revision += 1
-        return self._store.enter(values, window_id, protect=True)
+        self._store.enter(values, window_id, protect=True)
 
     def move(self, new_from_old: Mapping[int, Similarity]) -> None:
         """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.

@@ -63,12 +63,27 @@ def by_cell(voxel_map: VoxelMap) -> tuple[torch.Tensor, Gaussians]:
     return voxel_map.cells()[order], voxel_map.gaussians().select(order)
 
 
+class Counted:
+    """What a window did to a map: counted by cells, before and after."""
+
+    def __init__(self, voxel_map: VoxelMap, window: Gaussians, window_id: int) -> None:
+        before = set(map(tuple, voxel_map.cells().tolist()))
+        voxel_map.integrate(window, window_id)
+        after = set(map(tuple, voxel_map.cells().tolist()))
+        own = set(map(tuple, torch.round(window.means / voxel_map.config.voxel_size).int().tolist()))
+        assert after <= before | own
+        self.added = len(after - before)
+        self.merged = len(own & before & after)
+        self.evicted = len(before - after)
+        self.refused = len(own - after)
+
+
 def test_windows_merge_to_what_voxelizing_everything_at_once_gives() -> None:
     """Exactly so without the semantic term; see the next test for what it brings."""
     config = replace(CONFIG, distance_weight=0.0)
     windows = [scene(300, seed, offset=0.3 * seed) for seed in range(4)]
     voxel_map = VoxelMap(config, CHANNELS)
-    stats = [voxel_map.integrate(window, number) for number, window in enumerate(windows)]
+    stats = [Counted(voxel_map, window, number) for number, window in enumerate(windows)]
     whole = voxelize(joined(windows), VoxelizeConfig(0.25, 0.0))
     cells, merged = by_cell(voxel_map)
     assert torch.equal(cells, whole.cells)
@@ -125,7 +140,7 @@ def test_never_exceeds_its_cap(kilobytes: int) -> None:
     voxel_map = VoxelMap(replace(CONFIG, voxel_size=0.05, max_map_bytes=cap, compact=True), CHANNELS, space)
     total = 0
     for number in range(40):
-        stats = voxel_map.integrate(scene(150, number, offset=0.5 * number), number)
+        stats = Counted(voxel_map, scene(150, number, offset=0.5 * number), number)
         voxel_map.add_keyframes([number], [number], torch.eye(4)[None])
         total += stats.added
         assert voxel_map.nbytes <= cap
@@ -149,7 +164,7 @@ def test_nbytes_counts_what_is_held() -> None:
 def test_a_window_larger_than_the_map() -> None:
     voxel_map = VoxelMap(replace(CONFIG, voxel_size=0.01, max_map_bytes=20_000), CHANNELS)
     window = scene(3000, confidence=3)
-    stats = voxel_map.integrate(window, 0)
+    stats = Counted(voxel_map, window, 0)
     assert stats.added == len(voxel_map) == voxel_map.max_rows
     heaviest = voxelize(window, VoxelizeConfig(0.01)).log_mass.sort(descending=True).values[: voxel_map.max_rows]
     torch.testing.assert_close(voxel_map.rows.log_mass.sort(descending=True).values, heaviest)
@@ -170,7 +185,7 @@ def test_order_of_eviction() -> None:
     assert len(voxel_map) == count
     lightest = window.select(row[:3])  # seen again: no longer first to go, however light
     newcomers = replace(scene(7, seed=1), means=torch.arange(7)[:, None] * torch.tensor([1.0, 0, 0]) - 100)
-    stats = voxel_map.integrate(joined([lightest, newcomers]), 14)
+    stats = Counted(voxel_map, joined([lightest, newcomers]), 14)
     assert (stats.merged, stats.added, stats.evicted) == (3, 7, 7)
     age = torch.where(row < count // 2, 14, 2)
     priority = window.confidences - 0.5 * age
@@ -288,7 +303,7 @@ def test_an_empty_window_changes_nothing() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS)
     voxel_map.integrate(scene(20), 0)
     before = len(voxel_map)
-    stats = voxel_map.integrate(scene(20).select(torch.zeros(0, dtype=torch.long)), 1)
+    stats = Counted(voxel_map, scene(20).select(torch.zeros(0, dtype=torch.long)), 1)
     assert (stats.added, stats.merged, len(voxel_map)) == (0, 0, before)
 
 

@@ -62,6 +62,7 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     chairs = rows.view(np.int32)[:, 5] == 1
     assert len(rows) == clouds[-1].width == int(robot.values["voxels"]) and chairs.sum() == len(voxels)
     assert set(rows.view(np.int32)[:, 5].tolist()) == {-1, 1} and (rows[chairs, 6] >= 0.5).all()
+    assert sorted(rows[chairs, 6].tolist()) == sorted(newest.scores) and (rows[~chairs, 6] == 0).all()
     assert [(q.id, q.text, q.voxels) for q in lists[-1].queries] == [(1, "red chair", len(voxels))]
     assert int(robot.values["map bytes"]) <= int(robot.values["map bytes allowed"])
     assert robot.fresh_status().level == DiagnosticStatus.OK
