@@ -122,12 +122,12 @@ SH_C0 = 0.28209479177387814
 """The constant spherical harmonic."""
 
 
-def rgb_from_harmonics(constant: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any 3"]:
+def rgb_from_harmonics(constant: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """RGB of the constant band of spherical harmonics, not clamped to [0, 1]."""
     return constant * SH_C0 + 0.5
 
 
-def harmonics_from_rgb(rgb: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any 3"]:
+def harmonics_from_rgb(rgb: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The constant band of spherical harmonics of a colour that is the same from all sides."""
     return (rgb - 0.5) / SH_C0
 

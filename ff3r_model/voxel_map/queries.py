@@ -168,13 +168,19 @@ class QuerySet:
             for query, product, parts in zip(queries, products, found, strict=True):
                 key = self._key(query)
                 likely = (product >= least[key]).nonzero().squeeze(1)
-                # softmax over a query and its rivals, exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid
-                logits = (product[likely] / lengths[likely]).clamp_(-1, 1) / temperature
-                probability = torch.sigmoid(logits - rivals[key][rows][likely])
-                sure = probability >= self.config.threshold
-                parts.append((likely[sure] + rows.start, probability[sure]))
+                # those are scored in full
+                scores = self._scores(product[likely], lengths[likely], rivals[key][rows][likely])
+                sure = scores >= self.config.threshold
+                parts.append((likely[sure] + rows.start, scores[sure]))
         joined = [_joined(parts, features.device) for parts in found]
         return [Match(query, self.config.threshold, *each) for query, each in zip(queries, joined, strict=True)]
+
+    def _scores(
+        self, products: Float[Tensor, " n"], norms: Float[Tensor, " n"], rivals: Float[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Softmax over a query and its rivals, exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid."""
+        logits = (products / norms).clamp_(-1, 1) / self.config.temperature
+        return torch.sigmoid(logits - rivals)
 
     def _key(self, query: Query) -> str:
         """What tells a query's rivals from those of others: its text, where that is a negative itself."""
@@ -229,11 +235,11 @@ def best_queries(matches: Sequence[Match], voxel_map: VoxelMap) -> tuple[Int64[T
     return ids, scores.clamp_min(0)
 
 
-def _joined(matches: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and probabilities of all blocks."""
+def _joined(parts: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and scores of all blocks."""
     none = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
-    rows, probabilities = zip(none, *matches, strict=True)
-    return torch.cat(rows), torch.cat(probabilities)
+    rows, scores = zip(none, *parts, strict=True)
+    return torch.cat(rows), torch.cat(scores)
 
 
 def _clean(text: str, max_length: int) -> str:

@@ -28,7 +28,8 @@ def semantic_cloud(
 ) -> PointCloud2:
     """The Gaussians' centres as a dense, unorganised cloud with the fields of `FIELDS`.
 
-    `query_ids` and `scores` name the best query of each point; without them every point has query_id -1, score 0.
+    `query_ids` and `scores` are those of `best_queries`: -1 and 0 for a point that answers no query, and for all points
+    where they are not given.
     Works on the Gaussians' device and copies to the message once.
     """
     count = len(gaussians)
