@@ -38,13 +38,6 @@ class Layout:
             "norms": ((), full),
         }
 
-    def zeros(self, count: int, device: torch.device) -> VoxelRows:
-        """Room for so many voxels."""
-        fields = self.fields().items()
-        return VoxelRows(
-            **{name: torch.zeros(count, *shape, dtype=dtype, device=device) for name, (shape, dtype) in fields}
-        )
-
     @property
     def row_bytes(self) -> int:
         """Bytes of one voxel."""
@@ -56,36 +49,34 @@ class Columns:
 
     def __init__(self, layout: Layout, capacity: int, device: torch.device) -> None:
         self.layout = layout
-        self._data = layout.zeros(capacity, device)
+        self.capacity = capacity
         self._count = 0
+        self._data = {
+            name: torch.zeros(capacity, *shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in layout.fields().items()
+        }
+        """By attribute, with spare room; each grows by itself."""
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def capacity(self) -> int:
-        """Rows that there is room for."""
-        return len(self._data)
-
-    @property
     def rows(self) -> VoxelRows:
         """The rows in use: views, so that what is written into them is kept."""
-        return self._data.select(slice(self._count))
+        return VoxelRows(**{name: column[: self._count] for name, column in self._data.items()})
 
     @property
     def nbytes(self) -> int:
         """Bytes held, spare room included."""
-        return self._data.nbytes
+        return sum(column.nbytes for column in self._data.values())
 
     def reserve(self, capacity: int) -> None:
         """Make room for `capacity` rows, one column after the other."""
-        columns = dict(vars(self._data))
-        del self._data  # so that each old column goes once its copy is there
-        for name, column in columns.items():
+        for name, column in self._data.items():
             grown = column.new_zeros(capacity, *column.shape[1:])
             grown[: self._count] = column[: self._count]
-            columns[name] = grown
-        self._data = VoxelRows(**columns)
+            self._data[name] = grown
+        self.capacity = capacity
 
     def blocks(self, size: int) -> Iterator[slice]:
         """The rows in use, `size` at a time."""
@@ -100,7 +91,7 @@ class Columns:
 
     def write(self, rows: slice | Int64[Tensor, " n"], values: VoxelRows) -> None:
         """Replace rows in use. What float16 cannot hold is clamped."""
-        for name, column in vars(self._data).items():
+        for name, column in self._data.items():
             column[rows] = _fit(getattr(values, name), column.dtype)
 
     def movers(self, victims: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
@@ -113,7 +104,7 @@ class Columns:
     def remove(self, victims: Int64[Tensor, " n"]) -> None:
         """Drop rows; the last ones take their places."""
         source, target = self.movers(victims)
-        for column in vars(self._data).values():
+        for column in self._data.values():
             column[target] = column[source]
         self._count -= len(victims)
 

@@ -41,11 +41,6 @@ class VoxelRows:
     def __len__(self) -> int:
         return self.keys.shape[0]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all attributes."""
-        return sum(column.nbytes for column in vars(self).values())
-
     @classmethod
     def of_window(cls, voxels: VoxelizedGaussians, keys: Int64[Tensor, " n"], window_id: int, bands: int) -> VoxelRows:
         """A window's voxels as rows on the device of `keys`, seen by it and anchored to it, without their norms."""

@@ -153,7 +153,7 @@ def test_never_exceeds_its_cap(kilobytes: int) -> None:
 def test_nbytes_counts_what_is_held() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS, TextSpace(torch.randn(12, CHANNELS)))
     voxel_map.integrate(scene(200), 0)
-    held = sum(column.untyped_storage().nbytes() for column in vars(voxel_map._store.columns._data).values())
+    held = sum(column.untyped_storage().nbytes() for column in voxel_map._store.columns._data.values())
     held += voxel_map._store._index._table.untyped_storage().nbytes()
     assert voxel_map.nbytes >= held + 12 * CHANNELS * 4
     before = voxel_map.nbytes
