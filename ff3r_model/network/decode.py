@@ -17,7 +17,7 @@ from ff3r_model.core.geometry import (
     transform_points,
     unproject,
 )
-from ff3r_model.core.types import DEPTH_CONFIDENCE_WEIGHT, SH_C0, Cameras, Gaussians, Prediction
+from ff3r_model.core.types import DEPTH_CONFIDENCE_WEIGHT, Cameras, Gaussians, Prediction, harmonics_from_rgb
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import NetworkOutput
 
@@ -120,7 +120,7 @@ def _lift(
         means=_means(depth, cameras),
         scales=_footprint(depth, cameras).expand(count, 3).contiguous(),
         quaternions=depth.new_tensor([1.0, 0, 0, 0]).repeat(count, 1),
-        harmonics=((colors - 0.5) / SH_C0)[:, None],
+        harmonics=harmonics_from_rgb(colors)[:, None],
         opacities=depth.new_full((count,), LIFTED_OPACITY),
         confidences=DEPTH_CONFIDENCE_WEIGHT * confidence.log().flatten(),
         features=full.permute(0, 2, 3, 1).flatten(0, 2),

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, normalize
 
 from ff3r_model.core.geometry import anchored, invert_rigid, rigid, transform_points, unproject
 from ff3r_model.core.overlap import overlaps
-from ff3r_model.core.types import SH_C0, Cameras, Gaussians, Prediction, Window
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, Window, harmonics_from_rgb
 from ff3r_model.synthetic.sequences import Sequence
 from ff3r_model.synthetic.vocabulary import CLASSES
 
@@ -137,7 +137,7 @@ class OracleEngine:
             means=means,
             scales=(footprint / 2).expand(-1, 3).contiguous(),
             quaternions=upright,
-            harmonics=((colors - 0.5) / SH_C0)[:, None],
+            harmonics=harmonics_from_rgb(colors)[:, None],
             opacities=torch.full((len(means),), 0.9),
             confidences=confidence.flatten().log(),
             features=self._codes[self._labels(index, colors)],

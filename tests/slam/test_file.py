@@ -131,7 +131,7 @@ def test_a_map_without_a_graph_moves_as_a_whole(hall: Sequence, tmp_path: Path) 
     rest = {key: value for key, value in header.items() if key not in ("version", "checksum")}
     plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(".anchors")}
     write_map(tmp_path / "map", plain, rest)
-    assert VoxelMap.load(tmp_path / "map").anchors.unique().tolist() == [-1]
+    assert VoxelMap.load(tmp_path / "map").rows.anchors.unique().tolist() == [-1]
     loaded = Mapper(mapper.engine, CHANNELS, CONFIG)
     loaded.load(tmp_path / "map")
     centre = loaded.map.gaussians().means.mean(0)

@@ -251,7 +251,7 @@ def test_old_windows_are_merged_and_nothing_is_lost() -> None:
     graph = mapper._atlas.active.graph
     assert len(graph) <= 10
     assert len(mapper._atlas.archive) <= 30
-    assert set(mapper.map.anchors.tolist()) <= set(graph.nodes)
+    assert set(mapper.map.rows.anchors.tolist()) <= set(graph.nodes)
     assert {frame.node.window for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
     assert ate(world(), list(mapper.trajectory())) < 0.01
 

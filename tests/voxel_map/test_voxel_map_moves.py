@@ -62,7 +62,7 @@ def rows_of(voxel_map: VoxelMap) -> dict[tuple[int, ...], dict[str, np.ndarray]]
     """Everything that a map holds, by cell, in float64; and its index checked."""
     cells = voxel_map.cells()
     assert torch.equal(voxel_map._store.find(pack(cells)), torch.arange(len(cells)))
-    columns = voxel_map._columns.take(slice(None))
+    columns = vars(voxel_map.rows)
     arrays = {name: column.double().numpy() for name, column in columns.items() if name not in ("keys", "norms")}
     listed = [tuple(cell) for cell in cells.tolist()]
     assert len(set(listed)) == len(listed)
@@ -180,7 +180,7 @@ def test_moving_in_blocks_is_moving_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_voxels_that_leave_the_range_are_dropped_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
     voxel_map = mapped()
-    gone = int((voxel_map.anchors == 11).sum())
+    gone = int((voxel_map.rows.anchors == 11).sum())
     left = {cell for cell, row in rows_of(voxel_map).items() if row["anchors"] != 11}
     voxel_map.transform({11: Similarity(1.0, torch.eye(3), torch.tensor([CELL_LIMIT * 1.0, 0, 0]))})
     assert rows_of(voxel_map).keys() == left
@@ -318,8 +318,8 @@ def test_a_budget_for_nothing_is_refused_and_changes_nothing() -> None:
 def test_files_keep_the_anchors(tmp_path: object) -> None:
     voxel_map = mapped()
     voxel_map.save(f"{tmp_path}/map")
-    assert torch.equal(VoxelMap.load(f"{tmp_path}/map").anchors, voxel_map.anchors)
-    assert NO_WINDOW not in voxel_map.anchors.tolist()
+    assert torch.equal(VoxelMap.load(f"{tmp_path}/map").rows.anchors, voxel_map.rows.anchors)
+    assert NO_WINDOW not in voxel_map.rows.anchors.tolist()
 
 
 def test_fields_that_a_motion_must_think_of() -> None:
