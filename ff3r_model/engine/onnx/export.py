@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ff3r_model.core.files import remove_leftovers, replaced_folder
+from ff3r_model.core.files import remove_leftovers
+from ff3r_model.core.output_folder import OutputFolder
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW, ExportError, Graph, Manifest, graph_path, weights_hash
 from ff3r_model.engine.onnx.precision import Precision, in_precision
@@ -96,9 +97,9 @@ def export(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
     Raises ExportError for a missing package or a size that the network cannot take.
     """
     _check(network, config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    with replaced_folder(folder) as half_made:
+    output = OutputFolder(folder, "export")
+    remove_leftovers(output.path)
+    with output.whole() as half_made:
         return _write(network, config, half_made)
 
 
