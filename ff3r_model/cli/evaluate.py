@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg, subcommand
 from ff3r_model.evaluation.manifests import EvaluationError
 
 if TYPE_CHECKING:
-    from ff3r_model.evaluation.subject import Subject
+    from ff3r_model.evaluation.subject import CheckpointUnderTest
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ class Report:
         return str(write_report(self.results, self.out))
 
 
-def _subject(options: Options) -> Subject:
+def _subject(options: Options) -> CheckpointUnderTest:
     try:
-        from ff3r_model.evaluation.subject import Subject
+        from ff3r_model.evaluation.subject import CheckpointUnderTest
         from ff3r_model.training.objectives.perceptual import LPIPS, TrunkError
     except ModuleNotFoundError as error:
         raise EvaluationError(f"{error.name} is missing: pip install 'ff3r_ros[eval]'") from error
@@ -145,7 +145,7 @@ def _subject(options: Options) -> Subject:
         trunk = None if options.lpips is None else LPIPS(options.lpips)
     except TrunkError as error:
         raise EvaluationError(str(error)) from error
-    return Subject(options.weights, options.device, trunk)
+    return CheckpointUnderTest(options.weights, options.device, trunk)
 
 
 def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:

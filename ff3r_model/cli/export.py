@@ -16,7 +16,7 @@ from ff3r_model.engine.device import device_named, gpu_name, is_nvidia
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import Manifest
 from ff3r_model.engine.onnx.precision import Precision
-from ff3r_model.engine.tensorrt.build import Report
+from ff3r_model.engine.tensorrt.build import Progress
 from ff3r_model.engine.tensorrt.library import TensorRTError, load_library
 from ff3r_model.engine.tensorrt.plan_cache import PlanKey, default_cache, obtain
 from ff3r_model.network.checkpoint import load_checkpoint
@@ -92,7 +92,7 @@ def _gpu(device: torch.device) -> str:
 
 
 @contextmanager
-def _bars() -> Iterator[Report]:
+def _bars() -> Iterator[Progress]:
     """A bar per graph and phase of the builder."""
     bar: tqdm | None = None
     shown = ""

@@ -42,7 +42,7 @@ class Means:
 
 
 @dataclass
-class Geometry:
+class GeometryErrors:
     """Depth errors, one scale per window; errors of all pairs of views; trajectories."""
 
     by: ScaleBy = "median"
@@ -66,7 +66,7 @@ class Geometry:
         return self.means.figures() | {f"auc{limit}": auc(errors, limit) for limit in (5, 15, 30)}
 
 
-class Words:
+class WordConfusion:
     """One confusion matrix per vocabulary, over the pixels of all windows."""
 
     def __init__(self, vocabularies: Sequence[Vocabulary]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Predict
 from ff3r_model.engine import TorchEngine, device_named
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
@@ -20,7 +19,7 @@ from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.slam.refinement.optical_flow import refine_prediction
 
 
-class Subject:
+class CheckpointUnderTest:
     """A checkpoint's network and words. Raises CheckpointError for a file that is missing, damaged or foreign."""
 
     def __init__(self, weights: Path | None = None, device: str = "auto", trunk: torch.nn.Module | None = None) -> None:
@@ -28,7 +27,7 @@ class Subject:
         self.trunk = None if trunk is None else trunk.to(self.device)
         checkpoint = load_checkpoint(self.path, self.device)
         self.text, network = checkpoint.text_encoder, checkpoint.network
-        self.space = TextSpace(network.feature_decoder.weight)
+        self.space = checkpoint.text_space
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
         self.engine = TorchEngine(network)
         self.refining = _refining(TorchEngine(network)) if network.config.refine_poses else None

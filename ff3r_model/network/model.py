@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.network.aggregator import Aggregator
 from ff3r_model.network.camera_head import CameraHead
@@ -111,6 +112,11 @@ class FF3R(nn.Module):
             lifted=None if self.config.decode_gaussians else frames.semantic_maps,
             tokens=aggregated.layers[-1],
         )
+
+    @property
+    def text_space(self) -> TextSpace:
+        """Cosines between compact features and text embeddings, by the feature decoder's weights of the moment."""
+        return TextSpace(self.feature_decoder.weight.detach().clone())
 
     def check(self, images: Float[Tensor, "batch views 3 h w"]) -> None:
         """Raises ValueError where the network cannot see these images."""

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from ff3r_model.core.geometry import field_of_view, matrix_to_quaternion
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.target_cache import TargetCache
 
 FEATURE_STRIDE = 4
@@ -26,7 +26,7 @@ class Teacher(Protocol):
     """Images in, targets out, on the images' device."""
 
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """`ids`, one per view, window by window, name the pixels (a cache's key); `truth` is there in rooms alone."""
         ...
@@ -44,7 +44,7 @@ class NetworkTeacher:
     @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """Cameras, depth and features of the windows. Known windows are read, the others computed together."""
         if self.cache is None:
@@ -81,7 +81,7 @@ class SyntheticTeacher:
         self.classes, self.phrases = classes, phrases
 
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """Exact cameras and depth, and an embedding for every pixel; zero where nothing is hit."""
         assert truth is not None, "only batches of rooms have a truth"
@@ -95,7 +95,7 @@ class SyntheticTeacher:
             features=self._features(truth),
         )
 
-    def _features(self, truth: Views) -> Float[Tensor, "batch views text height width"]:
+    def _features(self, truth: RoomWindow) -> Float[Tensor, "batch views text height width"]:
         names = len(self.phrases) // len(self.classes)
         table = torch.cat([self.phrases, self.classes, torch.zeros_like(self.classes[:1])]).to(truth.depth)
         plain = len(self.phrases) + truth.classes

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ff3r_model.core.geometry import field_of_view, invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.objectives.supervised_losses import (
     MIN_BASELINE,
     at_pixels,
@@ -26,7 +26,7 @@ from ff3r_model.training.objectives.supervised_losses import (
 HEIGHT, WIDTH, PATCH = 28, 42, 14
 
 
-def plane_scene(views: int = 3) -> Views:
+def plane_scene(views: int = 3) -> RoomWindow:
     """Cameras that look at the plane z = 4 of the first camera from different places."""
     generator = torch.Generator().manual_seed(5)
     tilt = 0.05 * torch.randn(views, 3, generator=generator)
@@ -40,10 +40,10 @@ def plane_scene(views: int = 3) -> Views:
     depth = (4 - pose[:, 2, 3, None, None]) / directions[..., 2]
     empty = torch.zeros(1, views, HEIGHT, WIDTH, dtype=torch.int64)
     images = torch.zeros(1, views, 3, HEIGHT, WIDTH)
-    return Views(images, depth[None], invert_rigid(pose)[None], intrinsics, empty, empty, torch.ones(1))
+    return RoomWindow(images, depth[None], invert_rigid(pose)[None], intrinsics, empty, empty, torch.ones(1))
 
 
-def encoding(truth: Views) -> torch.Tensor:
+def encoding(truth: RoomWindow) -> torch.Tensor:
     wxyz = matrix_to_quaternion(truth.camera_from_world[..., :3, :3])
     fov = field_of_view(truth.intrinsics, HEIGHT, WIDTH)
     return torch.cat([truth.camera_from_world[..., :3, 3], wxyz[..., [1, 2, 3, 0]], fov], dim=-1)[None]

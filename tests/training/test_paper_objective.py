@@ -14,7 +14,7 @@ from ff3r_model.network.config import DPTConfig, FF3RConfig
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets, TrainingBatch
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective, without_fusion
 from ff3r_model.training.objectives.paper_losses import PaperWeights
 
@@ -45,7 +45,7 @@ def network(seed: int = 0) -> FF3R:
 class Perfect(FF3R):
     """Says what is true, whatever it is shown, with opaque Gaussians of the size of a pixel."""
 
-    def __init__(self, truth: Views, poses: Tensor) -> None:
+    def __init__(self, truth: RoomWindow, poses: Tensor) -> None:
         super().__init__(tiny())
         self.truth, self.poses = truth, poses
 
@@ -69,8 +69,8 @@ class Perfect(FF3R):
 def batch(seeds: tuple[int, ...] = (3,), views: int = 3) -> TrainingBatch:
     """Windows of held-out rooms and the truth as teacher, with random features."""
     windows = [held_out_window(seed, views, SIZE) for seed in seeds]
-    names = Views.__dataclass_fields__
-    truth = Views(**{name: torch.cat([getattr(window, name) for window in windows]) for name in names})
+    names = RoomWindow.__dataclass_fields__
+    truth = RoomWindow(**{name: torch.cat([getattr(window, name) for window in windows]) for name in names})
     pose, (height, width) = truth.camera_from_world, SIZE
     fov = [2 * torch.atan(side / 2 / truth.intrinsics[..., axis, axis]) for side, axis in ((height, 1), (width, 0))]
     quaternion = torch.stack([xyzw(matrix) for matrix in pose[..., :3, :3].flatten(0, 1)]).unflatten(0, pose.shape[:2])

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TeacherTargets:
     """In the text's space, not normalised, usually coarser than the images (same field of view)."""
 
 
-Tensors = TypeVar("Tensors", TeacherTargets, Views)
+Tensors = TypeVar("Tensors", TeacherTargets, RoomWindow)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TrainingBatch:
     """One per view, window by window (batch · views of them): the same id always shows the same pixels."""
     targets: TeacherTargets | None = None
     """What the teacher says; None where the objective asks no teacher."""
-    truth: Views | None = None
+    truth: RoomWindow | None = None
     """What the synthetic world knows; None for real images."""
 
     def to(self, device: torch.device | str) -> TrainingBatch:

@@ -11,7 +11,7 @@ import numpy as np
 from ff3r_model.training.datasets.base import DataError, Share
 from ff3r_model.training.datasets.batches import TrainingBatch
 from ff3r_model.training.datasets.room_shards import SHARDS
-from ff3r_model.training.datasets.room_views import make_views
+from ff3r_model.training.datasets.room_views import make_window
 
 REFRESH_STEPS = 100
 """Steps between looks at the folder, into which shards may still be rendered."""
@@ -66,7 +66,7 @@ class RoomWindows:
         mirror, gain = self.config.mirror and bool(rng.random() < 0.5), rng.uniform(0.85, 1.15, len(drawn)).tolist()
         offset = float(rng.uniform(-0.04, 0.04))
         mine = share.of(drawn)
-        truth = make_views(_stacked(shard, mine), mirror=mirror)
+        truth = make_window(_stacked(shard, mine), mirror=mirror)
         images = truth.images
         if self.config.jitter:
             gains = truth.images.new_tensor(share.of(gain))[:, None, None, None, None]

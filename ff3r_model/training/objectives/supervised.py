@@ -17,7 +17,7 @@ from ff3r_model.network.gaussian_head import split
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.datasets.batches import TrainingBatch
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.objectives.supervised_losses import (
     LossWeights,
     at_pixels,
@@ -94,12 +94,12 @@ class Objective(nn.Module):
         terms["total"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return terms
 
-    def _words(self, network: FF3R, images: Float[Tensor, "n 3 h w"], truth: Views) -> dict[str, Tensor]:
+    def _words(self, network: FF3R, images: Float[Tensor, "n 3 h w"], truth: RoomWindow) -> dict[str, Tensor]:
         """What LSeg alone says of every view."""
         semantics = network.lseg(network.lseg.resize(images, patch_grid(network, images))).features
         return {"semantics": self._phrase_terms(semantics, truth.classes.flatten(0, 1), truth.colors.flatten(0, 1))}
 
-    def _geometry(self, network: FF3R, batch: TrainingBatch, truth: Views, dense: bool) -> dict[str, Tensor]:
+    def _geometry(self, network: FF3R, batch: TrainingBatch, truth: RoomWindow, dense: bool) -> dict[str, Tensor]:
         """Cameras and matches of all views, dense maps of some."""
         with captured_calls([network.aggregator.patch_embed, *network.aggregator.global_blocks]) as calls:
             aggregated = network.aggregator(batch.images)
@@ -113,7 +113,7 @@ class Objective(nn.Module):
         return terms | self._dense_terms(network, layers, batch.images.flatten(0, 1)[picks], truth, picks)
 
     def _dense_terms(
-        self, network: FF3R, layers: list[Tensor], images: Tensor, known: Views, picks: Int[Tensor, " n"]
+        self, network: FF3R, layers: list[Tensor], images: Tensor, known: RoomWindow, picks: Int[Tensor, " n"]
     ) -> dict[str, Tensor]:
         """Depth, semantics and Gaussians of the picked views."""
         truth, classes, colors = (x.flatten(0, 1)[picks] for x in (known.depth, known.classes, known.colors))
@@ -151,7 +151,7 @@ class Objective(nn.Module):
             sampled, phrases, self.phrases, temperature
         )
 
-    def _matching_terms(self, network: FF3R, calls: list[Call], batch: Views) -> dict[str, Tensor]:
+    def _matching_terms(self, network: FF3R, calls: list[Call], batch: RoomWindow) -> dict[str, Tensor]:
         """Tells encoder and global blocks where each patch lies elsewhere; nothing is added to the network.
 
         In each supervised block, head 0 attends to the first view's match among all tokens and head 1 to the match
@@ -201,7 +201,7 @@ def patch_grid(network: FF3R, images: Float[Tensor, "*batch 3 h w"]) -> tuple[in
     return images.shape[-2] // patch, images.shape[-1] // patch
 
 
-def _pose_error(predicted: Float[Tensor, "batch views 12"], truth: Views) -> Tensor:
+def _pose_error(predicted: Float[Tensor, "batch views 12"], truth: RoomWindow) -> Tensor:
     """Absolute error of a linearly predicted camera_from_world, entry by entry."""
     return (predicted.unflatten(-1, (3, 4)) - truth.camera_from_world[..., :3, :]).abs().sum((-1, -2)).mean()
 

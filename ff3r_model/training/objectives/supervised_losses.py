@@ -21,7 +21,7 @@ from ff3r_model.core.geometry import (
     transform_points,
     unproject,
 )
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LossWeights:
 
 
 def camera_losses(
-    encodings: Float[Tensor, "iterations batch views 9"], truth: Views, gamma: float
+    encodings: Float[Tensor, "iterations batch views 9"], truth: RoomWindow, gamma: float
 ) -> dict[str, Tensor]:
     """Chordal rotation error, Huber on translation, L1 on the field of view, over all iterations of the camera head.
 
@@ -134,7 +134,7 @@ def phrase_loss(
 
 
 def patch_matches(
-    truth: Views, patch: int
+    truth: RoomWindow, patch: int
 ) -> tuple[Float[Tensor, "batch views target n 2"], Bool[Tensor, "batch views target n"]]:
     """Where the centre of each patch of each view lies in every view, in patch units, and whether it is seen there."""
     depth = truth.depth
@@ -159,7 +159,7 @@ def patch_matches(
     return pixels / patch, inside & ((seen - z).abs() < 0.05 * z)
 
 
-def patch_points(truth: Views, patch: int) -> Float[Tensor, "batch views n 3"]:
+def patch_points(truth: RoomWindow, patch: int) -> Float[Tensor, "batch views n 3"]:
     """The point that the centre of each patch shows, in the first camera's frame."""
     points = unproject(truth.depth, truth.intrinsics)[:, :, patch // 2 :: patch, patch // 2 :: patch]
     return transform_points(invert_rigid(truth.camera_from_world), points.flatten(2, 3))

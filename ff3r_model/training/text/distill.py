@@ -27,8 +27,8 @@ from ff3r_model.training.text.corpus import Corpus, build_corpus
 from ff3r_model.training.text.target_space import (
     Encoder,
     MiniLM,
+    PhraseTeacher,
     TargetSpace,
-    Teacher,
     TextSpaceConfig,
     indoor_definitions,
     load_wordnet,
@@ -252,7 +252,7 @@ def main(arguments: Arguments) -> None:
     wordnet = load_wordnet(arguments.wordnet)
     corpus = build_corpus(space["classes"], space["colors"], wordnet, config.seed, config.held_out)
     phrases = corpus.phrases()
-    teacher = Teacher(MiniLM(), indoor_definitions(wordnet), arguments.teacher)
+    teacher = PhraseTeacher(MiniLM(), indoor_definitions(wordnet), arguments.teacher)
     targets = TargetSpace(space["mean"], space["projection"])(teach(teacher, phrases, arguments.cache))
 
     encoder = TextEncoder(arguments.text)

@@ -70,7 +70,7 @@ class TextSpaceConfig:
     """0 keeps the encoder's variances, 0.5 divides by their square root twice: all directions equal."""
 
 
-class Teacher:
+class PhraseTeacher:
     """Embeds phrases with their head noun's definition mixed in; results are kept."""
 
     def __init__(self, encoder: Encoder, define: Definition, config: TextSpaceConfig | None = None) -> None:
@@ -132,7 +132,7 @@ def color_phrases(classes: Sequence[str], colors: Sequence[str]) -> list[str]:
 
 
 def fit_text_space(
-    teacher: Teacher, classes: Sequence[str], colors: Sequence[str], broad: Sequence[str]
+    teacher: PhraseTeacher, classes: Sequence[str], colors: Sequence[str], broad: Sequence[str]
 ) -> TargetSpace:
     """Centred PCA with partial whitening over classes, colour variants (less their class's mean) and `broad` words."""
     config = teacher.config
@@ -149,7 +149,9 @@ def fit_text_space(
     return TargetSpace(mean, projection + (config.color_gain - 1) * projection @ axes.T @ axes)
 
 
-def text_targets(teacher: Teacher, space: TargetSpace, classes: Sequence[str], colors: Sequence[str]) -> dict[str, Any]:
+def text_targets(
+    teacher: PhraseTeacher, space: TargetSpace, classes: Sequence[str], colors: Sequence[str]
+) -> dict[str, Any]:
     """What the visual training needs: names, phrases and their unit targets, and the space itself."""
     phrases = color_phrases(classes, colors)
     return {
@@ -221,7 +223,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Command: `python -m ff3r_model.training.text.target_space --output FILE`."""
     logging.basicConfig(level=logging.INFO)
-    teacher = Teacher(MiniLM(), indoor_definitions(load_wordnet(arguments.wordnet)), arguments.config)
+    teacher = PhraseTeacher(MiniLM(), indoor_definitions(load_wordnet(arguments.wordnet)), arguments.config)
     space = fit_text_space(teacher, CLASSES, COLORS, shipped_words())
     targets = text_targets(teacher, space, CLASSES, COLORS)
     torch.save(targets, arguments.output)
