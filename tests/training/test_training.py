@@ -13,7 +13,7 @@ from ff3r_model.training.datasets.base import DataError, Share
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
 from ff3r_model.training.datasets.room_views import RoomWindow, make_window
 from ff3r_model.training.datasets.room_windows import RoomConfig, RoomWindows
-from ff3r_model.training.objectives.supervised_losses import patch_matches
+from ff3r_model.training.objectives.patch_matching import patch_matches
 
 ROOMS, VIEWS, SIZE = 2, 4, (84, 112)
 
