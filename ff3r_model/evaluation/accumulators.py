@@ -1,4 +1,4 @@
-"""What accumulates over the windows of a benchmark, for the network and for the constant predictor alike."""
+"""Metrics accumulated over the windows of a benchmark, for the network and for the constant predictor alike."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Means:
 
 @dataclass
 class GeometryErrors:
-    """Depth errors, one scale per window; errors of all pairs of views; trajectories."""
+    """Errors of depth (one scale per window), of relative pose for all pairs of views, and of trajectories."""
 
     by: ScaleBy = "median"
     means: Means = field(default_factory=lambda: Means({"depth_rel": [], "depth_tau": [], "ate": []}))
@@ -67,7 +67,7 @@ class GeometryErrors:
 
 
 class WordConfusion:
-    """One confusion matrix per vocabulary, over the pixels of all windows."""
+    """Semantic segmentation: one confusion matrix per vocabulary, over the pixels of all windows."""
 
     def __init__(self, vocabularies: Sequence[Vocabulary]) -> None:
         self.vocabularies = vocabularies

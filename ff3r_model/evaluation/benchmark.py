@@ -1,4 +1,4 @@
-"""One network on many windows: every figure of the paper's tables, and beside each the constant predictor's."""
+"""The benchmark of one network on many windows: the figures of the paper's tables, and a constant predictor's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predictor that looks at nothing: what any figure is worth less than."""
+"""Baselines that look at nothing: figures below theirs are worth nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def flat_depth(views: TrueViews) -> Float[Tensor, "views height width"]:
 
 
 def straight_ahead(views: TrueViews) -> Float[Tensor, "views 4 4"]:
-    """Cameras that move straight ahead by equal steps and never turn: of the simple guesses the best in our rooms."""
+    """Cameras that move straight ahead by equal steps and never turn."""
     poses = torch.eye(4).repeat(len(views), 1, 1)
     poses[:, 2, 3] = -torch.arange(len(views), dtype=poses.dtype)
     return poses.to(views.images.device)
@@ -35,6 +35,6 @@ def mean_color(context: TrueViews, views: int) -> Float[Tensor, "views 3 height 
 
 
 def nearest_view(context: TrueViews, targets: TrueViews) -> Float[Tensor, "views 3 height width"]:
-    """For every held-out view the context view whose camera is nearest: no reconstruction, and yet hard to beat."""
+    """For every held-out view the context view whose camera is nearest: no reconstruction."""
     ours, theirs = (invert_rigid(views.cameras.camera_from_world)[:, :3, 3] for views in (context, targets))
     return context.images[torch.cdist(theirs, ours).argmin(1)]

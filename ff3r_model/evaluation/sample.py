@@ -1,4 +1,4 @@
-"""What a network is measured on: the views that it sees, views held out, and the truth about both."""
+"""Test samples: the views that a network sees, views held out, and the ground truth about both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ff3r_model.core.types import Cameras, Window
 
 @dataclass(frozen=True)
 class TrueViews:
-    """Views with what is known about them."""
+    """Views with ground truth: cameras, depth and classes."""
 
     images: Float[Tensor, "views 3 height width"]
     """RGB in [0, 1]."""

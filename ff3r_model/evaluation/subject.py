@@ -1,4 +1,4 @@
-"""The checkpoint that is measured, with everything needed to ask it."""
+"""The checkpoint under test, with everything needed to measure it."""
 
 from __future__ import annotations
 

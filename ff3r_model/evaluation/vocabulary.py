@@ -1,4 +1,4 @@
-"""What a benchmark asks for in words, and which word is right for each pixel."""
+"""Vocabularies of open-vocabulary segmentation: the words that compete, and which is right for each pixel."""
 
 from __future__ import annotations
 

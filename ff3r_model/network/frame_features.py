@@ -1,4 +1,4 @@
-"""What the network knows of each view alone, and views in chunks."""
+"""Features of each view alone, kept from window to window, and views in chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of one window as training goes on: RGB, rendered RGB, depth, feature colours, masks of words."""
+"""Training progress in pictures of one window: RGB, rendered RGB, depth, feature colours, masks of words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ff3r_model.network.model import FF3R
 from ff3r_model.visualization.pictures import put_text
 
 WORDS = ("wall", "floor", "ceiling", "chair", "table", "sofa", "bed", "door", "window", "shelf", "lamp", "plant")
-"""What the masks tell apart: indoor things that most recordings show some of. Ours."""
+"""What the masks tell apart: indoor things that most recordings show some of."""
 SHOWN_VIEWS = 4
 TITLES = ("image", "rendered", "rendered depth", "feature PCA", "words")
 TILE = 224

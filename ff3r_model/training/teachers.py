@@ -1,4 +1,4 @@
-"""What the annotation-free objective learns from: another network's word, or the synthetic world's truth."""
+"""Teachers of the distillation: another network's predictions, or the synthetic world's truth, as training targets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.target_cache import TargetCache
 
 FEATURE_STRIDE = 4
-"""Pixels per feature that a teacher gives, along each side. Ours: LSeg's own are at 2, and four times the bytes."""
+"""Pixels per feature that a teacher gives, along each side. LSeg's own are at 2, and four times the bytes."""
 HALF_LIMIT = 65504.0
 """The largest number in half precision."""
 
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Images in, targets out, on the images' device."""
+    """A teacher of the distillation: images in, targets out, on the images' device."""
 
     def __call__(
         self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
@@ -33,7 +33,7 @@ class Teacher(Protocol):
 
 
 class NetworkTeacher:
-    """Another network's word: converted VGGT + LSeg, or any checkpoint of ours. Kept on disk where a cache is given.
+    """Teacher network: converted VGGT + LSeg, or any FF3R checkpoint. A cache, if given, keeps its targets on disk.
 
     What it says has gone through half precision whether it comes from the cache or not, so both are the same numbers.
     """
@@ -74,7 +74,7 @@ class NetworkTeacher:
 
 
 class SyntheticTeacher:
-    """The synthetic world's truth in a teacher's place; features are the text's embeddings of what a pixel shows."""
+    """Ground truth in a teacher's place; features are the text embeddings of what a pixel shows."""
 
     def __init__(self, classes: Float[Tensor, "classes text"], phrases: Float[Tensor, "phrases text"]) -> None:
         """`phrases` are class by colour, the colour varying fastest."""

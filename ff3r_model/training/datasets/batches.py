@@ -1,4 +1,4 @@
-"""What one training step sees: windows of images, who they are, and what a teacher or the world says about them."""
+"""Training batches: windows of images with their ids, and the targets that a teacher or the synthetic world gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ff3r_model.training.datasets.room_views import RoomWindow
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """A teacher's word on a batch of windows, without gradients."""
+    """Pseudo-labels: what a teacher says of a batch of windows, without gradients."""
 
     pose_encodings: Float[Tensor, "batch views 9"]
     """As the network's: camera_from_world translation 3, quaternion xyzw 4 (unit), vertical and horizontal field of

@@ -35,12 +35,14 @@ def make_window(arrays: dict[str, np.ndarray], mirror: bool = False) -> RoomWind
     depth = torch.where(torch.isfinite(depth) & (depth < 100), depth, torch.zeros_like(depth))
     classes, colors = (torch.from_numpy(arrays[name].astype(np.int64)) for name in ("classes", "colors"))
     world_from_camera = torch.from_numpy(arrays["world_from_camera"]).double()
+    # The world is the first camera.
     camera_from_world = invert_rigid(world_from_camera) @ world_from_camera[:, :1]
     if mirror:
         images, depth, classes, colors = (x.flip(-1) for x in (images, depth, classes, colors))
         flip = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
         camera_from_world = flip @ camera_from_world @ flip
     intrinsics = torch.from_numpy(arrays["intrinsics"]).float()[:, None].expand(-1, images.shape[1], 3, 3)
+    # The unit is the mean distance of the points.
     metres = _metres_per_unit(depth, camera_from_world.float(), intrinsics)
     camera_from_world[..., :3, 3] /= metres[:, None, None].double()
     depth = depth / metres[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Supervised camera losses: predicted poses and fields of view against the true ones. All ours."""
+"""Supervised camera losses: predicted poses and fields of view against the true ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised dense losses: depth, Gaussians and semantic features of some views, pixel by pixel. All ours."""
+"""Supervised dense losses: depth, Gaussians and semantic features of some views, pixel by pixel."""
 
 from __future__ import annotations
 

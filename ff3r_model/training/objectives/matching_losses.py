@@ -1,4 +1,4 @@
-"""Supervised matching losses: attention, encoder and tokens are taught where patches lie in the other views. All ours.
+"""Supervised matching losses: attention, encoder and tokens are taught where patches lie in the other views.
 
 Nothing is added to the network: linear probes, thrown away after training, read the answers off its tokens.
 """

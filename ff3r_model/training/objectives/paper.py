@@ -34,7 +34,7 @@ from ff3r_model.training.objectives.perceptual import perceptual_distance
 
 @dataclass(frozen=True)
 class PaperConfig:
-    """The objective's switches, and what the paper leaves open."""
+    """The objective's switches, and what the paper leaves open: ours, or AnySplat's where it says so."""
 
     weights: PaperWeights = field(default_factory=PaperWeights)
     warping: bool = True
@@ -46,14 +46,14 @@ class PaperConfig:
     trunk: Path | None = None
     """VGG-16 of LPIPS; None: SSIM stands in for it."""
     render_views: int | None = None
-    """Views rendered per window and step, drawn at random; None: all. Ours: on a CPU, rendering takes most time."""
+    """Views rendered per window and step, drawn at random; None: all. On a CPU, rendering takes most time."""
     target_views: int = 0
-    """Last views of each window that the network does not see: rendered at the teacher's cameras. Ours; the paper
+    """Last views of each window that the network does not see: rendered at the teacher's cameras. The paper
     renders context views."""
     epsilon: float = 0.01
-    """Edge of the voxels as a share of the window's median depth: about a pixel of a small image. Ours."""
+    """Edge of the voxels as a share of the window's median depth: about a pixel of a small image."""
     distance_weight: float = 1.0
-    """λ of equation 7. Ours."""
+    """λ of equation 7."""
     depth_share: float = 0.7
     """N of equation 12: share of the pixels, the most confident, whose depth is learned. AnySplat's."""
     camera_gamma: float = 0.6
@@ -61,9 +61,9 @@ class PaperConfig:
     camera_delta: float = 1.0
     """Where equation 11's Huber turns from square to linear. AnySplat's."""
     warp_pairs: int = 8
-    """Pairs of views warped onto each other per window. Ours."""
+    """Pairs of views warped onto each other per window."""
     warp_tolerance: float = 0.05
-    """Relative difference of depth beyond which a point counts as hidden. Ours."""
+    """Relative difference of depth beyond which a point counts as hidden."""
 
 
 class PaperObjective(nn.Module):

@@ -1,4 +1,4 @@
-"""Correspondences of patches across views, and losses on attention and optical flow that should know them. All ours."""
+"""Correspondences of patches across views, and losses on attention and optical flow that should know them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ def patch_matches(
     truth: RoomWindow, patch: int
 ) -> tuple[Float[Tensor, "batch views target n 2"], Bool[Tensor, "batch views target n"]]:
     """Where the centre of each patch of each view lies in every view, in patch units, and whether it is seen there."""
+    # Points that the patches' centres show, in the world.
     depth = truth.depth
     batch, views, height, width = depth.shape
     world_from_camera = invert_rigid(truth.camera_from_world)
     points = unproject(depth, truth.intrinsics)[:, :, patch // 2 :: patch, patch // 2 :: patch]
     centre_depth = depth[:, :, patch // 2 :: patch, patch // 2 :: patch].flatten(2)
     world = transform_points(world_from_camera, points.flatten(2, 3))
+    # Project them into every view.
     n = world.shape[2]
     expanded = world[:, :, None].expand(batch, views, views, n, 3)
     target_from_world = truth.camera_from_world[:, None].expand(batch, views, views, 4, 4)
     intrinsics = truth.intrinsics[:, None].expand(-1, views, -1, 3, 3)
     pixels, z = project(transform_points(target_from_world, expanded), intrinsics)
+    # Seen there: inside the image, in front of the camera, and at the depth that the view has at that pixel.
     grid = pixels / pixels.new_tensor([width, height]) * 2 - 1
     seen = torch.nn.functional.grid_sample(
         depth[:, None].expand(-1, views, -1, -1, -1).reshape(-1, 1, height, width),

@@ -50,7 +50,7 @@ from ff3r_model.training.objectives.matching_losses import (
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How the loss terms add up. All ours."""
+    """How the loss terms add up."""
 
     rotation: float = 1.0
     translation: float = 3.0
@@ -90,7 +90,7 @@ Part = Literal["all", "geometry", "words"]
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """What of the network is taught, and how. All ours."""
+    """What of the network is taught, and how."""
 
     weights: LossWeights = field(default_factory=LossWeights)
     part: Part = "all"
