@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 
+from ff3r_model.core.config_file import ConfigError, load_config
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
@@ -40,6 +43,37 @@ class PipelineConfig:
     """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
     queries: QueryConfig = field(default_factory=QueryConfig)
 
+    @classmethod
+    def from_yaml(
+        cls,
+        path: Path | None,
+        over: Mapping[str, Any] | None = None,
+        under: Mapping[str, Any] | None = None,
+    ) -> PipelineConfig:
+        """The configuration that a YAML file states, with defaults for the rest; `ff3r config` prints a whole one.
+
+        Values of `over` win over the file and those of `under` give way to it, both by dotted path, such as
+        {"window.views": 8}; None says nothing. Raises ConfigError, which names file, key, value and what is allowed.
+        """
+        return load_config(cls, path, over, under)
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """What a pipeline holds at a moment."""
+
+    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Frames that never reached the map, by reason."""
+    pending: int = 0
+    """Keyframes that wait for a window."""
+    voxels: int = 0
+    map_bytes: int = 0
+    """Of the map, of other submaps, and of what is remembered of frames."""
+    metric: bool = False
+    scale_source: str = "none"
+    """Where the metres come from."""
+    queries: int = 0
+
 
 class Pipeline:
     """Frames in, a queryable semantic map out. Not thread safe: one worker owns it."""
@@ -50,7 +84,11 @@ class Pipeline:
         self.engine, self.config = engine, config or PipelineConfig()
         self.space = space
         self.windows = WindowBuilder(self.config.window)
-        self.mapper = Mapper(self.predict, space, self.config.mapping)
+        try:
+            self.mapper = Mapper(self.predict, space, self.config.mapping)
+        except ValueError as error:
+            cap = self.config.mapping.map.max_map_bytes
+            raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
         self.queries = QuerySet(text.encode, space, self.config.queries)
 
     @property
@@ -127,6 +165,19 @@ class Pipeline:
     def restart_clock(self) -> None:
         """Accept frames of any time from now on: a bag that loops, a simulation that starts over."""
         self.windows.restart_clock()
+
+    def status(self) -> PipelineStatus:
+        """What it holds now, for those who watch; cheap."""
+        dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
+        return PipelineStatus(
+            dropped=MappingProxyType(dropped),
+            pending=self.windows.pending,
+            voxels=len(self.map),
+            map_bytes=self.mapper.nbytes,
+            metric=self.map.metric,
+            scale_source=self.map.scale.source,
+            queries=len(self.queries.active),
+        )
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""

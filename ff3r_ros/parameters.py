@@ -1,4 +1,4 @@
-"""The node's parameters: one dataclass field each, with a description, a range, and when it may change."""
+"""ROS parameters as fields of a dataclass: each with a description, a range, and when it may change."""
 
 from __future__ import annotations
 

@@ -1,9 +1,16 @@
-"""ff3r_ros.qos."""
+"""Quality-of-service profiles of our topics, one for each kind of stream."""
 
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""For the map and the queries: who comes late sees the newest. Nav2 asks for exactly this."""
 LATCHED_MANY = QoSProfile(depth=256, reliability=LATCHED.reliability, durability=LATCHED.durability)
 """For masks, of which one topic carries one per query."""
+CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Best effort matches reliable and best-effort cameras alike."""
+TF_QOS = QoSProfile(depth=100)
+TF_STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+QUERY_QOS = QoSProfile(depth=1000)
+"""Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "name": ("ff3r", "name of the node, and so of its topics: /<namespace>/<name>/semantic_cloud"),
     "namespace": ("", "namespace of the node, for several robots"),
     "params_file": ("", "YAML file of parameters; the arguments below, where given, win over it"),
+    "config_file": ("", "YAML file of the pipeline's configuration, as `ff3r config` prints; parameters win over it"),
     "weights": ("", "checkpoint; empty: as in params_file, else the nano weights of the package"),
     "engine": ("", "auto, torch or tensorrt; empty: as in params_file, else auto"),
     "map_frame": ("", "frame of the map; empty: as in params_file, else map"),
@@ -40,6 +41,7 @@ ARGUMENTS = {
 """Name → default and description."""
 CHOICES = {"transport": ["raw", "compressed"]}
 TYPES = {
+    "config_file": str,
     "weights": str,
     "engine": str,
     "map_frame": str,

@@ -157,7 +157,9 @@ def test_wheel_has_what_ros_looks_for(wheel: zipfile.ZipFile) -> None:
     installed = {name.removeprefix(f"{base}/"): name for name in wheel.namelist() if name.startswith(base)}
     index = "share/ament_index/resource_index"
     wanted = {f"{index}/packages/ff3r_ros"}
-    wanted |= {f"share/ff3r_ros/{name}" for name in ("package.xml", "config/fastdds_large_data.xml")}
+    wanted |= {
+        f"share/ff3r_ros/{name}" for name in ("package.xml", "config/fastdds_large_data.xml", "config/pipeline.yaml")
+    }
     wanted |= {f"lib/ff3r_ros/{name}" for name in ("perception_node", "camera_node", "viewer_node")}
     wanted |= {f"share/ff3r_ros/{path.relative_to(ROOT)}" for path in (*LAUNCH_FILES, *ROOT.glob("msg/*.msg"))}
     assert wanted <= set(installed)

@@ -59,6 +59,26 @@ def test_a_window_that_raises_is_rolled_back() -> None:
     assert len(ours.mapper.submaps) == 1
 
 
+def test_status_is_what_the_pipeline_holds() -> None:
+    ours = pipeline(FakeEngine(), replace(CONFIG, mapping=replace(CONFIG.mapping, camera_height=0.5)))
+    empty = ours.status()
+    assert (empty.pending, empty.voxels, empty.queries, dict(empty.dropped)) == (0, 0, 0, {})
+    assert not empty.metric and empty.scale_source == "none"
+    film(ours, 0, 4)
+    with pytest.raises(FrameRejected, match="backwards"):
+        film(ours, 0, 1)
+    assert ours.status().pending == 4 and dict(ours.status().dropped) == {"time went backwards": 1}
+    ours.step()
+    for second in range(4, 14, 2):
+        film(ours, second, second + 2)
+        ours.step()
+    ours.queries.add("door")
+    full = ours.status()
+    assert full.voxels == len(ours.map) > 0 and full.map_bytes == ours.mapper.nbytes > 0 == full.pending
+    assert full.metric and full.scale_source == ours.map.scale.source != "none" and full.queries == 1
+    assert empty.voxels == 0 and not empty.metric, "a snapshot"
+
+
 def test_a_failing_map_rolls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = pipeline(FakeEngine())
     film(ours, 0, 4)

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from benchmarks.common import Report, interleaved_seconds, main, seconds
 from ff3r_model.core.types import Gaussians
 from ff3r_model.frames.prepare import prepare
-from ff3r_ros.conversions.image_decoding import decode_image
+from ff3r_ros.conversions.image_decoding import decode
 from ff3r_ros.conversions.point_cloud import FIELDS, POINT_STEP, semantic_cloud
 
 DTYPE = np.dtype([(name, np.int32 if name == "query_id" else np.float32) for name in FIELDS])
@@ -128,9 +128,9 @@ def measure_images(height: int, width: int, repeats: int, report: Report) -> Non
         target = source.copy()
         ours, usual, frame, full, copy = interleaved_seconds(
             [
-                lambda m=message: prepare(decode_image(m), None, 112, 14),
+                lambda m=message: prepare(decode(m), None, 112, 14),
                 lambda m=message: usual_input(m),
-                lambda m=message: decode_image(m),
+                lambda m=message: decode(m),
                 lambda m=message: usual_tensor(m),
                 lambda s=source, t=target: np.copyto(t, s),
             ],

@@ -1,61 +1,59 @@
-"""From the files that others publish to a checkpoint of ours."""
+"""`ff3r convert`: from the files that others publish to a checkpoint of ours."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import torch
+from tyro.conf import arg
 
-from ff3r_model.network.public_weights import convert
-
-Precision = Literal["float32", "float16", "bfloat16"]
+from ff3r_model.cli.steps_shown import steps_shown
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to convert; the fields are the options of `ff3r convert`."""
+class Convert:
+    """Make a checkpoint of the public weights of VGGT-1B and LSeg, or check and rewrite one of FF3R's own.
 
-    output: Path
+    Nothing in the given files is executed. The new file runs in lifting mode: VGGT's cameras and depth, LSeg's
+    semantics, no FF3R training. Mind the terms of the public weights; VGGT-1B's are non-commercial.
+    """
+
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """Checkpoint to write (.safetensors)."""
     vggt: Path | None = None
+    """VGGT-1B's model.pt or model.safetensors."""
     lseg: Path | None = None
+    """LSeg's demo_e200.ckpt, which also holds CLIP's text tower."""
     clip: Path | None = None
+    """CLIP ViT-B/32's weights under OpenAI's names, in place of those in LSeg's file."""
     ff3r: Path | None = None
+    """A checkpoint of FF3R's own, in place of all the others."""
     channels: int = 64
-    precision: Precision = "float32"
+    """Width of the compact semantic features; 512 loses nothing and makes maps larger."""
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the stored weights; the narrower ones halve the file."""
 
+    def __call__(self) -> str:
+        """Write the checkpoint; returns the summary."""
+        import torch
 
-def run(plan: Plan) -> str:
-    """Write the checkpoint; returns the summary. Raises ConvertError, CheckpointError."""
-    dtype = None if plan.precision == "float32" else getattr(torch, plan.precision)
-    with _steps_shown():
-        if plan.ff3r is not None:
-            if plan.vggt or plan.lseg or plan.clip:
-                raise convert.ConvertError("--ff3r is a whole checkpoint: give it without --vggt, --lseg and --clip")
-            convert.convert_own(plan.ff3r, plan.output, dtype=dtype)
-            return _written(plan.output)
-        if plan.vggt is None or plan.lseg is None:
-            raise convert.ConvertError("give --vggt and --lseg, or --ff3r for a checkpoint of FF3R's own")
-        basis = convert.convert(plan.vggt, plan.lseg, plan.output, clip=plan.clip, channels=plan.channels, dtype=dtype)
-    kept = f"cosine kept {basis.mean_cosine:.3f} on average, {basis.worst_cosine:.3f} at worst"
-    return f"{_written(plan.output)}\nlifting mode, {plan.channels} channels; of {basis.words:,} words: {kept}"
+        from ff3r_model.network.public_weights import convert
 
+        dtype = None if self.precision == "float32" else getattr(torch, self.precision)
+        if self.ff3r is not None and (self.vggt or self.lseg or self.clip):
+            raise convert.ConvertError("--ff3r is a whole checkpoint: give it without --vggt, --lseg and --clip")
+        with steps_shown(convert.__name__):
+            if self.ff3r is not None:
+                convert.convert_own(self.ff3r, self.output, dtype=dtype)
+                return self._written()
+            if self.vggt is None or self.lseg is None:
+                raise convert.ConvertError("give --vggt and --lseg, or --ff3r for a checkpoint of FF3R's own")
+            basis = convert.convert(
+                self.vggt, self.lseg, self.output, clip=self.clip, channels=self.channels, dtype=dtype
+            )
+        kept = f"cosine kept {basis.mean_cosine:.3f} on average, {basis.worst_cosine:.3f} at worst"
+        return f"{self._written()}\nlifting mode, {self.channels} channels; of {basis.words:,} words: {kept}"
 
-def _written(path: Path) -> str:
-    return f"{path}: {path.stat().st_size / 1e6:,.1f} MB"
-
-
-@contextmanager
-def _steps_shown() -> Iterator[None]:
-    """The steps, each of which can take minutes, are told while they happen."""
-    logger = logging.getLogger(convert.__name__)
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    def _written(self) -> str:
+        return f"{self.output}: {self.output.stat().st_size / 1e6:,.1f} MB"

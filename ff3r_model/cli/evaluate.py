@@ -30,6 +30,9 @@ class Options:
     """Windows that get a picture, per number of views."""
     device: str = "auto"
     """Where the network runs: auto, cpu, or another of torch's names."""
+    config: Path | None = None
+    """YAML file of the pipeline's configuration, of which `engine.torch`, `refine` and `flow` count here; `ff3r config`
+    prints one."""
 
     @property
     def picture_folder(self) -> Path:
@@ -138,14 +141,13 @@ class Report:
 def _subject(options: Options) -> CheckpointUnderTest:
     try:
         from ff3r_model.evaluation.subject import CheckpointUnderTest
-        from ff3r_model.training.objectives.perceptual import LPIPS, TrunkError
+        from ff3r_model.pipeline import PipelineConfig
+        from ff3r_model.training.objectives.perceptual import LPIPS
     except ModuleNotFoundError as error:
         raise EvaluationError(f"{error.name} is missing: pip install 'ff3r_ros[eval]'") from error
-    try:
-        trunk = None if options.lpips is None else LPIPS(options.lpips)
-    except TrunkError as error:
-        raise EvaluationError(str(error)) from error
-    return CheckpointUnderTest(options.weights, options.device, trunk)
+    config = PipelineConfig.from_yaml(options.config)
+    trunk = None if options.lpips is None else LPIPS(options.lpips)
+    return CheckpointUnderTest(options.weights, options.device, trunk, config)
 
 
 def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:
@@ -183,10 +185,17 @@ def seed_range(text: str) -> range:
     return range(int(first), int(last))
 
 
-Command = (
-    Annotated[Synthetic, subcommand("synthetic")]
-    | Annotated[Frames, subcommand("frames")]
-    | Annotated[Manifest, subcommand("split")]
-    | Annotated[Report, subcommand("report")]
-)
-"""What `ff3r eval` can be followed by."""
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a checkpoint against ground truth: figures, tables, pictures."""
+
+    command: Annotated[
+        Annotated[Synthetic, subcommand("synthetic")]
+        | Annotated[Frames, subcommand("frames")]
+        | Annotated[Manifest, subcommand("split")]
+        | Annotated[Report, subcommand("report")],
+        arg(name=""),
+    ]
+
+    def __call__(self) -> str:
+        return self.command()

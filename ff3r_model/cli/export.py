@@ -1,125 +1,119 @@
-"""From a checkpoint to ONNX, and from ONNX to a TensorRT plan."""
+"""`ff3r export` and `ff3r build-engine`: from a checkpoint to ONNX, and from ONNX to a TensorRT plan."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-import torch
-from tqdm import tqdm
+from tyro.conf import Positional, arg
 
-from ff3r_model.engine.choose import network_size
-from ff3r_model.engine.device import device_named, gpu_name, is_nvidia
-from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
-from ff3r_model.engine.onnx.manifest import Manifest
-from ff3r_model.engine.onnx.precision import Precision
-from ff3r_model.engine.tensorrt.build import Progress
-from ff3r_model.engine.tensorrt.library import TensorRTError, load_library
-from ff3r_model.engine.tensorrt.plan_cache import PlanKey, default_cache, obtain
-from ff3r_model.network.checkpoint import load_checkpoint
-
-BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+from ff3r_model.cli.steps_shown import steps_shown
 
 
 @dataclass(frozen=True)
-class ExportPlan:
-    """What to export; the fields are the options of `ff3r export`."""
+class Export:
+    """Write the network as two ONNX graphs: frames.onnx (each view alone) and window.onnx (what views say together).
 
-    checkpoint: Path
-    output: Path
-    image_size: tuple[int, int] = (640, 480)
+    The number of views stays open, 2 to 64; the images' size is fixed. Needs the packages of the extra "export".
+    """
+
+    checkpoint: Positional[Path]
+    """Weights to export."""
+    output: Annotated[Path, arg(aliases=["-o", "--out"])]
+    """Folder to write; replaced if it is there."""
+    image_size: tuple[int, int] | None = None
+    """Width and height of the camera's images; the network's own size follows as in the node; if not given, as in
+    --config, else 640 480."""
     long_side: int | None = None
-    precision: Precision = "float16"
-    attention: Attention = "fused"
+    """Pixels of the network's images along their long side; what the checkpoint is meant for if not given."""
+    precision: Literal["float32", "float16"] | None = None
+    """Of the matrix products; norms and the camera and depth heads stay float32; if not given, as in --config, else
+    float16."""
+    attention: Literal["fused", "decomposed"] = "fused"
+    """fused: one operator, opset 23, for TensorRT 10.14 or later and TensorRT-RTX; decomposed: for older."""
+    config: Path | None = None
+    """YAML file of the pipeline's configuration for which to export; `ff3r config` prints one."""
 
+    def __call__(self) -> str:
+        """Write the graphs; returns the summary."""
+        from ff3r_model.engine.choose import network_size
+        from ff3r_model.engine.onnx.export import ExportConfig, export
+        from ff3r_model.network.checkpoint import load_checkpoint
+        from ff3r_model.pipeline import PipelineConfig
 
-def run_export(plan: ExportPlan) -> str:
-    """Write the graphs; returns the summary. Raises CheckpointError, ExportError, ImageError."""
-    network = load_checkpoint(plan.checkpoint).network
-    side = plan.long_side or network.config.image_side
-    height, width = network_size(plan.image_size, side, network.config.encoder.patch)
-    with _steps_shown("ff3r_model.engine.onnx.export"):
-        manifest = export(network, ExportConfig(height, width, plan.precision, plan.attention), plan.output)
-    size = sum(path.stat().st_size for path in plan.output.iterdir()) / 1e6
-    return (
-        f"{plan.output}: {manifest.network}, images of {width}x{height}, {manifest.precision}, opset {manifest.opset}, "
-        f"{size:,.1f} MB"
-    )
+        options = {
+            "engine.image_size": self.image_size,
+            "engine.precision": self.precision,
+            "window.long_side": self.long_side,
+        }
+        config = PipelineConfig.from_yaml(self.config, options)
+        network = load_checkpoint(self.checkpoint).network
+        side = config.window.long_side or network.config.image_side
+        height, width = network_size(config.engine.image_size, side, network.config.encoder.patch)
+        with steps_shown("ff3r_model.engine.onnx.export"):
+            settings = ExportConfig(height, width, config.engine.precision, self.attention)
+            manifest = export(network, settings, self.output)
+        return (
+            f"{self.output}: {manifest.network}, images of {width}x{height}, {manifest.precision}, "
+            f"opset {manifest.opset}, {_megabytes(self.output)}"
+        )
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """What to build; the fields are the options of `ff3r build-engine`."""
+class BuildEngine:
+    """Build a TensorRT plan of what `ff3r export` wrote, for the GPU of this machine.
 
-    exported: Path
-    views: int = 8
-    max_views: int = 64
+    The node with the same weights, camera and views finds it and starts at once. Takes minutes to an hour.
+    """
+
+    exported: Positional[Path]
+    """Folder that `ff3r export` wrote."""
+    views: int | None = None
+    """Views per window that the plan is tuned for; if not given, as in --config, else 8."""
+    max_views: int | None = None
+    """Largest window that it takes; if not given, as in --config, else 64."""
     cache: Path | None = None
+    """Folder of the plans; if not given, as in --config, else ~/.cache/ff3r/engines."""
     device: str = "auto"
+    """The GPU: auto, or one of torch's names."""
+    config: Path | None = None
+    """YAML file of the pipeline's configuration for which to build; `ff3r config` prints one."""
 
+    def __call__(self) -> str:
+        """Build or find the plan; returns where it is."""
+        from ff3r_model.engine.device import device_named, gpu_name, is_nvidia
+        from ff3r_model.engine.onnx.manifest import Manifest
+        from ff3r_model.engine.tensorrt.library import TensorRTError, load_library
+        from ff3r_model.engine.tensorrt.plan_cache import PlanKey, default_cache, obtain
+        from ff3r_model.engine.tensorrt.progress import Progress
+        from ff3r_model.pipeline import PipelineConfig
 
-def run_build(plan: BuildPlan) -> str:
-    """Build or find the plan; returns where it is. Raises ExportError, TensorRTError."""
-    manifest = Manifest.read(plan.exported)
-    library = load_library()
-    key = PlanKey(
-        weights=manifest.weights,
-        network=manifest.network,
-        height=manifest.height,
-        width=manifest.width,
-        precision=manifest.precision,
-        views=plan.views,
-        max_views=max(plan.max_views, plan.views),
-        tensorrt=str(library),
-        gpu=_gpu(device_named(plan.device)),
-    )
-    with _bars() as report:
-        found = obtain(plan.cache or default_cache(), key, library, lambda scratch: plan.exported, report)
-    size = sum(path.stat().st_size for path in found.folder.iterdir()) / 1e6
-    return f"{found.folder}: {key.tensorrt} on {key.gpu}, {size:,.1f} MB"
-
-
-def _gpu(device: torch.device) -> str:
-    if not is_nvidia(device):
-        raise TensorRTError(
-            f"the device is {device}: a plan is made on the machine that runs it, with its NVIDIA GPU and a torch "
-            "that sees it"
+        config = PipelineConfig.from_yaml(self.config, {"engine.cache": self.cache})
+        views = config.window.views if self.views is None else self.views
+        max_views = config.engine.max_views if self.max_views is None else self.max_views
+        manifest, library, device = Manifest.read(self.exported), load_library(), device_named(self.device)
+        if not is_nvidia(device):
+            raise TensorRTError(
+                f"the device is {device}: a plan is made on the machine that runs it, with its NVIDIA GPU and a torch "
+                "that sees it"
+            )
+        key = PlanKey(
+            weights=manifest.weights,
+            network=manifest.network,
+            height=manifest.height,
+            width=manifest.width,
+            precision=manifest.precision,
+            views=views,
+            max_views=max(max_views, views),
+            tensorrt=str(library),
+            gpu=gpu_name(device),
         )
-    return gpu_name(device)
+        cache = config.engine.cache or default_cache()
+        with Progress(bars=True) as report:
+            found = obtain(cache, key, library, lambda scratch: self.exported, report)
+        return f"{found.folder}: {key.tensorrt} on {key.gpu}, {_megabytes(found.folder)}"
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """A bar per graph and phase of the builder."""
-    bar: tqdm | None = None
-    shown = ""
-
-    def report(phase: str, share: float) -> None:
-        nonlocal bar, shown
-        if bar is None or phase != shown:
-            if bar is not None:
-                bar.close()
-            bar, shown = tqdm(total=1.0, desc=phase, bar_format=BAR), phase
-        bar.n = share
-        bar.refresh()
-
-    try:
-        yield report
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-@contextmanager
-def _steps_shown(name: str) -> Iterator[None]:
-    """The steps, each of which can take minutes, are told while they happen."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:,.1f} MB"

@@ -1,93 +1,67 @@
-"""Queries against a saved map: as text, as a picture, and in the browser."""
+"""`ff3r query`: where in a saved map a text is, as text and as a picture."""
 
 from __future__ import annotations
 
-import logging
-import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
+from tyro.conf import Positional, arg
 
-from ff3r_model.cli.reconstruct import ReconstructError, map_arrays
-from ff3r_model.pipeline import Pipeline
-from ff3r_model.visualization.pictures import faded, heat_colors, save_picture, top_down
-from ff3r_model.visualization.web_viewer import ShownQuery, Viewer
-from ff3r_model.voxel_map.queries import Mask, QueryRejected
+from ff3r_model.core.errors import UserError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ff3r_model.pipeline import Pipeline
+    from ff3r_model.voxel_map.queries import Mask
 
 APART = 8
 """Listed places are at least this many voxels apart; nearer ones belong to the same thing."""
 
 
-def ask(path: Path, text: str, *, picture: Path | None, threshold: float | None, top: int, weights: Path | None) -> str:
-    """What a map says about a text; writes a picture where one is wanted.
-
-    Raises MapFileError, CheckpointError, QueryRejected, ReconstructError (a bad threshold), OSError.
-    """
-    pipeline = _load(path, weights)
-    if threshold is not None:
-        if not 0 <= threshold <= 1:
-            raise ReconstructError(f"threshold must be 0 to 1, not {threshold}")
-        pipeline.queries.set_threshold(threshold)
-    pipeline.queries.add(text)
-    with torch.inference_mode():
-        mask = pipeline.queries.masks(pipeline.map)[0]
-    if picture is not None:
-        save_picture(picture, _picture(pipeline, mask))
-    return _answer(pipeline, mask, top)
+class QueryError(UserError):
+    """An option that cannot be used."""
 
 
-def view(path: Path, *, host: str, port: int, weights: Path | None) -> None:
-    """Serve a saved map until interrupted. Raises MapFileError and CheckpointError."""
-    pipeline = _load(path, weights)
-    page = MapPage(pipeline, host, port)
-    print(f"{page.viewer.url}  (Ctrl-C ends)", flush=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        page.viewer.close()
+@dataclass(frozen=True)
+class Query:
+    """Find a text in a map."""
 
+    map: Positional[Path]
+    """Map file that `ff3r reconstruct` wrote."""
+    text: Positional[str]
+    """What to look for, such as "red chair"."""
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """Picture to write, the map from above with what was found."""
+    threshold: float | None = None
+    """Score from which a voxel matches, 0 to 1."""
+    top: int = 5
+    """How many places to list."""
+    weights: Path | None = None
+    """Checkpoint whose words to use; it must be the one that the map was made with."""
+    config: Path | None = None
+    """YAML file of the pipeline's configuration, of which `queries` counts here; `ff3r config` prints one."""
 
-class MapPage:
-    """A viewer on a map that does not change."""
+    def __call__(self) -> str:
+        """What the map says about the text; writes a picture where one is wanted."""
+        import torch
 
-    def __init__(self, pipeline: Pipeline, host: str, port: int) -> None:
-        self._pipeline = pipeline
-        self._lock = threading.Lock()  # the viewer calls from threads of its own
-        self.viewer = Viewer(port, host, on_query=self.ask, on_remove=self.remove)
-        points, colors, positions = map_arrays(pipeline.map)
-        self.viewer.show_path(positions)
-        self.viewer.show_cloud(points.astype(np.float32), colors, pipeline.map.config.voxel_size)
-        self._show("")
+        from ff3r_model.cli.map_files import pipeline_with_map
+        from ff3r_model.visualization.pictures import save_picture
 
-    def ask(self, text: str) -> None:
-        """Add a query; one that is refused says why in the status line."""
-        with self._lock:
-            try:
-                self._pipeline.queries.add(text)
-            except QueryRejected as rejection:
-                self._show(str(rejection))
-                return
-            self._show("")
-
-    def remove(self, query_id: int) -> None:
-        """Take a query away."""
-        with self._lock:
-            self._pipeline.queries.remove(query_id)
-            self._show("")
-
-    def _show(self, trouble: str) -> None:
+        pipeline = pipeline_with_map(self.map, self.weights, self.config)
+        if self.threshold is not None:
+            if not 0 <= self.threshold <= 1:
+                raise QueryError(f"threshold must be 0 to 1, not {self.threshold}")
+            pipeline.queries.set_threshold(self.threshold)
+        pipeline.queries.add(self.text)
         with torch.inference_mode():
-            masks = self._pipeline.queries.masks(self._pipeline.map)
-        self.viewer.show_queries([ShownQuery(mask.query.id, mask.query.text, centres(mask)) for mask in masks])
-        scale = "metric" if self._pipeline.map.metric else "unscaled"
-        self.viewer.show_status(trouble or f"{len(self._pipeline.map):,} voxels, {scale}")
+            mask = pipeline.queries.masks(pipeline.map)[0]
+        if self.output is not None:
+            save_picture(self.output, _picture(pipeline, mask))
+        return _answer(pipeline, mask, self.top)
 
 
 def centres(mask: Mask) -> Float[ndarray, "n 3"]:
@@ -109,12 +83,6 @@ def best_places(
     return places
 
 
-def _load(path: Path, weights: Path | None) -> Pipeline:
-    pipeline = Pipeline.from_checkpoint(weights)
-    pipeline.load(path)
-    return pipeline
-
-
 def _answer(pipeline: Pipeline, mask: Mask, top: int) -> str:
     unit = "m" if mask.metric else "units"
     count, total = len(mask.indices), len(pipeline.map)
@@ -130,6 +98,9 @@ def _answer(pipeline: Pipeline, mask: Mask, top: int) -> str:
 
 def _picture(pipeline: Pipeline, mask: Mask) -> ndarray:
     """The map in pale grey, what matches in colour and on top of everything."""
+    from ff3r_model.cli.map_files import map_arrays
+    from ff3r_model.visualization.pictures import faded, heat_colors, top_down
+
     points, colors, path = map_arrays(pipeline.map)
     scores = mask.scores.double().numpy(force=True)
     points = np.concatenate([points, centres(mask)])

@@ -1,36 +1,26 @@
-"""From a recording to files: camera poses, a cloud of Gaussians, the map, a picture."""
+"""`ff3r reconstruct`: from a recording to a map and the files of it."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from numpy import ndarray
-from torch import Tensor
-from tqdm import tqdm
+from tyro.conf import Positional, arg
 
 from ff3r_model.core.errors import UserError
-from ff3r_model.engine import device_named
-from ff3r_model.frames.open_source import open_source
-from ff3r_model.frames.source import FrameSource
-from ff3r_model.frames.windows import FrameRejected, WindowConfig
-from ff3r_model.gaussians.ply import write_ply
-from ff3r_model.pipeline import Pipeline, PipelineConfig
-from ff3r_model.slam.config import MappingConfig
-from ff3r_model.slam.mapper import MapUpdate
-from ff3r_model.visualization.pictures import save_picture, top_down
-from ff3r_model.voxel_map.voxel_map import VoxelMap
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ff3r_model.frames.source import FrameSource
+    from ff3r_model.pipeline import Pipeline
+    from ff3r_model.slam.mapper import MapUpdate
 
 log = logging.getLogger(__name__)
-
-TRAJECTORY, CLOUD, MAP, PICTURE = "traj_tum.txt", "cloud.ply", "map.ff3r.safetensors", "topdown.png"
 
 
 class ReconstructError(UserError):
@@ -38,89 +28,79 @@ class ReconstructError(UserError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to reconstruct and how; the fields are the options of `ff3r reconstruct`."""
+class Reconstruct:
+    """Build a semantic map from a video, a folder of images, or a ROS bag.
 
-    source: Path
-    output: Path
-    views: int = 8
-    overlap: int = 4
-    stride: int = 1
-    min_motion: float = 0.04
-    camera_height: float | None = None
-    long_side: int | None = None
-    topic: str | None = None
-    weights: Path | None = None
-    device: str = "auto"
-
-
-def reconstruct(plan: Plan) -> str:
-    """Map the recording and write the files; returns the summary.
-
-    Raises SourceError, CheckpointError, MapFileError, OSError, and ReconstructError where no window could be mapped.
+    Writes traj_tum.txt (camera poses), cloud.ply (3D Gaussians), map.ff3r.safetensors (for query and view) and
+    topdown.png into the output folder.
     """
-    source = open_source(plan.source, plan.topic)
-    pipeline = _pipeline(plan)
-    plan.output.mkdir(parents=True, exist_ok=True)
-    updates = _map_frames(pipeline, source, plan.stride)
-    accepted = [update for update in updates if update.accepted]
-    if not accepted:
-        raise ReconstructError(f"{plan.source}: no map could be made; {_explain(pipeline, updates)}")
-    write_outputs(plan.output, pipeline)
-    return _summary(plan.output, pipeline, updates)
 
+    source: Positional[Path]
+    """Video file, folder of images, rosbag2 folder, .mcap, .db3 or .bag."""
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """Folder to write to; made if need be."""
+    views: int | None = None
+    """Views per window of the network, 2 to 64; if not given, as in --config, else 8."""
+    overlap: int | None = None
+    """Keyframes that each window shares with the one before; if not given, as in --config, else 4."""
+    stride: int = 1
+    """Use every n-th frame."""
+    min_motion: float | None = None
+    """Parallax between keyframes, as a share of the picture's long side; 0 keeps every frame; if not given, as in
+    --config, else 0.04."""
+    camera_height: float | None = None
+    """Metres of the camera above the floor; makes the map metric."""
+    long_side: int | None = None
+    """Pixels of the network's images along their long side; what the checkpoint is meant for if not given."""
+    topic: str | None = None
+    """Image topic of a bag; the one with the most colour images if not given."""
+    weights: Path | None = None
+    """Checkpoint; the nano weights of the package if not given."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, or another of torch's names."""
+    config: Path | None = None
+    """YAML file with everything else that the pipeline can be told; `ff3r config` prints one."""
 
-def write_outputs(folder: Path, pipeline: Pipeline) -> None:
-    """The four files. Raises MapFileError or OSError where one cannot be written."""
-    pipeline.save(folder / MAP)
-    write_tum(folder / TRAJECTORY, pipeline.map.trajectory())
-    write_ply(folder / CLOUD, pipeline.map.gaussians())
-    save_picture(folder / PICTURE, picture_of(pipeline.map))
+    def __call__(self) -> str:
+        """Map the recording and write the files; returns the summary."""
+        from ff3r_model.cli.map_files import write_outputs
+        from ff3r_model.frames.open_source import open_source
 
+        source = open_source(self.source, self.topic)
+        pipeline = self._pipeline()
+        self.output.mkdir(parents=True, exist_ok=True)
+        updates = _map_frames(pipeline, source, self.stride)
+        if not any(update.accepted for update in updates):
+            raise ReconstructError(f"{self.source}: no map could be made; {_explain(pipeline, updates)}")
+        write_outputs(self.output, pipeline)
+        return _summary(self.output, pipeline, updates)
 
-def write_tum(path: Path, trajectory: Iterable[tuple[int, Float[Tensor, "4 4"]]]) -> None:
-    """Poses map_from_camera in TUM's format: seconds, position, quaternion xyzw; OpenCV camera axes."""
-    from scipy.spatial.transform import Rotation
+    def _pipeline(self) -> Pipeline:
+        from ff3r_model.engine import device_named
+        from ff3r_model.pipeline import Pipeline, PipelineConfig
 
-    lines = ["# timestamp tx ty tz qx qy qz qw"]
-    for stamp, pose in trajectory:
-        matrix = pose.double().numpy(force=True)
-        quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat()
-        values = " ".join(f"{value:.9f}" for value in (*matrix[:3, 3], *quaternion))
-        lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {values}")
-    path.write_text("\n".join(lines) + "\n")
-
-
-def map_arrays(voxel_map: VoxelMap) -> tuple[ndarray, ndarray, ndarray]:
-    """(points ["n 3"] float64, colours ["n 3"] uint8, camera positions ["m 3"] float64) of a map."""
-    gaussians = voxel_map.gaussians()
-    colors = (gaussians.colors * 255).round().to(torch.uint8).numpy(force=True)
-    positions = [pose[:3, 3].double().numpy(force=True) for _, pose in voxel_map.trajectory()]
-    return gaussians.means.double().numpy(force=True), colors, np.array(positions).reshape(-1, 3)
-
-
-def picture_of(voxel_map: VoxelMap) -> ndarray:
-    """The map from above, RGB bytes."""
-    points, colors, path = map_arrays(voxel_map)
-    return top_down(points, colors, path, voxel_size=voxel_map.config.voxel_size, metric=voxel_map.metric)
-
-
-def _pipeline(plan: Plan) -> Pipeline:
-    if plan.stride < 1:
-        raise ReconstructError(f"stride must be at least 1, not {plan.stride}")
-    if plan.camera_height is not None and not plan.camera_height > 0:
-        raise ReconstructError(f"camera height must be positive metres, not {plan.camera_height}")
-    try:
-        window = WindowConfig(plan.views, plan.overlap, plan.long_side, min_motion=plan.min_motion)
-        device = device_named(plan.device)
-    except ValueError as error:
-        raise ReconstructError(str(error)) from error
-    config = PipelineConfig(window=window, mapping=MappingConfig(camera_height=plan.camera_height))
-    return Pipeline.from_checkpoint(plan.weights, config, device)
+        if self.stride < 1:
+            raise ReconstructError(f"stride must be at least 1, not {self.stride}")
+        if self.camera_height is not None and not self.camera_height > 0:
+            raise ReconstructError(f"camera height must be positive metres, not {self.camera_height}")
+        options = {
+            "window.views": self.views,
+            "window.overlap": self.overlap,
+            "window.long_side": self.long_side,
+            "window.min_motion": self.min_motion,
+            "mapping.camera_height": self.camera_height,
+        }
+        config = PipelineConfig.from_yaml(self.config, options)
+        return Pipeline.from_checkpoint(self.weights, config, device_named(self.device))
 
 
 def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int) -> list[MapUpdate]:
     """Every frame in turn, a window whenever one is full, and what is left at the end."""
+    import torch
+    from tqdm import tqdm
+
+    from ff3r_model.frames.windows import FrameRejected
+
     updates: list[MapUpdate] = []
     total = None if source.count is None else math.ceil(source.count / stride)
     frames = islice(source, 0, None, stride)
@@ -152,6 +132,8 @@ def _explain(pipeline: Pipeline, updates: list[MapUpdate]) -> str:
 
 
 def _summary(folder: Path, pipeline: Pipeline, updates: list[MapUpdate]) -> str:
+    from ff3r_model.cli.map_files import CLOUD, MAP, PICTURE, TRAJECTORY
+
     used = sum(update.accepted for update in updates)
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     scale = "metric" if pipeline.map.metric else "unscaled: lengths are not metres (give --camera-height)"

@@ -5,107 +5,147 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ff3r_model.engine import device_named
-from ff3r_model.training.distributed import joined
-from ff3r_model.training.objectives.supervised import Part
-from ff3r_model.training.recipe import Material, Settings, build, read_sections, save_result, settings_from
-from ff3r_model.training.run_folder import LOG, PICTURES, RunError, RunFolder
-from ff3r_model.training.trainer import Trainer
+from tyro.conf import arg
 
-NEWCOMERS_MINUTES = 10.0
-"""Budget where none is given."""
-ON_A_CPU: dict[str, dict[str, Any]] = {
-    "train": {"learning_rate": 5e-4},
-    "sampling": {"views": (2, 3, 4), "total_views": 4, "long_side": 84},
-    "paper": {"render_views": 2},
-}
-"""What makes a run on footage show something within minutes on a CPU, where rendering takes most time. All ours; a
-config file and options go before it."""
-FROM_SCRATCH: dict[str, dict[str, Any]] = {"train": {"learning_rate": 1e-3, "backbone_factor": 1.0, "muon": True}}
-"""What suits weights that are random, and rooms, where all of `nano` is taught. Ours; goes last, as the other."""
+if TYPE_CHECKING:
+    from ff3r_model.training.settings import DataSources, Sections, Settings
+    from ff3r_model.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to train and for how long; the fields are the options of `ff3r train`."""
+class Train:
+    """Train a network on footage of your own, on public data sets, or on synthetic rooms.
 
-    output: Path
-    material: Material
+    From images alone, without poses, depth or labels: what the network renders should look like the images, and a
+    teacher, by default the network's own starting weights, keeps cameras, depth and words from drifting. Writes
+    pictures/, log.jsonl, tensorboard/, a resumable state and checkpoint.safetensors into the output folder.
+    """
+
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """Folder of the run; made if need be."""
+    images: tuple[Path, ...] = ()
+    """Folders of images, videos, or folders of such folders."""
+    dl3dv: Path | None = None
+    """Folder of DL3DV-10K scenes (images_4/ and transforms.json)."""
+    scannet: Path | None = None
+    """Folder of ScanNet scans, exported (color/*.jpg)."""
+    rooms: Path | None = None
+    """Folder of rendered synthetic rooms, with whose exact truth the network is taught instead."""
     minutes: float | None = None
+    """Budget in minutes; 10 if neither it nor steps is given."""
     steps: int | None = None
+    """Budget in steps."""
+    weights: Path | None = None
+    """Checkpoint to start from; the nano weights of the package if not given."""
+    teacher: Path | None = None
+    """Checkpoint to learn cameras, depth and features from; the one to start from if not given."""
+    fresh: bool = False
+    """Start from random weights in the shape of those to start from."""
+    text_targets: Path | None = None
+    """Embeddings of the rooms' words; the text tower's own if not given."""
+    part: Literal["all", "geometry", "words"] | None = None
+    """What of the network rooms teach: all of it, or faster by itself geometry or words."""
+    cache: Path | None = None
+    """Folder for what the teacher said; in the output folder if not given."""
+    cache_gigabytes: float = 50.0
+    """How much of it is kept."""
     config: Path | None = None
-    part: Part | None = None
-    long_side: int | None = None
+    """JSON file with all other values, as config.json of an earlier run."""
     views: tuple[int, ...] = ()
+    """Views of a window, drawn from these."""
     total_views: int | None = None
+    """Views per step and process."""
+    long_side: int | None = None
+    """Pixels of the images along their long side."""
     learning_rate: float | None = None
+    """Highest learning rate."""
     seed: int | None = None
+    """Of every random choice."""
     workers: int | None = None
+    """Processes that read images ahead."""
     device: str = "auto"
+    """Where to train: auto, cpu, or another of torch's names."""
     resume: bool = False
+    """Go on with the run in the output folder."""
+
+    def __call__(self) -> str:
+        """Run it; returns the summary, of the first process alone."""
+        from ff3r_model.engine import device_named
+        from ff3r_model.training.distributed import joined
+        from ff3r_model.training.recipe import build
+        from ff3r_model.training.run_folder import RunError, RunFolder
+
+        sources, wanted = self.sources(), device_named(self.device)
+        settings = self.settings(on_cpu=wanted.type == "cpu")
+        logging.getLogger("ff3r_model.training").setLevel(logging.INFO)
+        with joined(wanted) as (share, device):
+            if share.rank == 0 and not self.resume and RunFolder(self.output).holds_a_run():
+                raise RunError(
+                    f"{self.output} holds a run already: go on with --resume, or choose another output folder"
+                )
+            trainer = build(sources, settings, self.output, device, share)
+            if self.resume:
+                trainer.resume()
+            trainer.run()
+            return _finish(trainer, sources, settings) if share.rank == 0 else ""
+
+    def sources(self) -> DataSources:
+        """What the run learns from and starts with. Raises RunError where there is nothing to learn from."""
+        from ff3r_model.training.settings import DataSources
+
+        return DataSources(
+            images=self.images,
+            dl3dv=self.dl3dv,
+            scannet=self.scannet,
+            rooms=self.rooms,
+            weights=self.weights,
+            teacher=self.teacher,
+            fresh=self.fresh,
+            text_targets=self.text_targets,
+            cache=self.cache,
+            cache_gigabytes=self.cache_gigabytes,
+        )
+
+    def settings(self, *, on_cpu: bool) -> Settings:
+        """The options over the config file over what suits the kind of run. Raises RunError."""
+        from ff3r_model.training.settings import read_sections, settings_for
+
+        return settings_for(self.sources(), read_sections(self.config), self._sections(), on_cpu=on_cpu)
+
+    def _sections(self) -> Sections:
+        """The options that were given, by section."""
+        views = {"views": self.views or None, "total_views": self.total_views}
+        train = {"learning_rate": self.learning_rate, "seed": self.seed, "workers": self.workers}
+        sections: dict[str, dict[str, Any]] = {
+            "train": train,
+            "sampling": views | {"long_side": self.long_side},
+            "rooms": views,
+            "supervised": {"part": self.part},
+        }
+        given = {
+            name: {key: value for key, value in values.items() if value is not None}
+            for name, values in sections.items()
+        }
+        if self.minutes is not None or self.steps is not None:  # takes the place of a file's budget
+            given["train"] |= {"minutes": self.minutes, "steps": self.steps}
+        return given
 
 
-def train(plan: Plan) -> str:
-    """Run it; returns the summary. Raises RunError, DataError, CheckpointError, SourceError."""
-    try:
-        wanted = device_named(plan.device)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    settings = settings_of(plan, on_cpu=wanted.type == "cpu")
-    logging.getLogger("ff3r_model.training").setLevel(logging.INFO)
-    with joined(wanted) as (share, device):
-        if share.rank == 0 and not plan.resume and RunFolder(plan.output).holds_a_run():
-            raise RunError(f"{plan.output} holds a run already: go on with --resume, or choose another output folder")
-        trainer = build(plan.material, settings, plan.output, device, share)
-        if plan.resume:
-            trainer.resume()
-        trainer.run()
-        return _finish(trainer, plan.material, settings) if share.rank == 0 else ""
-
-
-def settings_of(plan: Plan, *, on_cpu: bool) -> Settings:
-    """The options over the config file over what suits the kind of run. Raises RunError for what makes no sense."""
-    scratch = plan.material.rooms is not None or plan.material.fresh
-    if plan.part is not None and plan.material.rooms is None:
-        raise RunError("--part is for --rooms: what images teach is not taught in parts")
-    defaults = FROM_SCRATCH if scratch else ON_A_CPU if on_cpu else {}
-    stated, options = read_sections(plan.config), _options(plan)
-    names = [*defaults, *stated, *options]
-    sections = {name: {**defaults.get(name, {}), **stated.get(name, {}), **options.get(name, {})} for name in names}
-    train = sections["train"]
-    if plan.minutes is not None or plan.steps is not None:
-        train |= {"minutes": plan.minutes, "steps": plan.steps}
-    elif train.get("minutes") is None and train.get("steps") is None:
-        train["minutes"] = NEWCOMERS_MINUTES
-    return settings_from(sections)
-
-
-def _options(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The options that were given, by section."""
-    views = {"views": plan.views or None, "total_views": plan.total_views}
-    sections: dict[str, dict[str, Any]] = {
-        "train": {"learning_rate": plan.learning_rate, "seed": plan.seed, "workers": plan.workers},
-        "sampling": views | {"long_side": plan.long_side},
-        "rooms": views,
-        "supervised": {"part": plan.part},
-    }
-    return {
-        name: {key: value for key, value in values.items() if value is not None} for name, values in sections.items()
-    }
-
-
-def _finish(trainer: Trainer, material: Material, settings: Settings) -> str:
+def _finish(trainer: Trainer, sources: DataSources, settings: Settings) -> str:
     """Write the checkpoint where its text tower is known, and say how the loss and the pictures went."""
+    from ff3r_model.training.recipe import save_result
+    from ff3r_model.training.run_folder import LOG, PICTURES
+
     figures = trainer.folder.course()
     changes = [f"{name} {first:.3f} → {last:.3f}" for name, (first, last) in figures.items()]
     folder = trainer.folder.path
     lines = [f"{trainer.step} steps in {trainer.elapsed / 60:.1f} minutes; " + ", ".join(changes)]
     lines += [f"  {folder / PICTURES}: pictures along the way", f"  {folder / LOG}: losses"]
-    if material.text_targets is not None:  # the tower that goes with them is not known here
+    if sources.text_targets is not None:  # the tower that goes with them is not known here
         return "\n".join(
             [*lines, f"  make a checkpoint of it: python -m ff3r_model.training.ship {folder} --text TOWER"]
         )
-    path = save_result(trainer, material, settings, figures)
+    path = save_result(trainer, sources, settings, figures)
     return "\n".join([*lines, f"  {path}: use it with `ff3r reconstruct --weights {path}`"])

@@ -7,7 +7,7 @@ quaternions wxyz, pixel centres at integer + 0.5. Lengths are "window units" unt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, UInt8
@@ -29,7 +29,8 @@ class Frame:
     """Nanoseconds."""
     intrinsics: Float[Tensor, "3 3"] | None = None
     """Of the undistorted image as given; None where nobody knows them."""
-    frame_id: str = "camera"
+    camera_name: str = "camera"
+    """Which camera; on a robot the TF frame of its optical axes."""
     depth: Float[Tensor, "height width"] | None = None
     """z in metres, registered to the image; 0 where unknown. None without a depth sensor."""
     odom_from_camera: Float[Tensor, "4 4"] | None = None
@@ -151,9 +152,9 @@ class Similarity:
     rotation: Float[Tensor, "3 3"] = field(default_factory=lambda: torch.eye(3))
     translation: Float[Tensor, " 3"] = field(default_factory=lambda: torch.zeros(3))
 
-    def rescaled(self, factor: float) -> Similarity:
-        """The same transform with the target's unit divided by `factor`."""
-        return replace(self, scale=self.scale * factor, translation=self.translation * factor)
+    def double(self) -> Similarity:
+        """The same in float64, on the CPU."""
+        return Similarity(self.scale, self.rotation.double().cpu(), self.translation.double().cpu())
 
 
 Predict = Callable[[Window], Prediction]

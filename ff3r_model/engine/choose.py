@@ -10,16 +10,18 @@ from typing import Literal
 
 import torch
 
-from ff3r_model.core.types import MAX_VIEWS, Predict, Prediction, Window
+from ff3r_model.core.ranges import Range, check_range
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Predict, Prediction, Window
 from ff3r_model.engine.device import gpu_name, is_nvidia
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
 from ff3r_model.engine.onnx.precision import Precision
-from ff3r_model.engine.tensorrt.build import Progress
+from ff3r_model.engine.tensorrt.build import OnProgress
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
 from ff3r_model.engine.tensorrt.plan_cache import CachedPlan, PlanError, PlanKey, default_cache, find, obtain
 from ff3r_model.engine.tensorrt.plan_runner import BadPlan
+from ff3r_model.engine.tensorrt.progress import Progress
 from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.frames.prepare import ImageError, plan_crop
 from ff3r_model.network import FF3R
@@ -49,6 +51,11 @@ class EngineConfig:
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
     torch: TorchConfig = field(default_factory=TorchConfig)
     """How torch runs the network, where it does."""
+
+    def __post_init__(self) -> None:
+        check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "max_views")
+        if min(self.image_size) < 1:
+            raise ValueError(f"image_size must be a width and a height of at least 1, not {list(self.image_size)}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def make_engine(
     device: torch.device,
     use: ExpectedWindow,
     reload_network: Callable[[], FF3R],
-    report: Progress | None = None,
+    report: OnProgress | None = None,
 ) -> Predict:
     """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`.
 
@@ -98,7 +105,7 @@ def make_engine(
         log.log(level, "the device is %s, and TensorRT needs an NVIDIA GPU: torch runs the network", device)
         return TorchEngine(network.to(device), config.torch)
     try:
-        engine = _tensorrt(config, network, device, use, report or progress_logged())
+        engine = _tensorrt(config, network, device, use, report or Progress())
     except RECOVERABLE as error:
         log.warning("no TensorRT, torch runs the network: %s", error)
         return TorchEngine(network.to(device), config.torch)
@@ -128,22 +135,8 @@ def plan_key(config: EngineConfig, network: FF3R, library: TensorRTLibrary, gpu:
     )
 
 
-def progress_logged() -> Progress:
-    """Tells the log of a build's progress, at every tenth."""
-    last = ("", -1)
-
-    def report(phase: str, share: float) -> None:
-        nonlocal last
-        now = (phase, int(share * 10))
-        if now != last:
-            log.info("TensorRT plan, %s: %d %%", phase, 10 * now[1])
-        last = now
-
-    return report
-
-
 def _tensorrt(
-    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: Progress | None
+    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: OnProgress | None
 ) -> TensorRTEngine:
     """Raises what RECOVERABLE lists."""
     library = load_library()

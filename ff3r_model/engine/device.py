@@ -7,15 +7,21 @@ from contextlib import contextmanager
 
 import torch
 
+from ff3r_model.core.errors import UserError
+
+
+class DeviceError(UserError, ValueError):
+    """A device that torch does not know."""
+
 
 def device_named(name: str) -> torch.device:
-    """auto: the accelerator where there is one, else the CPU. Raises ValueError for a name that torch does not know."""
+    """auto: the accelerator where there is one, else the CPU. Raises DeviceError for another name."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r}: {error}") from error
+        raise DeviceError(f"device {name!r}: {error}") from error
 
 
 def is_nvidia(device: torch.device) -> bool:

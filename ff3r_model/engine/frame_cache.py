@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ff3r_model.core.ranges import NOT_NEGATIVE, check_range
 from ff3r_model.core.types import MAX_VIEWS, Window
 from ff3r_model.network.frame_features import FrameFeatures
 
@@ -25,6 +26,9 @@ class CacheConfig:
     """0 keeps nothing."""
     nbytes: int = 2 * 2**30
     """Of features and images together; the full size keeps about 40 MB per keyframe at 448 × 448."""
+
+    def __post_init__(self) -> None:
+        check_range(self, NOT_NEGATIVE, "keyframes", "nbytes")
 
 
 @dataclass(frozen=True)

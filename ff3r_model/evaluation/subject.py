@@ -16,21 +16,31 @@ from ff3r_model.evaluation.picture_sheets import save_sheet
 from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import Vocabulary
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
-from ff3r_model.slam.refinement.optical_flow import refine_prediction
+from ff3r_model.pipeline import PipelineConfig
+from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_prediction
 
 
 class CheckpointUnderTest:
     """A checkpoint's network and words. Raises CheckpointError for a file that is missing, damaged or foreign."""
 
-    def __init__(self, weights: Path | None = None, device: str = "auto", trunk: torch.nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        weights: Path | None = None,
+        device: str = "auto",
+        trunk: torch.nn.Module | None = None,
+        config: PipelineConfig | None = None,
+    ) -> None:
+        """`config`: of the pipeline, whose `engine.torch`, `refine` and `flow` are measured."""
+        config = config or PipelineConfig()
         self.path, self.device = weights or NANO_WEIGHTS, device_named(device)
         self.trunk = None if trunk is None else trunk.to(self.device)
         checkpoint = load_checkpoint(self.path, self.device)
         self.text, network = checkpoint.text_encoder, checkpoint.network
         self.space = checkpoint.text_space
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
-        self.engine = TorchEngine(network)
-        self.refining = _refining(TorchEngine(network)) if network.config.refine_poses else None
+        self.engine = TorchEngine(network, config.engine.torch)
+        refining = config.refine == "flow" or (config.refine == "auto" and network.config.refine_poses)
+        self.refining = _refining(TorchEngine(network, config.engine.torch), config.flow) if refining else None
 
     def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
         """A judge of this checkpoint's predictions."""
@@ -56,6 +66,6 @@ class CheckpointUnderTest:
             yield about | {"windows": windows, "pictures": drawn} | judge.figures()
 
 
-def _refining(engine: TorchEngine) -> Predict:
+def _refining(engine: TorchEngine, flow: RefineConfig) -> Predict:
     """The engine with the flow refinement that the pipeline would add to it."""
-    return lambda window: refine_prediction(engine(window), window)
+    return lambda window: refine_prediction(engine(window), window, flow)

@@ -12,11 +12,14 @@ from ff3r_model.frames.video import VideoSource
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
-def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
+def open_source(
+    path: str | Path, topic: str | None = None, depth: str | None = None, odom_frame: str | None = None
+) -> FrameSource:
     """The source behind a path: a video file, a folder of images, a rosbag2 folder, or an .mcap, .db3 or .bag file.
 
     Folders laid out as 7-Scenes or TUM RGB-D give depth and poses with their images.
-    `topic` names a bag's image topic; None takes the one with the most colour images.
+    Of a bag, `topic` names the images (None: the topic with the most colour images), `depth` the topic of the depth
+    images registered to them, and `odom_frame` the TF frame that is odometry's.
     Raises SourceError that says what is wrong with the path.
     """
     path = Path(path).expanduser()
@@ -27,9 +30,10 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     if is_bag(path):
         from ff3r_model.frames.rosbag import BagSource  # rosbags is only needed, and only loaded, for bags
 
-        return BagSource(path, topic)
-    if topic is not None:
-        raise SourceError(f"{path} is no bag, so it has no topic {topic!r}")
+        return BagSource(path, topic, depth, odom_frame)
+    for value, what in ((topic, "topic"), (depth, "depth topic"), (odom_frame, "TF frame")):
+        if value is not None:
+            raise SourceError(f"{path} is no bag, so it has no {what} {value!r}")
     if is_rgbd(path):
         return RgbdSource(path)
     return FolderSource(path) if path.is_dir() else VideoSource(path)

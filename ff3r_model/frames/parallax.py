@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
+
+from ff3r_model.frames.optical_flow import dense_flow, grey
 
 ASSUMED_FOCAL = 0.8
 """Focal length over the picture's long side where the intrinsics are unknown: 64° across (ours)."""
@@ -22,7 +23,7 @@ and added up: flow is only good between pictures that are alike, and what is add
 
 
 @dataclass(frozen=True)
-class Motion:
+class ImageMotion:
     """Median displacements as shares of the picture's long side."""
 
     turn: float = 0.0
@@ -30,8 +31,8 @@ class Motion:
     parallax: float = 0.0
     """What no rotation explains: the camera's place has changed, or something moves."""
 
-    def __add__(self, other: Motion) -> Motion:
-        return Motion(self.turn + other.turn, self.parallax + other.parallax)
+    def __add__(self, other: ImageMotion) -> ImageMotion:
+        return ImageMotion(self.turn + other.turn, self.parallax + other.parallax)
 
 
 class MotionTracker:
@@ -39,50 +40,32 @@ class MotionTracker:
 
     def __init__(self) -> None:
         self._reference: ndarray | None = None
-        self._before = Motion()
+        self._before = ImageMotion()
 
     def restart(self, image: Float[Tensor, "3 height width"] | None) -> None:
         """Measure from this picture on; None: from the next one."""
-        self._reference = None if image is None else _gray(image)
-        self._before = Motion()
+        self._reference = None if image is None else grey(image)
+        self._before = ImageMotion()
 
-    def update(self, image: Float[Tensor, "3 height width"], intrinsics: Float[Tensor, "3 3"] | None = None) -> Motion:
+    def update(
+        self, image: Float[Tensor, "3 height width"], intrinsics: Float[Tensor, "3 3"] | None = None
+    ) -> ImageMotion:
         """Motion up to this picture, which comes after the last one shown."""
-        gray = _gray(image)
-        if self._reference is None or self._reference.shape != gray.shape:
-            self._reference = gray
+        picture = grey(image)
+        if self._reference is None or self._reference.shape != picture.shape:
+            self._reference = picture
             return self._before
-        motion = self._before + _split(_flow(self._reference, gray), _focal(intrinsics, gray))
+        motion = self._before + _split(dense_flow(self._reference, picture), _focal(intrinsics, picture))
         if motion.turn + motion.parallax - self._before.turn - self._before.parallax > REBASE:
-            self._reference, self._before = gray, motion
+            self._reference, self._before = picture, motion
         return motion
 
 
-def measure_motion(
-    before: Float[Tensor, "3 height width"],
-    after: Float[Tensor, "3 height width"],
-    intrinsics: Float[Tensor, "3 3"] | None = None,
-) -> Motion:
-    """Between two pictures."""
-    gray = _gray(before)
-    return _split(_flow(gray, _gray(after)), _focal(intrinsics, gray))
+def _focal(intrinsics: Float[Tensor, "3 3"] | None, picture: ndarray) -> float:
+    return ASSUMED_FOCAL * max(picture.shape) if intrinsics is None else float(intrinsics[0, 0])
 
 
-def _gray(image: Float[Tensor, "3 height width"]) -> ndarray:
-    return (image.mean(0) * 255).byte().cpu().numpy()
-
-
-def _flow(before: ndarray, after: ndarray) -> Float[ndarray, "height width 2"]:
-    """Dense optical flow, pixels."""
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    return method.calc(before, after, np.zeros((*before.shape, 2), np.float32))
-
-
-def _focal(intrinsics: Float[Tensor, "3 3"] | None, gray: ndarray) -> float:
-    return ASSUMED_FOCAL * max(gray.shape) if intrinsics is None else float(intrinsics[0, 0])
-
-
-def _split(flow: Float[ndarray, "height width 2"], focal: float) -> Motion:
+def _split(flow: Float[ndarray, "height width 2"], focal: float) -> ImageMotion:
     """The flow of the rotation that fits best in the sense of least absolute errors, and what is left over."""
     height, width = flow.shape[:2]
     seen = flow[GRID // 2 :: GRID, GRID // 2 :: GRID].reshape(-1, 2).astype(np.float64)
@@ -99,4 +82,4 @@ def _split(flow: Float[ndarray, "height width 2"], focal: float) -> Motion:
         weights = 1 / np.linalg.norm(seen - turned, axis=1).clip(0.05)
     long_side = max(height, width)
     turn, rest = (float(np.median(np.linalg.norm(part, axis=1))) / long_side for part in (turned, seen - turned))
-    return Motion(turn, rest)
+    return ImageMotion(turn, rest)

@@ -12,8 +12,6 @@ from torch.nn.functional import interpolate
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.geometry import pixel_grid
 
-NANO_LONG_SIDE = 112
-FULL_LONG_SIDE = 448
 MAX_ASPECT = 4.0
 """Longer strips than 1:4 are refused: the network never saw any. Our choice; the paper's data stays within 1:2."""
 
@@ -45,10 +43,6 @@ class Crop:
     def to_original(self, pixels: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
         """(u, v) of the original image from (u, v) of the prepared one."""
         return pixels * pixels.new_tensor(self.step) + pixels.new_tensor((self.left, self.top))
-
-    def from_original(self, pixels: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
-        """(u, v) of the prepared image from (u, v) of the original one; outside the crop they leave the image."""
-        return (pixels - pixels.new_tensor((self.left, self.top))) / pixels.new_tensor(self.step)
 
     def intrinsics(self, original: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
         """The camera matrix of the prepared image from the original image's."""
@@ -91,9 +85,9 @@ def plan_crop(height: int, width: int, long_side: int, patch: int) -> Crop:
 
 def prepare(
     image: UInt8[Tensor, "h w 3"],
-    intrinsics: Float[Tensor, "3 3"] | None = None,
-    long_side: int = NANO_LONG_SIDE,
-    patch: int = 14,
+    intrinsics: Float[Tensor, "3 3"] | None,
+    long_side: int,
+    patch: int,
 ) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "3 3"] | None, Crop]:
     """The image centre-cropped, resized with antialiasing and scaled to [0, 1]; its intrinsics; the way back.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ff3r_model.core.config_file import NOT_IN_FILES
+from ff3r_model.core.ranges import NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
 from ff3r_model.frames.parallax import MotionTracker
 from ff3r_model.frames.prepare import prepare, prepare_depth
@@ -39,8 +41,8 @@ class WindowConfig:
     """Keyframes that a window shares with the one processed before."""
     long_side: int | None = None
     """Long side of the network's images, pixels; None: the checkpoint's own (112 for nano, 448 for full)."""
-    patch: int = 14
-    """Sides become multiples of this."""
+    patch: int = field(default=14, metadata=NOT_IN_FILES)
+    """Sides become multiples of this: the network's own."""
     min_difference: float = 0.008
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
     min_motion: float = 0.04
@@ -65,14 +67,15 @@ class WindowConfig:
             raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
         if not 1 <= self.overlap < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
-        if not self.max_keyframe_rate > 0:
-            raise ValueError(f"max_keyframe_rate must be positive, not {self.max_keyframe_rate}")
+        check_range(self, POSITIVE, "max_keyframe_rate")
+        check_range(self, NOT_NEGATIVE, "min_difference", "min_motion", "new_view", "min_contrast")
+        check_range(self, SHARE, "turn_share")
         if self.max_pending < self.views:
             raise ValueError(f"max_pending must be at least views = {self.views}, not {self.max_pending}")
 
 
 @dataclass(frozen=True)
-class Keyframe:
+class PreparedFrame:
     """A frame as the network will see it."""
 
     id: int
@@ -94,10 +97,10 @@ class WindowBuilder:
         self._long_side = config.long_side
         self.dropped: Counter[str] = Counter()
         """Frames that never reached a window, by reason."""
-        self._pending: deque[Keyframe] = deque()
-        self._shared: list[Keyframe] = []
-        self._shared_before: list[Keyframe] = []
-        self._last: Keyframe | None = None
+        self._pending: deque[PreparedFrame] = deque()
+        self._shared: list[PreparedFrame] = []
+        self._shared_before: list[PreparedFrame] = []
+        self._last: PreparedFrame | None = None
         self._motion = MotionTracker()
         self._next_id = 0
 
@@ -161,7 +164,7 @@ class WindowBuilder:
         self._shared, self._shared_before = [], []
         self._last = None
 
-    def _keyframe(self, frame: Frame) -> Keyframe:
+    def _keyframe(self, frame: Frame) -> PreparedFrame:
         if frame.image.numel() == 0:
             raise FrameRejected("empty image", f"shape {tuple(frame.image.shape)}")
         self._check_time(frame.stamp)
@@ -174,7 +177,7 @@ class WindowBuilder:
             raise FrameRejected("unusable size", str(error)) from error
         self._check_content(image, intrinsics)
         depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
-        return Keyframe(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
+        return PreparedFrame(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
 
     def _check_time(self, stamp: int) -> None:
         if self._last is None:
@@ -214,7 +217,7 @@ def _difference(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> float:
     return float(((a - a.mean()) / a.std() - (b - b.mean()) / b.std()).abs().mean())
 
 
-def _window(views: list[Keyframe]) -> Window:
+def _window(views: list[PreparedFrame]) -> Window:
     known = [view.intrinsics for view in views if view.intrinsics is not None]
     size = views[0].image.shape[1:]
     return Window(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from ff3r_model.core.geometry import (
+    anchored,
     invert_rigid,
     matrix_to_quaternion,
     quaternion_multiply,
@@ -56,7 +55,8 @@ def predict(
     """
     depth, confidence = output.depth[0].float(), output.depth_confidence[0].float()
     cameras = decode_cameras(output.pose_encodings[-1, 0].float(), *depth.shape[1:])
-    cameras = _anchored(cameras if intrinsics is None else replace(cameras, intrinsics=intrinsics.to(depth)))
+    intrinsics = cameras.intrinsics if intrinsics is None else intrinsics.to(depth)
+    cameras = Cameras(anchored(cameras.camera_from_world), intrinsics)
     if output.gaussians is not None:
         gaussians = _activate(output.gaussians, depth, confidence, cameras)
     elif output.lifted is not None:
@@ -65,13 +65,6 @@ def predict(
         raise ValueError("the network's output has neither Gaussians nor lifted features")
     descriptors = normalize(output.tokens[0].float().mean(dim=1), dim=-1)
     return Prediction(cameras, depth, confidence, gaussians, descriptors)
-
-
-def _anchored(cameras: Cameras) -> Cameras:
-    """The same cameras in the frame of the first, whose pose becomes exactly the identity."""
-    camera_from_first = cameras.camera_from_world @ invert_rigid(cameras.camera_from_world[:1])
-    camera_from_first[0] = torch.eye(4, dtype=camera_from_first.dtype, device=camera_from_first.device)
-    return replace(cameras, camera_from_world=camera_from_first)
 
 
 def _means(depth: Float[Tensor, "views h w"], cameras: Cameras) -> Float[Tensor, "n 3"]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, check_range
 from ff3r_model.network.layers import Block, Rotary
 
 
@@ -25,8 +26,8 @@ class SparseConfig:
     """Views whose queries are answered together: bounds memory, changes no result."""
 
     def __post_init__(self) -> None:
-        if self.early < 0 or self.stride < 1 or self.view_chunk < 1:
-            raise ValueError(f"early is at least 0, stride and view_chunk at least 1, not {self}")
+        check_range(self, NOT_NEGATIVE, "early")
+        check_range(self, AT_LEAST_ONE, "stride", "view_chunk")
 
 
 @dataclass(frozen=True)

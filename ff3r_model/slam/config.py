@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.slam.alignment import AlignConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
-from ff3r_model.slam.loop_closure import LoopConfig
+from ff3r_model.slam.place_recognition import LoopConfig
 from ff3r_model.slam.pose_graph import GraphConfig
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.voxel_map.config import MapConfig
@@ -14,7 +15,7 @@ from ff3r_model.voxel_map.config import MapConfig
 
 @dataclass(frozen=True)
 class MappingConfig:
-    """Everything between a prediction and the map. The defaults are ours."""
+    """Everything between a prediction and the map."""
 
     align: AlignConfig = field(default_factory=AlignConfig)
     map: MapConfig = field(default_factory=MapConfig)
@@ -45,3 +46,12 @@ class MappingConfig:
     """Most that submaps which are not active may hold together, of what is left for voxels; beyond, theirs go."""
     max_submaps: int = 8
     """Beyond this the inactive one of the fewest voxels is forgotten, which is logged."""
+
+    def __post_init__(self) -> None:
+        check_range(self, POSITIVE, "camera_height")
+        check_range(
+            self, SHARE,
+            "ground_weight", "drop_uncertain", "archive_share", "graph_share", "keyframe_share", "inactive_share",
+        )  # fmt: skip
+        check_range(self, NOT_NEGATIVE, "patience")
+        check_range(self, AT_LEAST_ONE, "max_submaps")

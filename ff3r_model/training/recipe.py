@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,16 @@ from torch import nn
 from ff3r_model.network import FF3R
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
 from ff3r_model.synthetic import CLASSES, COLORS
-from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.base import Scene, Share, Windows
 from ff3r_model.training.datasets.dl3dv import open_dl3dv
 from ff3r_model.training.datasets.footage import open_footage
-from ff3r_model.training.datasets.room_windows import RoomConfig, RoomWindows
+from ff3r_model.training.datasets.room_windows import RoomWindows
 from ff3r_model.training.datasets.scannet import open_scannet
 from ff3r_model.training.datasets.scene_windows import SamplingConfig, SceneWindows
-from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective
-from ff3r_model.training.objectives.supervised import Objective, SupervisedConfig, TextTargets
+from ff3r_model.training.objectives.paper import PaperObjective
+from ff3r_model.training.objectives.supervised import Objective, TextTargets
 from ff3r_model.training.run_folder import CHECKPOINT, RunError
+from ff3r_model.training.settings import DataSources, Settings, plain
 from ff3r_model.training.snapshots import WORDS, Snapshots
 from ff3r_model.training.target_cache import TargetCache
 from ff3r_model.training.teachers import NetworkTeacher, Teacher
@@ -38,58 +39,18 @@ PREVIEW_STEP = 2**40
 """The number of a step that no run reaches: from there on comes the window that the pictures show."""
 PREVIEWS = 8
 """Windows of which the largest one is drawn."""
-Section = TypeVar("Section")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything a run is configured by beside its data; the sections of the file of `--config`."""
-
-    train: TrainConfig
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    rooms: RoomConfig = field(default_factory=RoomConfig)
-    paper: PaperConfig = field(default_factory=PaperConfig)
-    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run learns from and starts with."""
-
-    images: tuple[Path, ...] = ()
-    """Folders of images and videos."""
-    dl3dv: Path | None = None
-    scannet: Path | None = None
-    rooms: Path | None = None
-    """A folder of shards of synthetic rooms."""
-    weights: Path | None = None
-    """Checkpoint to start from; None: nano."""
-    teacher: Path | None = None
-    """Checkpoint whose word is learned; None: `weights`."""
-    fresh: bool = False
-    """Start from random weights in the shape of `weights`."""
-    text_targets: Path | None = None
-    """Embeddings of the rooms' classes and phrases; None: the text tower's."""
-    cache: Path | None = None
-    """Folder of the teacher's targets; None: in the run's folder."""
-    cache_gigabytes: float = 50.0
-
-    def __post_init__(self) -> None:
-        real = bool(self.images or self.dl3dv or self.scannet)
-        if real == (self.rooms is not None):
-            raise RunError("give real footage (--images, --dl3dv, --scannet) or --rooms to learn from, and not both")
-
-
-def build(material: Material, settings: Settings, out: Path, device: torch.device, share: Share) -> Trainer:
+def build(sources: DataSources, settings: Settings, out: Path, device: torch.device, share: Share) -> Trainer:
     """The trainer of a run. Raises DataError, RunError, CheckpointError and SourceError that say what is wrong."""
-    start = load_checkpoint(material.weights or NANO_WEIGHTS)
-    network = student(start, fresh=material.fresh, seed=settings.train.seed)
+    start = load_checkpoint(sources.weights or NANO_WEIGHTS)
+    network = student(start, fresh=sources.fresh, seed=settings.train.seed)
     settings = replace(settings, sampling=_fitted(settings.sampling, network))
-    windows = _windows(material, settings, network, out)
-    objective, teacher = _objective(material, settings, start, network, out, device)
+    windows = _windows(sources, settings, network, out)
+    objective, teacher = _objective(sources, settings, start, network, out, device)
     snapshots = None
     if settings.train.picture_minutes and share.rank == 0:
-        snapshots = _snapshots(material, windows, start)
+        snapshots = _snapshots(sources, windows, start)
     trainer = Trainer(
         network,
         objective,
@@ -102,7 +63,7 @@ def build(material: Material, settings: Settings, out: Path, device: torch.devic
         share=share,
     )
     if share.rank == 0:
-        (out / SETTINGS).write_text(json.dumps(_plain(settings), indent=1) + "\n")
+        (out / SETTINGS).write_text(json.dumps(plain(settings), indent=1) + "\n")
     return trainer
 
 
@@ -119,18 +80,18 @@ def student(start: Checkpoint, *, fresh: bool, seed: int) -> FF3R:
     return network
 
 
-def save_result(trainer: Trainer, material: Material, settings: Settings, figures: Mapping[str, Any]) -> Path:
+def save_result(trainer: Trainer, sources: DataSources, settings: Settings, figures: Mapping[str, Any]) -> Path:
     """The averaged weights with the text tower they go with, as `ff3r reconstruct --weights` takes them."""
-    start = load_checkpoint(material.weights or NANO_WEIGHTS)
+    start = load_checkpoint(sources.weights or NANO_WEIGHTS)
     network = FF3R(trainer.network.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.average.items()})
     path = trainer.folder.path / CHECKPOINT
-    taught = "exact truth of synthetic rooms" if material.rooms else str(material.teacher or material.weights or "nano")
+    taught = "exact truth of synthetic rooms" if sources.rooms else str(sources.teacher or sources.weights or "nano")
     card = {
-        "made_from": {"weights": "random" if material.fresh else str(material.weights or "nano"), "teacher": taught},
+        "made_from": {"weights": "random" if sources.fresh else str(sources.weights or "nano"), "teacher": taught},
         "steps": trainer.step,
         "seconds": round(trainer.elapsed),
-        "settings": _plain(settings),
+        "settings": plain(settings),
         "figures": dict(figures),
         "start": start.card,
     }
@@ -138,104 +99,56 @@ def save_result(trainer: Trainer, material: Material, settings: Settings, figure
     return path
 
 
-def read_sections(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The sections of a settings file; none without a file. Raises RunError for a file that is no such thing."""
-    if path is None:
-        return {}
-    try:
-        stated = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(stated, dict) or not all(isinstance(section, dict) for section in stated.values()):
-        raise RunError(f'{path} should be an object of sections, such as {{"train": {{"steps": 1000}}}}')
-    return stated
-
-
-def settings_from(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Settings with these values, and defaults for the rest. Raises RunError naming what it does not know."""
-    kinds = {
-        "train": TrainConfig,
-        "sampling": SamplingConfig,
-        "rooms": RoomConfig,
-        "paper": PaperConfig,
-        "supervised": SupervisedConfig,
-    }
-    if unknown := sorted(set(sections) - set(kinds)):
-        raise RunError(f"there is no section {', '.join(unknown)} in the settings; known are {', '.join(kinds)}")
-    return Settings(**{name: _section(kind, dict(sections.get(name, {})), name) for name, kind in kinds.items()})
-
-
-def _section(kind: type[Section], values: dict[str, Any], where: str) -> Section:
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise RunError(f"{where} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    try:
-        return kind(**{name: _value(known[name].default_factory, value, name) for name, value in values.items()})
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{where}: {error}") from error
-
-
-def _value(factory: Any, value: Any, name: str) -> Any:
-    if is_dataclass(factory) and isinstance(value, dict):
-        return _section(factory, value, name)  # type: ignore[arg-type]
-    if name == "trunk" and value is not None:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    """As JSON can hold it."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
-    return plain
-
-
 def _fitted(sampling: SamplingConfig, network: FF3R) -> SamplingConfig:
     """No larger than the network is meant for, unless the settings ask for less."""
     return replace(sampling, long_side=min(sampling.long_side, network.config.image_side))
 
 
-def _windows(material: Material, settings: Settings, network: FF3R, out: Path) -> Windows:
+def _windows(sources: DataSources, settings: Settings, network: FF3R, out: Path) -> Windows:
     seed = settings.train.seed
-    if material.rooms is not None:
-        return RoomWindows(material.rooms, seed, settings.rooms)
-    scenes: list[Scene] = [*open_footage(material.images, out / "frames")]
-    if material.dl3dv is not None:
-        scenes += open_dl3dv(material.dl3dv)
-    if material.scannet is not None:
-        scenes += open_scannet(material.scannet)
+    if sources.rooms is not None:
+        return RoomWindows(sources.rooms, seed, settings.rooms)
+    scenes: list[Scene] = [*open_footage(sources.images, out / "frames")]
+    if sources.dl3dv is not None:
+        scenes += open_dl3dv(sources.dl3dv)
+    if sources.scannet is not None:
+        scenes += open_scannet(sources.scannet)
     log.info("%d scenes, %d images", len(scenes), sum(map(len, scenes)))
     return SceneWindows(scenes, seed, network.config.encoder.patch, settings.sampling)
 
 
 def _objective(
-    material: Material, settings: Settings, start: Checkpoint, network: FF3R, out: Path, device: torch.device
+    sources: DataSources, settings: Settings, start: Checkpoint, network: FF3R, out: Path, device: torch.device
 ) -> tuple[nn.Module, Teacher | None]:
-    if material.rooms is not None:
-        targets = room_targets(material, start)
+    if sources.rooms is not None:
+        targets = room_targets(sources, start)
         return Objective(settings.supervised, targets, network.config.width), None
-    taught = start if material.teacher is None else load_checkpoint(material.teacher)
+    taught = start if sources.teacher is None else load_checkpoint(sources.teacher)
     if taught.config.text_width != network.config.text_width:
         raise RunError(
             f"the teacher's text space has {taught.config.text_width} dimensions and the network's "
             f"{network.config.text_width}: give a teacher that goes with the weights"
         )
-    cache = TargetCache(material.cache or out / "teacher", taught.network, material.cache_gigabytes)
+    cache = TargetCache(sources.cache or out / "teacher", taught.network, sources.cache_gigabytes)
     return PaperObjective(settings.paper), NetworkTeacher(taught.network.to(device), cache)
 
 
-def _snapshots(material: Material, windows: Windows, start: Checkpoint) -> Snapshots:
+def _snapshots(sources: DataSources, windows: Windows, start: Checkpoint) -> Snapshots:
     """Pictures of a window; its words are those that the network's text space is known for."""
     several = (windows.batch(PREVIEW_STEP + index, Share()).images[0] for index in range(PREVIEWS))
     preview = max(several, key=len)  # the more views, the more they must agree on
-    if material.text_targets is not None:
-        return Snapshots(preview, room_targets(material, start).classes, CLASSES)
+    if sources.text_targets is not None:
+        return Snapshots(preview, room_targets(sources, start).classes, CLASSES)
     return Snapshots(preview, start.text_encoder.encode(list(WORDS)))
 
 
-def room_targets(material: Material, start: Checkpoint) -> TextTargets:
-    """What the rooms' classes and colour phrases are in the text's space."""
-    if material.text_targets is not None:
-        saved = torch.load(material.text_targets, weights_only=True)
-        return TextTargets(saved["class_targets"].float(), saved["phrase_targets"].float())
+def room_targets(sources: DataSources, start: Checkpoint) -> TextTargets:
+    """What the rooms' classes and colour phrases are in the text's space. Raises RunError for a file without them."""
+    if sources.text_targets is not None:
+        try:
+            saved = torch.load(sources.text_targets, weights_only=True)
+            return TextTargets(saved["class_targets"].float(), saved["phrase_targets"].float())
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+            raise RunError(f"{sources.text_targets} holds no class_targets and phrase_targets: {error!r}") from error
     phrases = color_phrases(CLASSES, COLORS)
     return TextTargets(start.text_encoder.encode(list(CLASSES)), start.text_encoder.encode(phrases))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.gaussians.voxelize import VoxelizedGaussians
 
 NO_WINDOW = -1
@@ -39,6 +40,15 @@ class MapConfig:
     """Nats of log mass that a voxel loses per view that speaks against it (ours). Forgetting what weighs as much as n
     Gaussians takes log n views, however often it was seen."""
     initial_rows: int = 16_384
+
+    def __post_init__(self) -> None:
+        check_range(self, POSITIVE, "voxel_size")
+        check_range(
+            self, NOT_NEGATIVE,
+            "distance_weight", "max_keyframes", "evict_decay", "fade_margin", "fade_views", "fade_rate",
+        )  # fmt: skip
+        check_range(self, AT_LEAST_ONE, "bands", "initial_rows")
+        check_range(self, SHARE, "eviction_share")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Motion:
         self._quaternions = matrix_to_quaternion(self._rotations)
         self._turns = torch.stack([_turn(one.rotation, bands) for one in each]).to(device) if bands > 1 else None
         if not (self._scales > 0).all() or not all(torch.isfinite(part).all() for part in self._parts()):
-            raise ValueError(f"a map moves by finite similarities of positive scale, not by {dict(new_from_old)}")
+            raise ValueError(f"a map moves by finite similarities of positive scale, not by {each}")
 
     def apply(self, values: dict[str, Tensor], voxel_size: float) -> dict[str, Tensor]:
         """The attributes that change: `keys` (LOST where out of range), means, scales, quaternions, harmonics."""

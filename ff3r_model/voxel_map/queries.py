@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
@@ -46,6 +47,11 @@ class QueryConfig:
     """What each query competes with, alone, so that two words for one thing do not halve each other. These made the
     masks of an earlier nano best in rooms of the training kind: IoU 0.41 for classes and 0.46 for colour and class,
     against 0.31 and 0.18 with "object", "things", "stuff", "texture"."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "max_queries", "max_length")
+        check_range(self, SHARE, "threshold")
+        check_range(self, POSITIVE, "temperature")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ff3r_model.core.node import Node
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Cameras, Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
@@ -22,7 +22,7 @@ from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
 from ff3r_model.voxel_map.fusion import Motion
 from ff3r_model.voxel_map.hash_index import pack, unpack
 from ff3r_model.voxel_map.store import VoxelStore, rows_within
-from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES, Keyframes
+from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES, Trajectory
 
 Device = torch.device | str
 _EXTRA = "extra."
@@ -38,14 +38,14 @@ class VoxelMap:
     knows only their mean.
 
     A voxel is anchored to the window that brought it; where two merge, the heavier one's anchor stays. When windows are
-    placed anew, `move` takes the voxels along.
+    placed anew, `transform` takes the voxels along; keyframes move with the nodes that they are relative to.
 
     Eviction: voxels go in the order of log mass − evict_decay × windows since last seen, smallest first, oldest row
     first where equal; never those of the window that is being integrated, unless it alone exceeds the map.
 
     The cap holds for what the map keeps, at any time. Working memory comes on top: the window's own size for
     `integrate`, one column while columns grow or shrink, and about 64 bytes per voxel for what sorts the whole map
-    (`move`, `rescale`, and each eviction).
+    (`transform` and each eviction).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VoxelMap:
         self.scale = ScaleInfo()
         self.revision = 0
         self.max_rows = self._rows_under_cap()
-        self.keyframes = Keyframes(config.max_keyframes)
+        self.keyframes = Trajectory(config.max_keyframes)
         """Where its frames were taken."""
         self._store = VoxelStore(config, self._layout(), self.max_rows, space, self.device)
 
@@ -130,25 +130,28 @@ class VoxelMap:
         self.revision += 1
         return self._store.enter(values, window_id, protect=True)
 
-    def move(self, new_from_old: Mapping[int, Similarity]) -> None:
-        """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.
+    def transform(self, by_anchor: Mapping[int, Similarity], others: Similarity | None = None) -> None:
+        """Let each voxel go where its anchor's correction (new_from_old) takes it, or `others`, where it has none.
 
-        Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
-        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes move with their anchors.
+        Without `others` those stay. Voxels are sorted into cells anew, the voxel size stays; those that meet in a cell
+        become one: attributes weighted by mass, the newest sight, the heaviest's anchor. Linear in the map. What leaves
+        the range of cells is dropped with a warning. Keyframes of a pose graph move with its nodes, the rest like
+        voxels. Raises ValueError for similarities that are not finite, or not of positive scale.
         """
-        if new_from_old:
-            motion = Motion(new_from_old, Similarity(), self.config.bands, self.device)
-            self.keyframes.move(new_from_old)
-            self._move(motion)
+        others = others or Similarity()
+        motion = Motion(by_anchor, others, self.config.bands, self.device)
+        self.keyframes.transform(by_anchor, others)
+        self._store.move(motion)
+        self.revision += 1
 
-    def relabel(self, new_of_old: Mapping[int, int]) -> None:
-        """Give voxels and keyframes other anchors, where windows become one."""
-        self.keyframes.relabel(new_of_old)
-        self._store.relabel(new_of_old)
+    def reanchor(self, nodes: Mapping[int, Node]) -> None:
+        """Let what some windows brought move with other nodes from now on, where windows become one."""
+        self.keyframes.reanchor(nodes)
+        self._store.relabel({window: node.window for window, node in nodes.items()})
         self.revision += 1
 
     def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
-        """Take in all voxels and keyframes of another map, with anchors and masses; `other` stays as it is.
+        """Take in all voxels and keyframes of another map, with anchors and masses; `other` keeps its voxels.
 
         Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
         """
@@ -187,25 +190,17 @@ class VoxelMap:
         self.revision += 1
 
     def add_keyframes(
-        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], window_id: int = NO_WINDOW
+        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], node: Node | None = None
     ) -> None:
-        """Remember frames and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`."""
-        self.keyframes.add(ids, stamps, poses, window_id)
+        """Remember keyframes and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`.
+
+        They move with the pose graph's `node`; without one, with the map as a whole.
+        """
+        self.keyframes.add(ids, stamps, poses, node)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe, in the order they came."""
         return iter(self.keyframes)
-
-    def rescale(self, factor: float, scale: ScaleInfo | None = None) -> None:
-        """Multiply every length by `factor`, and say what the unit is now.
-
-        The voxel size stays, so voxels are sorted into cells anew, and those that meet are merged by their mass.
-        """
-        if not (factor > 0 and math.isfinite(factor)):
-            raise ValueError(f"a map is rescaled by a positive factor, not {factor}")
-        self.keyframes.rescale(factor)
-        self._move(Motion({}, Similarity(factor), self.config.bands, self.device))
-        self.scale = scale or self.scale
 
     def save(
         self,
@@ -290,7 +285,3 @@ class VoxelMap:
     def _kind(self) -> dict[str, float]:
         """What two maps must agree in for their voxels to mix."""
         return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}
-
-    def _move(self, motion: Motion) -> None:
-        self._store.move(motion)
-        self.revision += 1

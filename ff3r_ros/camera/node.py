@@ -6,11 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 import torch
 from geometry_msgs.msg import PoseStamped
 from jaxtyping import Float
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -18,11 +16,10 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
-from ff3r_model.frames.source import SourceError
 from ff3r_ros import parameters as ros_parameters
 from ff3r_ros.camera.playback import CameraParameters, Prefetch, Recording, SyntheticRoom
 from ff3r_ros.conversions.messages import pose_message
-from ff3r_ros.parameters import ParameterError
+from ff3r_ros.run_node import run_node
 
 WORLD_FRAME = "world"
 """Frame of the true poses: the synthetic room's own."""
@@ -122,19 +119,7 @@ def _ros_pixels(intrinsics: Float[Tensor, "3 3"]) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `camera_node`."""
-    rclpy.init(args=arguments)
-    try:
-        node = CameraNode()
-    except (ParameterError, SourceError) as error:
-        rclpy.logging.get_logger("camera").fatal(str(error))
-        raise SystemExit(2) from error
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run_node(CameraNode, "camera", arguments)
 
 
 if __name__ == "__main__":

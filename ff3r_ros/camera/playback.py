@@ -122,7 +122,7 @@ def reduced(frame: Frame, width: int) -> Frame:
     intrinsics = frame.intrinsics
     if intrinsics is not None:
         intrinsics = torch.diag(torch.tensor([width / old_width, height / old_height, 1.0])) @ intrinsics
-    return Frame(image, frame.stamp, intrinsics, frame.frame_id)
+    return Frame(image, frame.stamp, intrinsics, frame.camera_name)
 
 
 class Prefetch:

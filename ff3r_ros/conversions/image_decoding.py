@@ -1,113 +1,22 @@
-"""Image messages → RGB tensors. Stateless; every unusable message raises ImageRejected with a reason."""
+"""Image messages → RGB tensors, through cv_bridge where a native ROS has it."""
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
-import cv2
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
-from torch import Tensor
 
-ImageTensor = UInt8[Tensor, "height width 3"]
-Decoder = Callable[[Image], NDArray[np.uint8]]
-"""An image message of a known encoding → RGB array (height, width, 3)."""
+from ff3r_model.frames import image_messages
+from ff3r_model.frames.image_messages import Decoder, ImageTensor, decode_with_rosbags
 
 
-class ImageRejected(ValueError):
-    """An image message that cannot become a frame. `reason` is a short fixed phrase, fit for counting."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How an encoding lies in memory."""
-
-    dtype: str
-    channels: int
-    planes: float = 1.0
-    """Rows in memory per image row (planar YUV has more than one)."""
-
-
-def _layouts() -> dict[str, Layout]:
-    layouts = {"nv12": Layout("uint8", 1, 1.5), "nv21": Layout("uint8", 1, 1.5), "nv24": Layout("uint8", 1, 3.0)}
-    layouts |= {name: Layout("uint8", 2) for name in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")}
-    colours = {"mono": 1, "rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4}
-    colours |= {f"bayer_{order}": 1 for order in ("rggb", "bggr", "gbrg", "grbg")}
-    for name, channels in colours.items():
-        layouts |= {f"{name}{bits}": Layout(f"uint{bits}", channels) for bits in (8, 16)}
-    for channels in (1, 3, 4):
-        layouts |= {f"8UC{channels}": Layout("uint8", channels), f"16UC{channels}": Layout("uint16", channels)}
-        layouts |= {f"32FC{channels}": Layout("float32", channels), f"64FC{channels}": Layout("float64", channels)}
-    layouts |= {"8UC": layouts["8UC1"], "16UC": layouts["16UC1"]}
-    return layouts
-
-
-LAYOUTS = _layouts()
-GENERIC_COLOURS = {1: "mono", 3: "bgr", 4: "bgra"}
-"""What the generic OpenCV types mean: OpenCV's own channel order."""
-DEPTH_UNITS = {"16UC1": np.float32(1e-3), "mono16": np.float32(1e-3), "32FC1": np.float32(1)}
-"""Metres per unit of a depth image's encoding."""
-
-
-def decode_image(message: Image, decoder: Decoder | None = None) -> ImageTensor:
-    """The RGB picture of a raw image message.
-
-    rgb8 without padding shares the message's memory; bgr8 and mono8 are one vectorised pass; all other encodings go
-    through `decoder` (cv_bridge where a native ROS has it, rosbags-image elsewhere). 16-bit encodings use their full
-    range; floating-point images are taken as intensities in [0, 1].
-    Raises ImageRejected: "zero-size image", "unknown encoding", "short data", "undecodable image".
-    """
-    layout = _checked_layout(message)
-    encoding = message.encoding
-    if encoding in ("rgb8", "bgr8", "8UC3", "mono8", "8UC1", "8UC"):
-        pixels = _rows(message, layout)
-        if encoding == "rgb8":
-            return torch.from_numpy(pixels)
-        code = cv2.COLOR_BGR2RGB if layout.channels == 3 else cv2.COLOR_GRAY2RGB
-        return torch.from_numpy(cv2.cvtColor(pixels, code))
-    try:
-        return torch.from_numpy(_decode_rare(message, layout, decoder or default_decoder()))
-    except Exception as error:  # OpenCV, cv_bridge and rosbags each raise their own
-        raise ImageRejected("undecodable image", f"{_describe(message)}: {error}") from error
-
-
-def decode_compressed(message: CompressedImage) -> ImageTensor:
-    """The RGB picture of a compressed image message (what OpenCV reads: JPEG, PNG, WebP, …).
-
-    Raises ImageRejected: "zero-size image", "undecodable image".
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size == 0:
-        raise ImageRejected("zero-size image", f"compressed image of format {message.format!r} without data")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ImageRejected("undecodable image", f"{data.size} bytes of format {message.format!r}")
-    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def decode_depth(message: Image) -> Float[Tensor, "height width"]:
-    """Metres of a depth image: 16UC1 or mono16 in millimetres, 32FC1 in metres (REP-118). 0 where unknown.
-
-    Raises ImageRejected: "zero-size image", "unknown encoding", "short data".
-    """
-    if message.encoding not in DEPTH_UNITS:
-        raise ImageRejected("unknown encoding", f"{message.encoding!r}; depth images are {', '.join(DEPTH_UNITS)}")
-    _checked_layout(message)
-    metres = _rows(message, LAYOUTS[message.encoding]).astype(np.float32) * DEPTH_UNITS[message.encoding]
-    return torch.from_numpy(np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)))
+def decode(message: Image | CompressedImage) -> ImageTensor:
+    """The RGB picture of a raw or a compressed image message; raises ImageRejected as `image_messages` does."""
+    if isinstance(message, Image):
+        return image_messages.decode_image(message, default_decoder())
+    return image_messages.decode_compressed(message)
 
 
 def default_decoder() -> Decoder:
@@ -121,82 +30,3 @@ def decode_with_cv_bridge(message: Image) -> NDArray[np.uint8]:
 
     array: NDArray[np.uint8] = CvBridge().imgmsg_to_cv2(message, "rgb8")
     return array
-
-
-def decode_with_rosbags(message: Image) -> NDArray[np.uint8]:
-    """RGB through rosbags-image, which wants rows without padding."""
-    from rosbags.image import image_to_cvimage
-
-    rows = _rows(message, LAYOUTS[message.encoding])
-    packed: Any = SimpleNamespace(
-        height=message.height,
-        width=message.width,
-        encoding=message.encoding,
-        is_bigendian=sys.byteorder == "big",
-        data=np.ascontiguousarray(rows).reshape(-1).view(np.uint8),
-    )
-    return np.asarray(image_to_cvimage(packed, "rgb8"), np.uint8)
-
-
-def _decode_rare(message: Image, layout: Layout, decoder: Decoder) -> NDArray[np.uint8]:
-    if message.encoding.startswith("nv"):
-        return _decode_planar(_rows(message, layout), message.encoding)
-    if layout.dtype.startswith("float"):
-        message = _float_to_bytes(message, layout)
-    elif "UC" in message.encoding:
-        message = copy.copy(message)
-        message.encoding = f"{GENERIC_COLOURS[layout.channels]}{layout.dtype.removeprefix('uint')}"
-    return np.ascontiguousarray(decoder(message))
-
-
-def _float_to_bytes(message: Image, layout: Layout) -> Image:
-    values = np.nan_to_num(_rows(message, layout), nan=0.0)
-    data = (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
-    converted = Image(header=message.header, height=message.height, width=message.width)
-    converted.encoding = f"{GENERIC_COLOURS[layout.channels]}8"
-    converted.step = message.width * layout.channels
-    converted.data.frombytes(data.tobytes())
-    return converted
-
-
-def _decode_planar(rows: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    if encoding == "nv24":  # full-resolution chroma behind the luma plane
-        height, width = rows.shape[0] // 3, rows.shape[1]
-        chroma = np.ascontiguousarray(rows[height:]).reshape(height, width, 2)
-        planes = np.dstack([rows[:height], chroma[..., 1], chroma[..., 0]])
-        return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
-    code = cv2.COLOR_YUV2RGB_NV12 if encoding == "nv12" else cv2.COLOR_YUV2RGB_NV21
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(rows), code), np.uint8)
-
-
-def _checked_layout(message: Image) -> Layout:
-    if message.height == 0 or message.width == 0:
-        raise ImageRejected("zero-size image", f"{message.width}x{message.height}")
-    layout = LAYOUTS.get(message.encoding)
-    if layout is None:
-        known = ", ".join(sorted(LAYOUTS))
-        raise ImageRejected("unknown encoding", f"{message.encoding!r}; known are {known}")
-    row_bytes = message.width * layout.channels * np.dtype(layout.dtype).itemsize
-    if message.step < row_bytes:
-        detail = f"{_describe(message)} has step {message.step}, a row needs {row_bytes} bytes"
-        raise ImageRejected("short data", detail)
-    needed = message.step * (int(message.height * layout.planes) - 1) + row_bytes
-    if len(message.data) < needed:
-        detail = f"{_describe(message)} with step {message.step} needs {needed} bytes, has {len(message.data)}"
-        raise ImageRejected("short data", detail)
-    return layout
-
-
-def _rows(message: Image, layout: Layout) -> NDArray[Any]:
-    """The pixels as an array over the message's memory, without padding, in the machine's byte order."""
-    dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
-    rows = int(message.height * layout.planes)
-    strides = (message.step, layout.channels * dtype.itemsize, dtype.itemsize)
-    shape = (rows, message.width, layout.channels)
-    pixels: NDArray[Any] = np.ndarray(shape, dtype, buffer=message.data, strides=strides)
-    pixels = pixels[..., 0] if layout.channels == 1 else pixels
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-
-
-def _describe(message: Image) -> str:
-    return f"{message.width}x{message.height} {message.encoding!r}"

@@ -25,11 +25,6 @@ def time_from_nanoseconds(stamp: int) -> Time:
     return Time(sec=seconds, nanosec=nanoseconds)
 
 
-def nanoseconds_from_time(time: Time) -> int:
-    """Nanoseconds since the clock's zero."""
-    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
-
-
 def header(stamp: int, frame: str) -> Header:
     """A header from nanoseconds."""
     return Header(stamp=time_from_nanoseconds(stamp), frame_id=frame)

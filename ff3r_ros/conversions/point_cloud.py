@@ -11,11 +11,11 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.core.types import SH_C0, Gaussians
+from ff3r_model.voxel_map.queries import NO_QUERY
 
 FIELDS = ("x", "y", "z", "rgb", "confidence", "query_id", "score")
 """Four bytes each, without padding. rgb is PCL's: bytes b g r 0, declared FLOAT32. query_id is INT32, -1 for none."""
 POINT_STEP = 4 * len(FIELDS)
-NO_QUERY = -1
 _BLOCK = 2**16
 """Points written at a time, so that a CPU's cache holds what lies between a colour and its bytes."""
 

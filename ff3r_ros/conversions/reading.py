@@ -1,4 +1,4 @@
-"""ff3r_ros.conversions.reading."""
+"""Our messages → NumPy arrays, for whoever subscribes. Stateless."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pose_matrix(pose: Pose) -> ndarray:
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
-    matrix[:3, 3] = _position(pose)
+    matrix[:3, 3] = position(pose)
     return matrix
 
 
@@ -63,13 +63,6 @@ def typical_spacing(points: ndarray) -> float:
     return float(np.linalg.norm(np.ptp(points, axis=0))) / 150 if len(points) > 1 else 0.05
 
 
-def _position(pose: Pose) -> tuple[float, float, float]:
+def position(pose: Pose) -> tuple[float, float, float]:
+    """(x, y, z) of a pose."""
     return pose.position.x, pose.position.y, pose.position.z
-
-
-def _readable(key: str, value: str) -> str:
-    if key == "map bytes":
-        return f"{int(value) / 1e6:.1f} MB"
-    if key == "latency":
-        return f"{float(value):.2f} s"
-    return f"{int(value):,}" if value.isdigit() else value

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
-from ff3r_ros.conversions.messages import nanoseconds_from_time
+from ff3r_model.frames.stamps import nanoseconds_from_time
 from ff3r_ros.conversions.reading import cloud_arrays, pose_matrix, voxel_centres
 from ff3r_ros.msg import OccupancyMask, QueryList
 from ff3r_ros.qos import LATCHED, LATCHED_MANY

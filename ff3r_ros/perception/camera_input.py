@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
-from ff3r_ros.conversions.calibration import Calibration, CalibrationRejected, calibration_from_info
-from ff3r_ros.conversions.image_decoding import ImageRejected, ImageTensor, decode_compressed, decode_image
-from ff3r_ros.conversions.messages import nanoseconds_from_time
+from ff3r_model.frames.calibration import (
+    Calibration,
+    CalibrationRejected,
+    calibration_from_info,
+    calibration_identity,
+)
+from ff3r_model.frames.image_messages import ImageRejected
+from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_ros.conversions.image_decoding import decode
 
 
 class CameraInput:
@@ -34,10 +39,12 @@ class CameraInput:
         """Frames whose camera_info could not be used (wrong size, impossible values)."""
         self.problem = ""
         """What is wrong with the newest image; empty where nothing is."""
+        self.name = ""
+        """TF frame of the newest image."""
 
     def take_info(self, info: CameraInfo) -> None:
         """Remember the calibration; maps are built only when something changed."""
-        key = _identity(info)
+        key = calibration_identity(info)
         if key == self._info:
             return
         self._info, self._calibration = key, None
@@ -55,7 +62,7 @@ class CameraInput:
         """The frame in an image message; None, counted and said in `problem`, where there is none."""
         self.received += 1
         try:
-            image = decode_image(message) if isinstance(message, Image) else decode_compressed(message)
+            image = decode(message)
         except ImageRejected as rejection:
             self.dropped[rejection.reason] += 1
             self.problem = str(rejection)
@@ -66,38 +73,24 @@ class CameraInput:
         if stamp == 0:
             self._warn_once("images carry no stamp: the time of their arrival is used")
             stamp = self._now()
-        return self._calibrated(image, stamp, message.header.frame_id)
+        self.name = message.header.frame_id
+        return self._calibrated(Frame(image, stamp, camera_name=self.name))
 
     def rectify_depth(self, depth: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
         """A depth image registered to the camera's images, straightened as they are."""
-        calibration = self._calibration
-        if calibration is None or tuple(depth.shape) != (calibration.height, calibration.width):
-            return depth
-        return torch.from_numpy(calibration.rectifier.depth(depth.numpy()))
+        return depth if self._calibration is None else self._calibration.rectify_depth(depth)
 
-    def _calibrated(self, image: ImageTensor, stamp: int, frame_id: str) -> Frame:
-        calibration = self._calibration
-        if calibration is None:
+    def _calibrated(self, frame: Frame) -> Frame:
+        if self._calibration is None:
             self.uncalibrated += self._info is not None
-            return Frame(image, stamp, None, frame_id)
-        height, width = image.shape[:2]
-        if (height, width) != (calibration.height, calibration.width):
+            return frame
+        self.problem = self._calibration.mismatch(frame)
+        if self.problem:
             self.uncalibrated += 1
-            self.problem = (
-                f"camera_info is for {calibration.width}x{calibration.height}, images have {width}x{height}: not used"
-            )
             self._warn_once(self.problem)
-            return Frame(image, stamp, None, frame_id)
-        return Frame(calibration.rectify(image), stamp, calibration.intrinsics, frame_id)
+        return self._calibration.apply(frame)
 
     def _warn_once(self, text: str, key: str = "") -> None:
         if (key or text) not in self._warned:
             self._warned.add(key or text)
             self._warn(text)
-
-
-def _identity(info: CameraInfo) -> tuple[object, ...]:
-    """Everything that matters for the calibration; headers change all the time."""
-    roi = (info.roi.x_offset, info.roi.y_offset, info.roi.height, info.roi.width)
-    sizes = (info.height, info.width, info.binning_x, info.binning_y, *roi)
-    return (*sizes, info.distortion_model, info.d.tobytes(), info.k.tobytes(), info.p.tobytes())

@@ -10,7 +10,6 @@ from nav_msgs.msg import OccupancyGrid
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 
 from ff3r_model.voxel_map.occupancy_grid import GridConfig, MaskGrids, floor_height, occupancy_grid
@@ -18,9 +17,8 @@ from ff3r_model.voxel_map.queries import Mask
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 from ff3r_ros.conversions import messages as conversions
 from ff3r_ros.perception.parameters import NodeParameters
+from ff3r_ros.qos import LATCHED
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""For the map and the queries: who comes late sees the newest. Nav2 asks for exactly this."""
 ACKNOWLEDGE = Duration(seconds=0.5)
 """How long a removed query's grid topic waits until its subscribers have the empty grid."""
 KEEPOUT = 0

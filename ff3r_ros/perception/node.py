@@ -8,19 +8,14 @@ one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_msgs.msg import String
@@ -30,23 +25,16 @@ from tf2_msgs.msg import TFMessage
 from ff3r_model.pipeline import Pipeline
 from ff3r_ros import parameters as ros_parameters
 from ff3r_ros.parameters import ParameterError
-from ff3r_ros.perception.camera_input import CameraInput
 from ff3r_ros.perception.diagnostics import diagnostics
 from ff3r_ros.perception.parameters import NodeParameters
 from ff3r_ros.perception.pipeline_factory import pipeline_from_parameters
-from ff3r_ros.perception.publishers import MapPublishers
-from ff3r_ros.perception.sensor_sync import AssemblyConfig, FrameAssembler
-from ff3r_ros.perception.transform_buffer import TransformBuffer
-from ff3r_ros.perception.worker import Command, Worker, WorkerStatus
+from ff3r_ros.perception.session import IDLE_NOTES, Session
+from ff3r_ros.perception.worker import Command, Done, WorkerStatus
+from ff3r_ros.qos import CAMERA_QOS, QUERY_QOS, TF_QOS, TF_STATIC_QOS
+from ff3r_ros.run_node import run_node
 
-CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Best effort matches reliable and best-effort cameras alike."""
-TF_QOS = QoSProfile(depth=100)
-TF_STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TICK = 0.05
 """Seconds between looks at frames that wait; also how often map -> odom is said."""
-QUERY_QOS = QoSProfile(depth=1000)
-"""Reliable; deep, so that a burst of queries is refused one by one and none is lost without a word."""
 
 MakePipeline = Callable[[NodeParameters], Pipeline]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -62,21 +50,17 @@ class PerceptionNode(LifecycleNode):
         super().__init__(name, **node_options)
         self._make_pipeline = make_pipeline or pipeline_from_parameters
         self._settings: NodeParameters = ros_parameters.declare(self, NodeParameters)
+        self.session: Session | None = None
+        """What exists from configure to cleanup."""
         self.add_on_set_parameters_callback(
-            ros_parameters.on_set(NodeParameters, lambda: self._worker is not None, self._apply)
+            ros_parameters.on_set(NodeParameters, lambda: self.session is not None, self._apply)
         )
-        self._worker: Worker | None = None
-        self._topics: MapPublishers | None = None
-        self._camera = CameraInput(self._warn, self._now)
-        self._transforms = TransformBuffer()
-        self._assembler: FrameAssembler | None = None
         self._inputs: list[Any] = []
         self._triggers: list[Any] = []
         self._trouble = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        period = self._settings.diagnostics_period
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(period, self._publish_diagnostics, clock=steady)
+        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics, clock=steady)
         self.create_timer(TICK, self._tick, clock=steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -88,33 +72,22 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error(self._trouble)
             return FAILURE
         self._trouble = ""
-        self._camera = CameraInput(self._warn, self._now, self._settings.image_is_rectified)
-        self._transforms = TransformBuffer()
-        self._topics = MapPublishers(self, self._settings, self._transforms)
-        self._worker = Worker(
-            pipeline,
-            self._topics.publish,
-            inbox_frames=self._settings.inbox_frames,
-            time_jump_reset=self._settings.time_jump_reset,
-        )
-        self._worker.start()
-        self._assembler = FrameAssembler(
-            _assembly(self._settings), self._transforms, self._worker.offer, self._warn, self._camera.rectify_depth
-        )
+        self.session = Session(self, pipeline, self._settings)
         for text in filter(None, self._settings.queries):
             self._add_query(text)
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and to queries, offer the services."""
+        assert self.session is not None
         kind = Image if self._settings.image_transport == "raw" else CompressedImage
         self._inputs = [
-            self.create_subscription(kind, "image", self._on_image, CAMERA_QOS),
-            self.create_subscription(CameraInfo, "camera_info", self._camera.take_info, CAMERA_QOS),
+            self.create_subscription(kind, "image", self.session.take_image, CAMERA_QOS),
+            self.create_subscription(CameraInfo, "camera_info", self.session.camera.take_info, CAMERA_QOS),
             self.create_subscription(String, "~/query", lambda text: self._add_query(text.data), QUERY_QOS),
             self.create_subscription(String, "~/query/remove", self._on_remove, QUERY_QOS),
         ]
-        self._inputs += self._sensors()
+        self._inputs += self._sensors(self.session)
         group = ReentrantCallbackGroup()
         self._triggers = [
             self.create_service(Trigger, f"~/{name}", self._trigger(command), callback_group=group)
@@ -142,43 +115,35 @@ class PerceptionNode(LifecycleNode):
         self.release()
         return SUCCESS
 
+    def destroy_node(self) -> None:
+        """Let go of everything, then destroy the node."""
+        self.release()
+        super().destroy_node()
+
     def release(self) -> None:
         """Stop the worker and take the map's topics away; nothing to do where there are none."""
-        if self._worker is not None and not self._worker.stop():
+        session, self.session = self.session, None
+        if session is not None and not session.close():
             self.get_logger().error("the worker does not stop; its window is still running")
-        if self._topics is not None:
-            self._topics.destroy()
-        self._worker = self._topics = self._assembler = None
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        arrival = time.monotonic()
-        frame = self._camera.take_image(message)
-        if frame is None or self._assembler is None or self._topics is None:
-            return
-        self._topics.camera_frame = self._settings.camera_frame or frame.frame_id
-        self._assembler.take_frame(frame, arrival)
-
-    def _sensors(self) -> list[Any]:
-        """What says where the camera and up are, as far as it is asked for."""
-        assert self._assembler is not None
+    def _sensors(self, session: Session) -> list[Any]:
+        """What tells where the camera and up are, as far as it is asked for."""
+        transforms = session.transforms
         subscriptions = [
-            self.create_subscription(TFMessage, "/tf", lambda tf: self._transforms.add(tf.transforms), TF_QOS),
+            self.create_subscription(TFMessage, "/tf", lambda tf: transforms.add(tf.transforms), TF_QOS),
             self.create_subscription(
-                TFMessage, "/tf_static", lambda tf: self._transforms.add(tf.transforms, static=True), TF_STATIC_QOS
+                TFMessage, "/tf_static", lambda tf: transforms.add(tf.transforms, static=True), TF_STATIC_QOS
             ),
         ]
         if self._settings.use_depth:
-            subscriptions.append(self.create_subscription(Image, "depth", self._assembler.take_depth, CAMERA_QOS))
+            subscriptions.append(self.create_subscription(Image, "depth", session.sync.take_depth, CAMERA_QOS))
         if self._settings.use_imu:
-            subscriptions.append(self.create_subscription(Imu, "imu", self._assembler.take_imu, CAMERA_QOS))
+            subscriptions.append(self.create_subscription(Imu, "imu", session.sync.take_imu, CAMERA_QOS))
         return subscriptions
 
     def _tick(self) -> None:
-        """Frames whose company has come go on, and the map's place in the tree is said again."""
-        if self._assembler is not None:
-            self._assembler.pump(time.monotonic())
-        if self._topics is not None and self._topics.tf is not None:
-            self._topics.tf.repeat()
+        if self.session is not None:
+            self.session.tick()
 
     def _add_query(self, text: str) -> None:
         self._submit(lambda pipeline: pipeline.queries.add(text))
@@ -201,9 +166,12 @@ class PerceptionNode(LifecycleNode):
             raise ParameterError("the parameter map_file is empty: set it to the file to save to or load from")
         return Path(self._settings.map_file).expanduser()
 
-    def _submit(self, command: Command) -> None:
-        if self._worker is None or not self._worker.submit(command):
+    def _submit(self, command: Command, done: Done | None = None) -> bool:
+        """Hand the worker a command; False, with a warning, where it takes none."""
+        taken = self.session is not None and self.session.worker.submit(command, done)
+        if not taken:
             self.get_logger().warning("command dropped: too many wait already", throttle_duration_sec=1.0)
+        return taken
 
     def _trigger(self, command: Command) -> Callable[[Trigger.Request, Trigger.Response], Any]:
         """A service that answers once the worker has run the command; meanwhile the executor is free.
@@ -220,7 +188,7 @@ class PerceptionNode(LifecycleNode):
                 if self.executor is not None:
                     self.executor.wake()
 
-            if self._worker is None or not self._worker.submit(command, finish):
+            if not self._submit(command, finish):
                 response.message = "too many commands wait already"
                 return response
             error = await done
@@ -232,56 +200,33 @@ class PerceptionNode(LifecycleNode):
     def _apply(self, changes: dict[str, Any]) -> None:
         """Take over parameters that were set and checked."""
         self._settings = dataclasses.replace(self._settings, **changes)
-        if self._topics is not None:
-            self._topics.parameters = self._settings
-        if "threshold" in changes and self._worker is not None:
+        if self.session is None:
+            return
+        self.session.publishers.parameters = self._settings
+        if "threshold" in changes:
             self._submit(lambda pipeline: pipeline.queries.set_threshold(changes["threshold"]))
 
     def _publish_diagnostics(self) -> None:
-        status = self._worker.status if self._worker is not None else WorkerStatus()
+        if self.session is None:
+            self._report(WorkerStatus(), {}, IDLE_NOTES)
+        else:
+            self._report(self.session.worker.status, self.session.camera.dropped, self.session.notes())
+
+    def _report(self, status: WorkerStatus, dropped: Mapping[str, int], notes: Mapping[str, str]) -> None:
         state = self._state_machine.current_state[1]
-        notes = {
-            "frames received": str(self._camera.received),
-            "map bytes allowed": str(self._settings.max_map_bytes),
-            "frames without calibration": str(self._camera.uncalibrated),
-            "grids": self._topics.grids.withheld if self._topics is not None else "",
-            "tf": self._topics.tf.withheld if self._topics is not None and self._topics.tf is not None else "",
-            **(_missing(self._assembler) if self._assembler is not None else {}),
-            "problem": self._trouble or self._camera.problem or self._silence(state),
-        }
+        problem = self._trouble or notes["problem"] or self._silence(state)
+        notes = {**notes, "map bytes allowed": str(self._settings.max_map_bytes), "problem": problem}
         now = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, self._camera.dropped, notes))
+        self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, dropped, notes))
 
     def _silence(self, state: str) -> str:
         """Why no image comes, as far as the graph tells."""
-        if state != "active" or self._camera.received:
+        if state != "active" or self.session is None or self.session.camera.received:
             return ""
         topic, wanted = self.resolve_topic_name("image"), self._settings.image_transport
         types = sorted({info.topic_type for info in self.get_publishers_info_by_topic(topic)})
         publishers = f"its publishers send {', '.join(types)}" if types else "nobody publishes it"
         return f"no image on {topic} yet (image_transport {wanted}): {publishers}"
-
-    def _warn(self, text: str) -> None:
-        self.get_logger().warning(text)
-
-    def _now(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
-
-def _assembly(settings: NodeParameters) -> AssemblyConfig:
-    return AssemblyConfig(
-        use_depth=settings.use_depth,
-        odom_frame=settings.odom_frame,
-        use_imu=settings.use_imu,
-        tolerance=settings.sync_tolerance,
-        max_wait=settings.sync_wait,
-        jump_back=settings.time_jump_reset,
-    )
-
-
-def _missing(assembler: FrameAssembler) -> dict[str, str]:
-    """What frames had to go without, for the diagnostics."""
-    return {f"frames with {reason}": str(count) for reason, count in sorted(assembler.missing.items())}
 
 
 def _remove_query(pipeline: Pipeline, text: str) -> None:
@@ -289,41 +234,9 @@ def _remove_query(pipeline: Pipeline, text: str) -> None:
     pipeline.queries.remove(int(text) if text not in texts and text.strip().isdigit() else text)
 
 
-class _RosLogs(logging.Handler):
-    """Passes the library's log records to the node's logger."""
-
-    def __init__(self, node: PerceptionNode) -> None:
-        super().__init__()
-        self._logger = node.get_logger()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # rclpy ties a severity to a line of code, so each severity has its own
-        if record.levelno >= logging.ERROR:
-            self._logger.error(record.getMessage())
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(record.getMessage())
-        else:
-            self._logger.info(record.getMessage())
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `perception_node`."""
-    rclpy.init(args=arguments)
-    try:
-        node = PerceptionNode()
-    except ParameterError as error:
-        rclpy.logging.get_logger("ff3r").fatal(str(error))
-        raise SystemExit(2) from error
-    for name in ("ff3r_model", "ff3r_ros"):
-        logging.getLogger(name).addHandler(_RosLogs(node))
-        logging.getLogger(name).setLevel(logging.INFO)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.release()
-        rclpy.try_shutdown()
+    run_node(PerceptionNode, "ff3r", arguments)
 
 
 if __name__ == "__main__":

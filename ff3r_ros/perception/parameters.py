@@ -1,12 +1,16 @@
-"""ff3r_ros.perception.parameters."""
+"""The perception node's parameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ff3r_ros.parameters import (
-    parameter,
-)
+from ff3r_model.engine import EngineConfig
+from ff3r_model.frames.windows import WindowConfig
+from ff3r_model.pipeline import PipelineConfig
+from ff3r_model.slam.config import MappingConfig
+from ff3r_model.voxel_map.config import MapConfig
+from ff3r_model.voxel_map.queries import QueryConfig
+from ff3r_ros.parameters import parameter
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,11 @@ class NodeParameters:
     """Of the perception node. Names and meanings are documented by their descriptions."""
 
     weights: str = parameter("", "Checkpoint (safetensors). Empty: the nano weights that come with the package.")
+    config_file: str = parameter(
+        "",
+        "YAML file of the pipeline's configuration, as `ff3r config` prints it. Parameters that do not stand at their "
+        "default go before it. Empty: none.",
+    )
     device: str = parameter("auto", "Where the network runs: auto (an accelerator if there is one), or torch's name.")
     engine: str = parameter(
         "auto",
@@ -22,12 +31,14 @@ class NodeParameters:
         choices=("auto", "torch", "tensorrt"),
     )
     build_engine: bool = parameter(
-        True, "Build a missing TensorRT plan in configure, minutes to an hour. false: torch until there is one."
+        EngineConfig.build,
+        "Build a missing TensorRT plan in configure, minutes to an hour. false: torch until there is one.",
     )
     engine_image_size: str = parameter(
-        "640x480", "Width x height of the camera's images, for whose shape a plan is made; torch runs others."
+        "{}x{}".format(*EngineConfig.image_size),
+        "Width x height of the camera's images, for whose shape a plan is made; torch runs others.",
     )
-    engine_max_views: int = parameter(64, "Largest window that a plan takes.", low=2, high=64)
+    engine_max_views: int = parameter(EngineConfig.max_views, "Largest window that a plan takes.", low=2, high=64)
     image_transport: str = parameter(
         "raw",
         "raw: `image` is sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.",
@@ -37,7 +48,10 @@ class NodeParameters:
         False, "The images are free of distortion already (image_rect topics): use P of camera_info, undo nothing."
     )
     camera_height: float = parameter(
-        0.0, "Height of the camera above the floor in metres; makes the map metric. 0: unknown.", low=0.0, high=100.0
+        MappingConfig.camera_height or 0.0,
+        "Height of the camera above the floor in metres; makes the map metric. 0: unknown.",
+        low=0.0,
+        high=100.0,
     )
     map_frame: str = parameter("map", "Frame of the map: the first camera's place, axes as in REP-103.")
     camera_frame: str = parameter("", "Optical frame that TF places in the map. Empty: the images' frame_id.")
@@ -51,7 +65,7 @@ class NodeParameters:
         False, "Subscribe to `depth`, registered to the image: 16UC1 millimetres or 32FC1 metres; gives the scale."
     )
     geometry: str = parameter(
-        "predicted",
+        PipelineConfig.geometry,
         "sensor: measured depth and odometry take the place of the network's depth and poses, where there are any.",
         choices=("predicted", "sensor"),
     )
@@ -62,28 +76,42 @@ class NodeParameters:
     sync_wait: float = parameter(
         0.3, "Seconds that an image waits for its depth and its TF; then it is used without.", low=0.0, high=10.0
     )
-    views: int = parameter(8, "Views per window of the network.", low=2, high=64)
-    overlap: int = parameter(4, "Keyframes shared with the window before (less than `views`).", low=1, high=63)
+    views: int = parameter(WindowConfig.views, "Views per window of the network.", low=2, high=64)
+    overlap: int = parameter(
+        WindowConfig.overlap, "Keyframes shared with the window before (less than `views`).", low=1, high=63
+    )
     min_motion: float = parameter(
-        0.04,
+        WindowConfig.min_motion,
         "Parallax for the next keyframe, as a share of the picture's long side; turns count by 0.4. 0: every image.",
         low=0.0,
         high=1.0,
     )
-    max_keyframe_rate: float = parameter(10.0, "Keyframes per second at most.", low=0.01, high=1000.0)
+    max_keyframe_rate: float = parameter(
+        WindowConfig.max_keyframe_rate, "Keyframes per second at most.", low=0.01, high=1000.0
+    )
     long_side: int = parameter(
-        0, "Long side of the network's images, pixels. 0: the checkpoint's own, 112 nano, 448 full.", low=0, high=1024
+        WindowConfig.long_side or 0,
+        "Long side of the network's images, pixels. 0: the checkpoint's own, 112 nano, 448 full.",
+        low=0,
+        high=1024,
     )
     voxel_size: float = parameter(
-        0.05, "Edge of the map's voxels: metres once the map is metric, window units before.", low=1e-4, high=10.0
+        MapConfig.voxel_size,
+        "Edge of the map's voxels: metres once the map is metric, window units before.",
+        low=1e-4,
+        high=10.0,
     )
     max_map_bytes: int = parameter(
-        512 * 2**20, "The map never holds more; what is evicted first is documented.", low=2**20, high=2**40
+        MapConfig.max_map_bytes, "The map never holds more; what is evicted first is documented.", low=2**20, high=2**40
     )
     queries: list[str] = parameter([""], "Text queries that the node starts with; empty texts are skipped.")
-    max_queries: int = parameter(16, "One more query than this is refused.", low=1, high=1000)
+    max_queries: int = parameter(QueryConfig.max_queries, "One more query than this is refused.", low=1, high=1000)
     threshold: float = parameter(
-        0.5, "Voxels whose score is at least this belong to a query's mask.", low=0.0, high=1.0, change="always"
+        QueryConfig.threshold,
+        "Voxels whose score is at least this belong to a query's mask.",
+        low=0.0,
+        high=1.0,
+        change="always",
     )
     max_cloud_points: int = parameter(
         200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"

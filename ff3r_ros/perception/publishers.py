@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from geometry_msgs.msg import PoseStamped
@@ -15,27 +15,30 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.core.types import Gaussians
+from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.slam.mapper import MapUpdate
-from ff3r_model.voxel_map.queries import Mask, Query
+from ff3r_model.voxel_map.queries import NO_QUERY, Mask, Query
 from ff3r_ros.conversions import messages as conversions
-from ff3r_ros.conversions.point_cloud import NO_QUERY, semantic_cloud
+from ff3r_ros.conversions.point_cloud import semantic_cloud
 from ff3r_ros.msg import OccupancyMask, QueryList
-from ff3r_ros.perception.grid_publishers import LATCHED, GridPublishers
+from ff3r_ros.perception.grid_publishers import GridPublishers
 from ff3r_ros.perception.parameters import NodeParameters
 from ff3r_ros.perception.tf_broadcaster import MapBroadcaster
-from ff3r_ros.perception.transform_buffer import TransformBuffer
+from ff3r_ros.qos import LATCHED
 
 
 class MapPublishers:
     """The node's outgoing topics. `publish` says everything about the map as it is now."""
 
-    def __init__(self, node: Node, parameters: NodeParameters, transforms: TransformBuffer) -> None:
+    def __init__(
+        self, node: Node, parameters: NodeParameters, transforms: TransformBuffer, camera_name: Callable[[], str]
+    ) -> None:
+        """`camera_name` gives the optical frame of the images: what TF places where no camera_frame is set."""
         self._node = node
         self.parameters = parameters
         """Replaced when `threshold` or `max_cloud_points` change."""
-        self.camera_frame = parameters.camera_frame
-        """Optical frame that TF places in the map; the node sets it to the images' frame_id where none is given."""
+        self._camera_name = camera_name
         one_per_query = QoSProfile(
             depth=parameters.max_queries, reliability=LATCHED.reliability, durability=LATCHED.durability
         )
@@ -84,7 +87,8 @@ class MapPublishers:
         if self.tf is not None:
             odometry = update.window.odom_from_camera
             in_odom = None if odometry is None else odometry[-1]
-            self.tf.update(self._stamp, self.camera_frame, newest, in_odom, pipeline.map.metric)
+            camera_frame = self.parameters.camera_frame or self._camera_name()
+            self.tf.update(self._stamp, camera_frame, newest, in_odom, pipeline.map.metric)
 
     def _emptied(self, head: Header, masks: Sequence[Mask]) -> list[OccupancyMask]:
         """An empty mask for each query that is gone, so that nobody keeps its voxels."""

@@ -11,8 +11,8 @@ from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_ros.conversions import messages as conversions
-from ff3r_ros.perception.transform_buffer import TransformBuffer
 
 UNSCALED = "map -> odom waits until the map is metric"
 

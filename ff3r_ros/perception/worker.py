@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,8 +17,9 @@ from types import MappingProxyType
 import torch
 
 from ff3r_model.core.types import Frame
+from ff3r_model.engine.device import free_cached_memory
 from ff3r_model.frames.windows import FrameRejected
-from ff3r_model.pipeline import Pipeline
+from ff3r_model.pipeline import Pipeline, PipelineStatus
 from ff3r_model.slam.mapper import MapUpdate
 from ff3r_model.voxel_map.queries import QueryRejected
 
@@ -34,11 +34,10 @@ Publish = Callable[[Pipeline, MapUpdate | None], None]
 
 
 @dataclass(frozen=True)
-class WorkerStatus:
-    """What the worker was doing when it last finished something."""
+class WorkerStatus(PipelineStatus):
+    """What the pipeline held, and what the worker had done, when it last finished something."""
 
     received: int = 0
-    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     windows: int = 0
     rejected_windows: int = 0
     failures: int = 0
@@ -53,11 +52,6 @@ class WorkerStatus:
     """Number of the submap that is the map now."""
     corrections: int = 0
     """How often a place seen again has moved the map."""
-    voxels: int = 0
-    map_bytes: int = 0
-    metric: bool = False
-    scale_source: str = ""
-    queries: int = 0
     refused_queries: int = 0
     last_refusal: str = ""
     last_drop: str = ""
@@ -176,7 +170,7 @@ class Worker:
     def _add(self, frame: Frame, arrival: float) -> None:
         if self._last_stamp is not None and frame.stamp < self._last_stamp - self._jump_back:
             log.warning("time jumped back by %.3f s: frames start over", (self._last_stamp - frame.stamp) / 1e9)
-            self._pipeline.windows.restart_clock()
+            self._pipeline.restart_clock()
             self._time_jumps += 1
             self._last_stamp = frame.stamp
         try:
@@ -188,11 +182,7 @@ class Worker:
             self._last_stamp, self._arrival = frame.stamp, arrival
 
     def _window(self) -> None:
-        try:
-            update = self._pipeline.step()
-        except Exception:
-            self._pipeline.windows.roll_back()  # the next window must share views with one that is in the map
-            raise
+        update = self._pipeline.step()
         if update is None:
             return
         self._publish(self._pipeline, update)
@@ -212,26 +202,18 @@ class Worker:
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, torch.OutOfMemoryError):
             text = f"out of memory: {OUT_OF_MEMORY_ADVICE} ({text})"
-            torch.cuda.empty_cache()
+            free_cached_memory()
         log.error("%s", text, exc_info=error)
         failed = self.status.failures + 1
         self.status = replace(self.status, failures=failed, error=text, last_error=text)
 
     def _take_stock(self) -> None:
-        dropped = Counter(self._pipeline.windows.dropped)
+        held = self._pipeline.status()
         with self._wake:
-            received, dropped["backlog"] = self._received, dropped["backlog"] + self._backlog
-        self.status = replace(
-            self.status,
-            received=received,
-            time_jumps=self._time_jumps,
-            dropped=MappingProxyType({reason: count for reason, count in dropped.items() if count}),
-            voxels=len(self._pipeline.map),
-            map_bytes=self._pipeline.mapper.nbytes,
-            metric=self._pipeline.map.metric,
-            scale_source=self._pipeline.map.scale.source,
-            queries=len(self._pipeline.queries.active),
-        )
+            received, backlog = self._received, self._backlog + held.dropped.get("backlog", 0)
+        dropped = {**held.dropped, "backlog": backlog} if backlog else held.dropped
+        changes = vars(held) | {"dropped": MappingProxyType(dict(dropped))}
+        self.status = replace(self.status, received=received, time_jumps=self._time_jumps, **changes)
 
 
 def _finish(done: Done | None, error: BaseException | None) -> None:

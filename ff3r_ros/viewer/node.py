@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from numpy import ndarray
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
+from ff3r_model.frames.image_messages import ImageRejected
 from ff3r_model.visualization.web_viewer import LOCALHOST, ShownQuery, Viewer
-from ff3r_ros.conversions.image_decoding import ImageRejected, decode_compressed, decode_image
-from ff3r_ros.conversions.reading import _position, _readable, cloud_arrays, pose_matrix, typical_spacing, voxel_centres
+from ff3r_ros.conversions.image_decoding import decode
+from ff3r_ros.conversions.reading import cloud_arrays, pose_matrix, position, typical_spacing, voxel_centres
 from ff3r_ros.msg import OccupancyMask, QueryList
-from ff3r_ros.parameters import ParameterError, declare, parameter
-from ff3r_ros.qos import LATCHED, LATCHED_MANY
+from ff3r_ros.parameters import declare, parameter
+from ff3r_ros.qos import CAMERA_QOS, LATCHED, LATCHED_MANY
+from ff3r_ros.run_node import run_node
 
-CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SHOWN_FOV = math.radians(55)
 """Of the drawn frustum, which is a symbol: the viewer knows no intrinsics."""
 SHOWN_STATUS = ("frames in", "windows", "latency", "voxels", "map bytes", "queries", "metric")
@@ -141,7 +139,7 @@ class ViewerNode(Node):
     def _show_path(self, path: Path) -> None:
         if not path.poses:
             return
-        positions = np.array([_position(stamped.pose) for stamped in path.poses], dtype=np.float64)
+        positions = np.array([position(stamped.pose) for stamped in path.poses], dtype=np.float64)
         self._pose = pose_matrix(path.poses[-1].pose)
         self._length = 0.06 * max(float(np.linalg.norm(np.ptp(positions, axis=0))), 1e-2) + 0.05
         self.viewer.show_path(positions)
@@ -164,7 +162,6 @@ class ViewerNode(Node):
         self.viewer.show_queries(shown)
 
     def _show_image(self, message: Image | CompressedImage) -> None:
-        decode = decode_image if isinstance(message, Image) else decode_compressed
         try:
             image = decode(message).numpy()
         except ImageRejected as rejection:
@@ -181,24 +178,18 @@ class ViewerNode(Node):
         self.viewer.show_status("\n".join(lines))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the viewer until it is told to stop."""
-    logging.basicConfig(level=logging.WARNING)
-    rclpy.init(args=args)
-    try:
-        node = ViewerNode()
-    except ParameterError as error:
-        logging.error("%s", error)
-        return 2
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+def _readable(key: str, value: str) -> str:
+    if key == "map bytes":
+        return f"{int(value) / 1e6:.1f} MB"
+    if key == "latency":
+        return f"{float(value):.2f} s"
+    return f"{int(value):,}" if value.isdigit() else value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `viewer_node`."""
+    run_node(ViewerNode, "ff3r_viewer", arguments)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -16,9 +16,9 @@ from evo.tools import file_interface
 
 import ff3r_model.visualization.web_viewer
 from ff3r_model import __version__
-from ff3r_model.cli import COMMANDS, main
-from ff3r_model.cli import query as asking
-from ff3r_model.cli import reconstruct as reconstruction
+from ff3r_model.cli import COMMANDS, main, map_files
+from ff3r_model.cli.map_page import MapPage
+from ff3r_model.cli.query import best_places
 from ff3r_model.gaussians.ply import read_ply
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import save_checkpoint
@@ -82,28 +82,28 @@ def test_version_and_help(run: Run) -> None:
 
 
 def test_reconstruct_writes_what_the_map_holds(made: Path) -> None:
-    voxel_map = VoxelMap.load(made / reconstruction.MAP)
+    voxel_map = VoxelMap.load(made / map_files.MAP)
     assert len(voxel_map) > 0
-    trajectory = file_interface.read_tum_trajectory_file(str(made / reconstruction.TRAJECTORY))
+    trajectory = file_interface.read_tum_trajectory_file(str(made / map_files.TRAJECTORY))
     poses = dict(voxel_map.trajectory())
     assert 0 < len(trajectory.timestamps) == len(poses) <= FRAMES, "random weights need not join every window"
     for seconds, matrix in zip(trajectory.timestamps, trajectory.poses_se3, strict=True):
         np.testing.assert_allclose(matrix, poses[round(seconds * 1e9)].double().numpy(), atol=1e-5)
-    torch.testing.assert_close(read_ply(made / reconstruction.CLOUD).means, voxel_map.gaussians().means)
-    assert cv2.imread(str(made / reconstruction.PICTURE)) is not None
+    torch.testing.assert_close(read_ply(made / map_files.CLOUD).means, voxel_map.gaussians().means)
+    assert cv2.imread(str(made / map_files.PICTURE)) is not None
 
 
 def test_stride_skips_frames(frames: Path, weights: Path, tmp_path: Path, run: Run) -> None:
     options = ["--weights", weights, "--stride", 2, "--min-motion", 0, "--views", 4, "--overlap", 2, "--device", "cpu"]
     status, out, _ = run("reconstruct", frames, "-o", tmp_path, *options)
     assert status == 0 and "voxels" in out
-    trajectory = file_interface.read_tum_trajectory_file(str(tmp_path / reconstruction.TRAJECTORY))
+    trajectory = file_interface.read_tum_trajectory_file(str(tmp_path / map_files.TRAJECTORY))
     stamps = {round(seconds * 10) for seconds in trajectory.timestamps}
     assert stamps and stamps <= set(range(0, FRAMES, 2))
 
 
 def test_query_prints_what_the_map_answers(made: Path, weights: Path, tmp_path: Path, run: Run) -> None:
-    map_file, picture = made / reconstruction.MAP, tmp_path / "found.png"
+    map_file, picture = made / map_files.MAP, tmp_path / "found.png"
     options = ["--weights", weights, "-o", picture, "--threshold", 0.001]
     status, out, _ = run("query", map_file, "red chair", *options)
     assert status == 0
@@ -122,7 +122,7 @@ def test_query_prints_what_the_map_answers(made: Path, weights: Path, tmp_path: 
 def test_best_places_are_apart_and_sorted() -> None:
     rng = np.random.default_rng(0)
     points, scores = rng.uniform(0, 3, (500, 3)), rng.uniform(0, 1, 500)
-    places = asking.best_places(points, scores, apart=1.0, limit=4)
+    places = best_places(points, scores, apart=1.0, limit=4)
     assert places[0][1] == scores.max()
     assert [score for _, score in places] == sorted((score for _, score in places), reverse=True)
     chosen = np.array([place for place, _ in places])
@@ -137,8 +137,8 @@ def test_best_places_are_apart_and_sorted() -> None:
 
 def test_view_serves_the_map(made: Path, weights: Path) -> None:
     pipeline = Pipeline.from_checkpoint(weights)
-    pipeline.load(made / reconstruction.MAP)
-    page = asking.MapPage(pipeline, ff3r_model.visualization.web_viewer.LOCALHOST, 0)
+    pipeline.load(made / map_files.MAP)
+    page = MapPage(pipeline, ff3r_model.visualization.web_viewer.LOCALHOST, 0)
     try:
         assert urllib.request.urlopen(page.viewer.url).status == 200
         threads = [threading.Thread(target=page.ask, args=(text,)) for text in ("chair", "sofa", "chair")]
@@ -165,6 +165,8 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "-1"], "must be positive metres, not -1.0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--weights", "{tmp}/w"], "w is not there"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--device", "toaster"], "device 'toaster'"),
+        (["eval", "synthetic", "--json", "{tmp}/f.json", "--device", "toaster"], "device 'toaster'"),
+        (["train", "-o", "{tmp}/o", "--images", "{frames}", "--device", "toaster"], "device 'toaster'"),
         (["reconstruct", "{frames}", "-o", "{frames}/0.png", "--weights", "{weights}"], "File exists"),
         (["query", "{tmp}/none", "chair", "--weights", "{weights}"], "none"),
         (["query", "{frames}/0.png", "chair", "--weights", "{weights}"], "not a map file"),
@@ -180,14 +182,14 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
 def test_errors_are_one_line_and_status_2(
     arguments: list[str], message: str, run: Run, frames: Path, weights: Path, made: Path, tmp_path: Path
 ) -> None:
-    places = {"tmp": tmp_path, "frames": frames, "weights": weights, "map": made / reconstruction.MAP}
+    places = {"tmp": tmp_path, "frames": frames, "weights": weights, "map": made / map_files.MAP}
     status, out, err = run(*(argument.format(**places) for argument in arguments))
     assert (status, out) == (2, "")
     assert err.startswith("ff3r: ") and message in err and err.count("\n") == 1
 
 
 def test_cut_map_is_refused(made: Path, weights: Path, tmp_path: Path, run: Run) -> None:
-    whole = (made / reconstruction.MAP).read_bytes()
+    whole = (made / map_files.MAP).read_bytes()
     (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
     status, _, err = run("query", tmp_path / "half", "chair", "--weights", weights)
     assert status == 2 and err.count("\n") == 1 and "half" in err

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ff3r_model.cli import export as exporting
 from ff3r_model.cli import main
+from ff3r_model.engine import device
+from ff3r_model.engine.onnx import export as onnx_export
 from ff3r_model.engine.onnx.export import ExportConfig
 from ff3r_model.engine.onnx.manifest import Graph, Manifest
 from ff3r_model.network import FF3R
@@ -23,8 +24,8 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stand-in of TensorRT, on a machine that seems to have an NVIDIA GPU."""
     fake = fake_tensorrt.module()
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr(exporting, "is_nvidia", lambda device: True)
-    monkeypatch.setattr(exporting, "gpu_name", lambda device: "Fake (sm_00)")
+    monkeypatch.setattr(device, "is_nvidia", lambda device: True)
+    monkeypatch.setattr(device, "gpu_name", lambda device: "Fake (sm_00)")
     return fake
 
 
@@ -42,11 +43,23 @@ def test_export_takes_the_cameras_size(
             network.config.name, "0" * 64, config.height, config.width, "float32", "fused", 23, graph, graph
         )
 
-    monkeypatch.setattr(exporting, "export", note)
+    monkeypatch.setattr(onnx_export, "export", note)
     options = ["--image-size", "1280", "720", "--precision", "float32", "--attention", "decomposed"]
     assert main(["export", str(NANO_WEIGHTS), "--out", str(tmp_path / "onnx"), *options]) == 0
     assert asked == [ExportConfig(56, 112, "float32", "decomposed")]
     assert f"{tmp_path}/onnx: nano, images of 112x56" in capsys.readouterr().out
+    (tmp_path / "some.yaml").write_text(
+        "window: {long_side: 56}\nengine: {image_size: [1280, 720], precision: float32}"
+    )
+    filed = ["--config", str(tmp_path / "some.yaml")]
+    assert main(["export", str(NANO_WEIGHTS), "-o", str(tmp_path / "two"), *filed]) == 0
+    assert main(["export", str(NANO_WEIGHTS), "-o", str(tmp_path / "three"), *filed, "--precision", "float16"]) == 0
+    assert main(["export", str(NANO_WEIGHTS), "-o", str(tmp_path / "four")]) == 0
+    assert asked[1:] == [
+        ExportConfig(28, 56, "float32", "fused"),
+        ExportConfig(28, 56, "float16", "fused"),
+        ExportConfig(84, 112, "float16", "fused"),
+    ]
 
 
 def test_build_engine_shows_progress_and_where_the_plan_is(
@@ -60,6 +73,17 @@ def test_build_engine_shows_progress_and_where_the_plan_is(
     assert f"{tmp_path}/cache/nano-56x84-float32: TensorRT 10.14.1.48 on Fake (sm_00)" in said.out
     assert "window: Building 100%" in said.err
     assert main(command) == 0 and trt.faults.builds == 2, "found the second time"
+    (tmp_path / "some.yaml").write_text(f"window: {{views: 16}}\nengine: {{cache: {tmp_path}/cache}}")
+    filed = ["build-engine", str(tmp_path / "onnx"), "--config", str(tmp_path / "some.yaml")]
+    assert main(filed) == 0 and trt.faults.builds == 2, "the file says the same"
+    assert main([*filed, "--views", "4"]) == 0 and trt.faults.builds == 4, "options go before it"
+
+
+def test_a_device_that_is_none_is_one_line(trt: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_to(tmp_path)
+    assert main(["build-engine", str(tmp_path), "--device", "toaster"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ff3r: device 'toaster'") and said.count("\n") == 1
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from ff3r_model.cli import main
-from ff3r_model.cli.train import FROM_SCRATCH, ON_A_CPU, Plan, settings_of
+from ff3r_model.cli.train import Train
 from ff3r_model.network.checkpoint import load_checkpoint, save_checkpoint
 from ff3r_model.network.model import FF3R
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training import ship
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
-from ff3r_model.training.recipe import Material, student
+from ff3r_model.training.recipe import student
 from ff3r_model.training.run_folder import RunError
+from ff3r_model.training.settings import FROM_SCRATCH, ON_A_CPU, plain
 from tests.support.training_run import tiny_config
 
 
@@ -87,7 +88,7 @@ def test_a_part_is_taught_by_itself_and_shipped_with_the_run_s_own_words(
     kept = run.network.state_dict()
     assert all(torch.allclose(value, kept[name], atol=1e-2) for name, value in made.network.state_dict().items())
     with pytest.raises(RunError, match="--part is for --rooms"):
-        settings_of(plan(tmp_path, part="words"), on_cpu=True)
+        command(tmp_path, part="words").settings(on_cpu=True)
 
 
 def test_a_text_space_of_its_own_gets_no_strange_tower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +104,17 @@ def test_a_text_space_of_its_own_gets_no_strange_tower(tmp_path: Path, capsys: p
     assert "ff3r_model.training.ship" in capsys.readouterr().out
     assert (tmp_path / "run/average.pt").exists() and not (tmp_path / "run/checkpoint.safetensors").exists()
     assert len(list((tmp_path / "run/pictures").glob("*.png"))) == 2
+
+
+def test_text_targets_that_are_none_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shards(tmp_path / "rooms", 100_000, 1, 1, 2)
+    options = ["--rooms", str(tmp_path / "rooms"), "--text-targets", str(tmp_path / "targets.pt"), "--device", "cpu"]
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
+    for content in (b"", b"no archive", (tmp_path / "other.pt").read_bytes()):
+        (tmp_path / "targets.pt").write_bytes(content)
+        assert main(["train", "-o", str(tmp_path / "run"), *options]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("ff3r: ") and "targets.pt holds no class_targets" in said
 
 
 def test_a_lifting_checkpoint_gets_a_gaussian_head(tmp_path: Path) -> None:
@@ -121,28 +133,36 @@ def test_a_lifting_checkpoint_gets_a_gaussian_head(tmp_path: Path) -> None:
     assert torch.equal(fresh.feature_decoder.weight, made.feature_decoder.weight), "the text space stays"
 
 
-def plan(tmp_path: Path, settings: object = None, **options: object) -> Plan:
+def command(tmp_path: Path, settings: object = None, **options: object) -> Train:
     config = tmp_path / "config.json"
     if settings is not None:
         config.write_text(json.dumps(settings))
-    material = options.pop("material", Material(images=(tmp_path,)))
-    assert isinstance(material, Material)
-    return Plan(tmp_path / "out", material, config=None if settings is None else config, **options)  # type: ignore[arg-type]
+    sources = {} if "rooms" in options else {"images": (tmp_path,)}
+    return Train(tmp_path / "out", config=None if settings is None else config, **{**sources, **options})  # type: ignore[arg-type]
 
 
 def test_options_go_before_the_file_and_the_file_before_what_suits_a_cpu(tmp_path: Path) -> None:
-    chosen = settings_of(plan(tmp_path), on_cpu=True)
+    chosen = command(tmp_path).settings(on_cpu=True)
     assert chosen.train.minutes == 10 and chosen.sampling.views == (2, 3, 4)
     assert chosen.paper.render_views == ON_A_CPU["paper"]["render_views"]
     filed = {"train": {"steps": 7, "learning_rate": 0.5}, "sampling": {"long_side": 70}}
-    chosen = settings_of(plan(tmp_path, filed), on_cpu=True)
+    chosen = command(tmp_path, filed).settings(on_cpu=True)
     assert (chosen.train.steps, chosen.train.minutes, chosen.train.learning_rate) == (7, None, 0.5)
     assert chosen.sampling.long_side == 70 and chosen.sampling.total_views == 4
-    chosen = settings_of(plan(tmp_path, filed, minutes=2.0, long_side=56), on_cpu=False)
+    chosen = command(tmp_path, filed, minutes=2.0, long_side=56).settings(on_cpu=False)
     assert (chosen.train.steps, chosen.train.minutes, chosen.sampling.long_side) == (None, 2.0, 56)
     assert chosen.sampling.total_views == 16
-    chosen = settings_of(plan(tmp_path, material=Material(rooms=tmp_path)), on_cpu=True)
+    chosen = command(tmp_path, rooms=tmp_path).settings(on_cpu=True)
     assert chosen.train.learning_rate == FROM_SCRATCH["train"]["learning_rate"]
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("options", [{"steps": 5, "views": (2, 4)}, {"fresh": True}])
+def test_the_settings_of_an_earlier_run_are_a_settings_file(
+    tmp_path: Path, options: dict[str, object], on_cpu: bool
+) -> None:
+    first = command(tmp_path, **options).settings(on_cpu=on_cpu)
+    assert command(tmp_path, plain(first)).settings(on_cpu=not on_cpu) == first
 
 
 @pytest.mark.parametrize(
@@ -157,7 +177,7 @@ def test_options_go_before_the_file_and_the_file_before_what_suits_a_cpu(tmp_pat
 )
 def test_settings_that_make_no_sense_are_named(tmp_path: Path, settings: object, complaint: str) -> None:
     with pytest.raises(RunError, match=complaint):
-        settings_of(plan(tmp_path, settings), on_cpu=False)
+        command(tmp_path, settings).settings(on_cpu=False)
 
 
 def test_material_is_footage_or_rooms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

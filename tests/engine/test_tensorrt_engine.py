@@ -272,16 +272,18 @@ def test_the_plans_size_is_the_windows(trt: Any) -> None:
     assert (key.height, key.width, key.max_views) == (84, 112, 8)
 
 
-def test_the_pipeline_goes_on_with_the_views_that_fit(trt: Any, config: EngineConfig) -> None:
+def test_the_pipeline_goes_on_with_the_views_that_fit(
+    trt: Any, config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = Pipeline.from_checkpoint(
         None, PipelineConfig(WindowConfig(views=4, overlap=2, long_side=84), dataclasses.replace(config))
     )
     trt.faults.most_views = 3
-    made = pipeline.engine
-    assert isinstance(made, FallbackEngine)
-    seen = window(0, 1, 2, 3)
-    covered = pipeline._covered(seen, made(seen))
-    assert covered.keyframes == (1, 2, 3) and pipeline.windows.dropped["out of memory"] == 1
+    assert isinstance(pipeline.engine, FallbackEngine)
+    monkeypatch.setattr(pipeline.windows, "take", lambda flush: window(0, 1, 2, 3))
+    update = pipeline.step()
+    assert update is not None and update.window.keyframes == (1, 2, 3)
+    assert pipeline.windows.dropped["out of memory"] == 1
 
 
 def test_a_plan_is_not_built_while_one_is_there(trt: Any, config: EngineConfig, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.geometry import rigid
-from ff3r_model.frames.parallax import Motion, MotionTracker, measure_motion
+from ff3r_model.frames.parallax import ImageMotion, MotionTracker
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 
 HEIGHT, WIDTH = 84, 112
@@ -37,10 +37,16 @@ def moved(start: torch.Tensor, right: float, ahead: float) -> torch.Tensor:
     return start @ rigid(torch.eye(3), torch.tensor([right, 0.0, ahead]))
 
 
+def motion_between(before: torch.Tensor, after: torch.Tensor, intrinsics: torch.Tensor | None = None) -> ImageMotion:
+    tracker = MotionTracker()
+    tracker.restart(before)
+    return tracker.update(after, intrinsics)
+
+
 @pytest.mark.parametrize("intrinsics", [INTRINSICS, None])
 def test_a_turn_has_no_parallax(start: torch.Tensor, intrinsics: torch.Tensor | None) -> None:
     first, second = images(torch.stack([start, turned(start, 3.0)]))
-    motion = measure_motion(first, second, intrinsics)
+    motion = motion_between(first, second, intrinsics)
     expected = math.tan(math.radians(3)) * float(INTRINSICS[0, 0]) / WIDTH
     assert motion.turn == pytest.approx(expected, rel=0.15)
     assert motion.parallax < 0.15 * motion.turn
@@ -48,14 +54,14 @@ def test_a_turn_has_no_parallax(start: torch.Tensor, intrinsics: torch.Tensor | 
 
 def test_a_step_has_parallax(start: torch.Tensor) -> None:
     first, second, third = images(torch.stack([start, turned(start, 3.0), moved(start, 0.3, 0.2)]))
-    assert measure_motion(first, third).parallax > 3 * measure_motion(first, second).parallax
+    assert motion_between(first, third).parallax > 3 * motion_between(first, second).parallax
 
 
 def test_a_standing_camera_never_moves_whatever_the_noise_and_the_light(start: torch.Tensor) -> None:
     picture, rng = images(start[None])[0], np.random.default_rng(0)
     tracker = MotionTracker()
     tracker.restart(picture)
-    most = Motion()
+    most = ImageMotion()
     for index in range(60):
         noise = torch.tensor(rng.normal(0, 0.03, picture.shape), dtype=torch.float32)
         seen = (picture * (1 + 0.2 * math.sin(index)) + noise).clamp(0, 1)

@@ -16,8 +16,7 @@ from evo.tools import file_interface
 
 from benchmarks.network.cost import available_bytes
 from benchmarks.network.standin import tiny, write_published
-from ff3r_model.cli import main
-from ff3r_model.cli import reconstruct as reconstruction
+from ff3r_model.cli import main, map_files
 from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.windows import WindowConfig
@@ -68,7 +67,7 @@ def weights(files: Path) -> Path:
 
 def relative_pose(output: Path) -> np.ndarray:
     """first_from_second as the written trajectory has it."""
-    first, second = file_interface.read_tum_trajectory_file(str(output / reconstruction.TRAJECTORY)).poses_se3
+    first, second = file_interface.read_tum_trajectory_file(str(output / map_files.TRAJECTORY)).poses_se3
     return np.linalg.inv(first) @ second
 
 
@@ -81,7 +80,7 @@ def pose_of(encodings: torch.Tensor) -> np.ndarray:
 def reconstruct(frames: Path, weights: Path, output: Path, *options: str) -> VoxelMap:
     command = ["reconstruct", str(frames), "-o", str(output), "--weights", str(weights), "--device", "cpu", *options]
     assert main([*command, "--views", "2", "--overlap", "1"]) == 0
-    return VoxelMap.load(output / reconstruction.MAP)
+    return VoxelMap.load(output / map_files.MAP)
 
 
 def test_tiny_from_files_to_answers(
@@ -95,7 +94,7 @@ def test_tiny_from_files_to_answers(
     with torch.inference_mode():
         encodings = checkpoint.network(images).pose_encodings[-1, 0]
     np.testing.assert_allclose(relative_pose(tmp_path), pose_of(encodings), atol=1e-4)
-    assert main(["query", str(tmp_path / reconstruction.MAP), "chair", "--weights", str(weights)]) == 0
+    assert main(["query", str(tmp_path / map_files.MAP), "chair", "--weights", str(weights)]) == 0
     assert '"chair":' in capfd.readouterr().out
 
 

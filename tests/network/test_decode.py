@@ -122,8 +122,7 @@ def test_activations() -> None:
 
 def test_half_precision_outputs_become_float32() -> None:
     raw = output()
-    raw.depth, raw.tokens = raw.depth.bfloat16(), raw.tokens.bfloat16()
-    prediction = predict(raw)
+    prediction = predict(replace(raw, depth=raw.depth.bfloat16(), tokens=raw.tokens.bfloat16()))
     assert prediction.depth.dtype == prediction.gaussians.means.dtype == torch.float32
 
 

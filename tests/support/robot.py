@@ -55,9 +55,11 @@ class Robot:
     def send(self, *messages: Image) -> None:
         """Publish images one by one, each once the node has the one before."""
         for message in messages:
-            before = self.node._camera.received
+            before = self.node.session.camera.received
             self.camera.publish(message)
-            wait_until(lambda expected=before + 1: self.node._camera.received >= expected, "the node to get an image")
+            wait_until(
+                lambda expected=before + 1: self.node.session.camera.received >= expected, "the node to get an image"
+            )
 
     def film(self, first: int, last: int) -> None:
         """The pictures of some seconds."""

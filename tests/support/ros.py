@@ -61,8 +61,6 @@ class Ros:
         for executor, thread, node in reversed(self._running):
             executor.shutdown()
             thread.join(timeout=10)
-            if hasattr(node, "release"):
-                node.release()
             node.destroy_node()
         self.context.try_shutdown()
 

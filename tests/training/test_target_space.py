@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ff3r_model.network.public_weights.convert import shipped_words
 from ff3r_model.training.text.target_space import (
     MiniLM,
     PhraseTeacher,
@@ -20,7 +21,7 @@ from ff3r_model.training.text.target_space import (
     space_statistics,
     text_targets,
 )
-from ff3r_model.training.text.word_lists import definitions, word_groups, word_list
+from ff3r_model.training.text.word_lists import definitions, word_groups
 from ff3r_model.training.text.wordnet import DEFAULT_FOLDER, WordNet, WordNetMissing
 
 WIDTH = 48
@@ -48,7 +49,7 @@ def cosines(vectors: torch.Tensor) -> torch.Tensor:
 
 def test_targets_are_unit_and_complete():
     teach = teacher()
-    space = fit_text_space(teach, CLASSES, COLORS, word_list("objects")[:100])
+    space = fit_text_space(teach, CLASSES, COLORS, shipped_words()[:100])
     targets = text_targets(teach, space, CLASSES, COLORS)
     assert targets["phrases"] == color_phrases(CLASSES, COLORS)
     assert targets["phrases"][:4] == ["red chair", "green chair", "blue chair", "red sofa"]
@@ -60,21 +61,21 @@ def test_targets_are_unit_and_complete():
 
 def test_projection_takes_away_what_all_words_share():
     teach = teacher()
-    space = fit_text_space(teach, CLASSES, COLORS, word_list("objects")[:100])
+    space = fit_text_space(teach, CLASSES, COLORS, shipped_words()[:100])
     assert cosines(teach(CLASSES)).mean() > 0.5
     assert cosines(space(teach(CLASSES))).mean().abs() < 0.25
 
 
 def test_without_whitening_and_gain_the_projection_is_orthonormal():
     teach = teacher(whitening=0.0, color_gain=1.0)
-    space = fit_text_space(teach, CLASSES, COLORS, word_list("objects")[:100])
+    space = fit_text_space(teach, CLASSES, COLORS, shipped_words()[:100])
     torch.testing.assert_close(space.projection.T @ space.projection, torch.eye(16), atol=1e-5, rtol=0)
 
 
 def test_color_gain_sets_colour_variants_apart():
     def spread(gain: float) -> float:
         teach = teacher(color_gain=gain)
-        space = fit_text_space(teach, CLASSES, COLORS, word_list("objects")[:100])
+        space = fit_text_space(teach, CLASSES, COLORS, shipped_words()[:100])
         return cosines(space(teach(["red chair", "green chair", "blue chair"]))).mean().item()
 
     assert spread(2.0) < spread(1.0) - 0.05
@@ -92,7 +93,7 @@ def test_a_definition_moves_a_word_towards_its_meaning():
 
 def test_statistics_see_a_perfect_and_a_broken_space():
     teach = teacher()
-    space = fit_text_space(teach, CLASSES, COLORS, word_list("objects")[:100])
+    space = fit_text_space(teach, CLASSES, COLORS, shipped_words()[:100])
     targets = text_targets(teach, space, CLASSES, COLORS)
     owner = {word: name for name, words in word_groups("synonyms").items() for word in words}
     row = {name: target for name, target in zip(CLASSES, targets["class_targets"], strict=True)}
@@ -149,7 +150,7 @@ def test_the_real_teacher_knows_synonyms():
     wordnet = WordNet() if (DEFAULT_FOLDER / "data.noun").is_file() else None
     teach = PhraseTeacher(MiniLM(), indoor_definitions(wordnet))
     classes = ["chair", "sofa", "bed", "lamp", "television", "refrigerator", "rug", "trash can"]
-    space = fit_text_space(teach, classes, ["red", "blue"], word_list("objects")[:80])
+    space = fit_text_space(teach, classes, ["red", "blue"], shipped_words()[:80])
     targets = text_targets(teach, space, classes, ["red", "blue"])
     nearest = (space(teach(["couch", "tv", "fridge", "carpet"])) @ targets["class_targets"].T).argmax(-1)
     assert [classes[i] for i in nearest] == ["sofa", "television", "refrigerator", "rug"]

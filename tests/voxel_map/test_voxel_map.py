@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.core.types import Gaussians
+from ff3r_model.core.types import Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import CELL_LIMIT, VoxelizeConfig, voxelize
 from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig, ScaleInfo
 from ff3r_model.voxel_map.file import MapFileError, write_map
@@ -225,7 +225,7 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     voxel_map.add_keyframes([0], [5], torch.eye(4)[None] + torch.tensor([[0, 0, 0, 1.0], *[[0] * 4] * 3]))
     fine = voxel_map.gaussians()
     mass = voxel_map.log_mass.clone()
-    voxel_map.rescale(0.2, ScaleInfo(True, "camera height"))
+    voxel_map.transform({}, Similarity(0.2))
     small = replace(fine, means=fine.means * 0.2, scales=fine.scales * 0.2, confidences=mass)
     expected = voxelize(small, VoxelizeConfig(0.02, 0.0))
     cells, merged = by_cell(voxel_map)
@@ -235,16 +235,16 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     torch.testing.assert_close(merged.features, expected.gaussians.features)
     assert float(voxel_map.log_mass.exp().sum()) == pytest.approx(float(mass.exp().sum()), rel=1e-4)
     assert merged.confidences.max() <= fine.confidences.max() + 1e-4
-    assert voxel_map.metric
     assert next(voxel_map.trajectory())[1][0, 3] == pytest.approx(0.2)
     voxel_map.integrate(scene(100, 9), 4)
     with pytest.raises(ValueError, match="positive"):
-        voxel_map.rescale(0.0)
+        voxel_map.transform({}, Similarity(0.0))
 
 
 def test_rescaling_an_empty_map() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS)
-    voxel_map.rescale(2.0, ScaleInfo(True, "test"))
+    voxel_map.transform({}, Similarity(2.0))
+    voxel_map.scale = ScaleInfo(True, "test")
     assert (len(voxel_map), voxel_map.metric) == (0, True)
     voxel_map.integrate(scene(50), 0)
     assert len(voxel_map.gaussians()) == len(voxel_map) > 0
@@ -264,7 +264,7 @@ def test_feature_norms_follow_the_features() -> None:
     voxel_map = VoxelMap(replace(CONFIG, compact=True), CHANNELS, space)
     for number in range(3):
         voxel_map.integrate(scene(200, number), number)
-    voxel_map.rescale(0.7)
+    voxel_map.transform({}, Similarity(0.7))
     expected = (voxel_map.features.double() @ space.decoder.double().T).norm(dim=1)
     assert voxel_map.feature_norms is not None
     torch.testing.assert_close(voxel_map.feature_norms.double(), expected, rtol=2e-3, atol=1e-3)

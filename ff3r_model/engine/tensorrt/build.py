@@ -12,7 +12,7 @@ from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
-Progress = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Gets the name of the builder's outermost phase and the share of it that is done, 0 to 1."""
 
 
@@ -38,7 +38,7 @@ def profiles(views: int, max_views: int = MAX_VIEWS) -> dict[str, tuple[Profile,
 
 
 def build_plan(
-    library: TensorRTLibrary, onnx: Path, ranges: Sequence[Profile], report: Progress | None = None
+    library: TensorRTLibrary, onnx: Path, ranges: Sequence[Profile], report: OnProgress | None = None
 ) -> memoryview:
     """The plan for the GPU of this machine, as bytes. Raises TensorRTError with TensorRT's own reason.
 
@@ -105,7 +105,7 @@ def _profile(builder: Any, network: Any, views: Profile) -> Any:
     return profile
 
 
-def _monitor(trt: Any, report: Progress) -> Any:
+def _monitor(trt: Any, report: OnProgress) -> Any:
     class Monitor(trt.IProgressMonitor):
         """Follows the outermost phase; an exception of `report` (Ctrl-C) ends the build and is kept."""
 

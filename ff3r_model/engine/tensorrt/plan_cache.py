@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ff3r_model.core.types import MAX_VIEWS
 from ff3r_model.engine.onnx.manifest import GRAPHS, ExportError, Manifest, graph_path
-from ff3r_model.engine.tensorrt.build import Progress, build_plan, profiles
+from ff3r_model.engine.tensorrt.build import OnProgress, build_plan, profiles
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def obtain(
     key: PlanKey,
     library: TensorRTLibrary,
     onnx: Callable[[Path], Path],
-    report: Progress | None = None,
+    report: OnProgress | None = None,
     anew: str = "",
 ) -> CachedPlan:
     """The plan for `key`, built where it is missing, which is said with its reason.
@@ -140,7 +140,7 @@ def expectation(key: PlanKey) -> str:
 
 
 def _build(
-    cache: Path, key: PlanKey, library: TensorRTLibrary, onnx: Callable[[Path], Path], report: Progress | None
+    cache: Path, key: PlanKey, library: TensorRTLibrary, onnx: Callable[[Path], Path], report: OnProgress | None
 ) -> None:
     for abandoned in cache.glob(f".{key.slot}.*/"):  # of a builder that was killed: we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -182,7 +182,7 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named(report: Progress | None, graph: str) -> Progress | None:
+def _named(report: OnProgress | None, graph: str) -> OnProgress | None:
     if report is None:
         return None
     return lambda phase, share: report(f"{graph}: {phase}", share)

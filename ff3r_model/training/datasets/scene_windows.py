@@ -101,6 +101,6 @@ class SceneWindows:
             top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
             image = image[top : top + side, left : left + side]
         try:
-            return prepare(image, long_side=self.config.long_side, patch=self.patch)[0]
+            return prepare(image, None, self.config.long_side, self.patch)[0]
         except ImageError as error:
             raise DataError(f"{view.id}: {error}") from error

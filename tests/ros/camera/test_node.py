@@ -15,12 +15,12 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ff3r_model.core.types import Frame
+from ff3r_model.frames.calibration import calibration_from_info
+from ff3r_model.frames.image_messages import decode_compressed, decode_image
 from ff3r_model.frames.source import SourceError
 from ff3r_model.synthetic import render
 from ff3r_ros.camera.node import CameraNode
 from ff3r_ros.camera.playback import CameraParameters, reduced, tour
-from ff3r_ros.conversions.calibration import calibration_from_info
-from ff3r_ros.conversions.image_decoding import decode_compressed, decode_image
 from tests.support.ros import wait_until
 
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)

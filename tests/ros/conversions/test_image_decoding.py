@@ -10,8 +10,16 @@ import pytest
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from ff3r_ros.conversions import image_decoding as images_in
-from ff3r_ros.conversions.image_decoding import Decoder, ImageRejected, decode_compressed, decode_depth, decode_image
+from ff3r_model.frames.image_messages import (
+    LAYOUTS,
+    Decoder,
+    ImageRejected,
+    decode_compressed,
+    decode_depth,
+    decode_image,
+    decode_with_rosbags,
+)
+from ff3r_ros.conversions.image_decoding import decode, decode_with_cv_bridge
 
 HEIGHT, WIDTH = 24, 32
 
@@ -119,7 +127,7 @@ COLOURS = {
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     if request.param == "cv_bridge" and importlib.util.find_spec("cv_bridge") is None:
         pytest.skip("cv_bridge comes with a native ROS only")
-    return getattr(images_in, f"decode_with_{request.param}")
+    return {"rosbags": decode_with_rosbags, "cv_bridge": decode_with_cv_bridge}[request.param]
 
 
 @pytest.mark.parametrize("padding", [0, 16])
@@ -141,7 +149,7 @@ def test_big_endian_cameras(encoding: str, decoder: Decoder) -> None:
 
 
 def test_every_layout_is_tested() -> None:
-    untested = set(images_in.LAYOUTS) - set(COLOURS)
+    untested = set(LAYOUTS) - set(COLOURS)
     assert untested == {"8UC", "16UC", "16UC4", "32FC4", "64FC3", "64FC4"}  # as their siblings with other counts
 
 
@@ -186,7 +194,7 @@ def test_compressed(suffix: str) -> None:
     _, data = cv2.imencode(suffix, RGB[..., ::-1])
     compressed = CompressedImage(format=f"rgb8; {suffix[1:]} compressed bgr8")
     compressed.data.frombytes(data.tobytes())
-    difference = decode_compressed(compressed).numpy().astype(int) - RGB
+    difference = decode(compressed).numpy().astype(int) - RGB
     assert np.abs(difference).mean() < (0.1 if suffix == ".png" else 4)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from ff3r_model.frames.stamps import nanoseconds_from_time
 from ff3r_model.voxel_map.occupancy_grid import Grid
 from ff3r_model.voxel_map.queries import Mask, Query
 from ff3r_ros.conversions import messages as conversions
@@ -33,7 +34,7 @@ def mask(indices: list[list[int]], scores: list[float]) -> Mask:
 
 @pytest.mark.parametrize("stamp", [0, 1, 1_700_000_000_123_456_789])
 def test_times_survive(stamp: int) -> None:
-    assert conversions.nanoseconds_from_time(conversions.time_from_nanoseconds(stamp)) == stamp
+    assert nanoseconds_from_time(conversions.time_from_nanoseconds(stamp)) == stamp
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,8 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from ff3r_model.core.types import SH_C0, Gaussians
-from ff3r_ros.conversions.point_cloud import FIELDS, NO_QUERY, POINT_STEP, semantic_cloud
+from ff3r_model.voxel_map.queries import NO_QUERY
+from ff3r_ros.conversions.point_cloud import FIELDS, POINT_STEP, semantic_cloud
 
 
 def some_gaussians(count: int, seed: int = 0) -> tuple[Gaussians, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
-from ff3r_ros.conversions.calibration import CalibrationRejected, calibration_from_info
+from ff3r_model.frames.calibration import CalibrationRejected, calibration_from_info
 from ff3r_ros.perception.camera_input import CameraInput
 
 WIDTH, HEIGHT = 320, 240
@@ -141,7 +141,7 @@ def camera(warnings: list[str]) -> CameraInput:
 def test_frames_carry_what_the_message_says(camera: CameraInput) -> None:
     camera.take_info(camera_info())
     frame = camera.take_image(image_message(stamp=12))
-    assert frame is not None and frame.stamp == 12 and frame.frame_id == "optical"
+    assert frame is not None and frame.stamp == 12 and frame.camera_name == "optical"
     assert frame.intrinsics is not None and frame.intrinsics[0, 0] == 250
 
 

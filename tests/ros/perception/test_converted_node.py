@@ -49,7 +49,7 @@ def test_converted_weights_run_in_the_node(config: FF3RConfig, ros: Ros, tmp_pat
     camera = ros.publisher(Image, "image", 10)
     for index, picture in enumerate(PICTURES):
         camera.publish(image_message(index, (picture.transpose(1, 2, 0) * 255).astype(np.uint8)))
-        wait_until(lambda count=index + 1: node._camera.received >= count, "the node to get an image")
+        wait_until(lambda count=index + 1: node.session.camera.received >= count, "the node to get an image")
     wait_until(lambda: clouds and clouds[-1].width, "a cloud", 900)
     assert clouds[-1].header.frame_id == "map"
     wait_until(lambda: poses, "a pose")

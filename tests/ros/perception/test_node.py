@@ -15,7 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from ff3r_ros.conversions.messages import header, nanoseconds_from_time
+from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_ros.conversions.messages import header
 from ff3r_ros.msg import OccupancyMask, QueryList
 from tests.support.fake_engine import SPEED, noise
 from tests.support.robot import LATCHED, LATCHED_MANY, SECOND, START, Robot

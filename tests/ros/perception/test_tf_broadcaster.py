@@ -10,8 +10,8 @@ import torch
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
+from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_ros.conversions.messages import header, transform_message
-from ff3r_ros.perception.transform_buffer import TransformBuffer
 from tests.support.fake_engine import SPEED
 from tests.support.robot import SECOND, START, Robot
 from tests.support.ros import Ros, wait_until
@@ -51,7 +51,7 @@ def film(robot: Robot, odometry: object, windows: int) -> None:
 def test_with_odometry_the_map_is_placed_over_odom(ros: Ros) -> None:
     robot = Robot(ros, camera_height=0.5, odom_frame="odom").activate()
     heard = ros.collect(TFMessage, "/tf", 100)
-    tf, static = ros.publisher(TFMessage, "/tf", 100, 2), robot.node._transforms
+    tf, static = ros.publisher(TFMessage, "/tf", 100, 2), robot.node.session.transforms
     static.add([transform_message(0, "base", "optical", MOUNT)], static=True)
     film(robot, tf, windows=5)
 
@@ -61,8 +61,8 @@ def test_with_odometry_the_map_is_placed_over_odom(ros: Ros) -> None:
     wait_until(lambda: len(ours()) > 3, "map -> odom, again and again")
     assert not any(t.child_frame_id == "optical" for message in heard for t in message.transforms)
     buffer = TransformBuffer()
-    buffer.add(ours()[-1].transforms)
     transform = ours()[-1].transforms[0]
+    buffer.add([transform])
     assert transform.header.frame_id == "map"
     # Seconds of odometry later the robot is where the map says: the first camera's place is the map's origin.
     stamp = transform.header.stamp.sec * SECOND + transform.header.stamp.nanosec
@@ -75,7 +75,7 @@ def test_with_odometry_the_map_is_placed_over_odom(ros: Ros) -> None:
 def test_a_camera_that_hangs_on_something_gets_no_second_parent(ros: Ros) -> None:
     robot = Robot(ros).activate()
     heard = ros.collect(TFMessage, "/tf", 100)
-    robot.node._transforms.add([transform_message(0, "base", "optical", MOUNT)], static=True)
+    robot.node.session.transforms.add([transform_message(0, "base", "optical", MOUNT)], static=True)
     film(robot, None, windows=1)
     robot.wait_for("tf", "optical already hangs on base: set odom_frame to have map -> odom broadcast")
     assert not heard

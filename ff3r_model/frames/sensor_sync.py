@@ -1,21 +1,24 @@
-"""Frames meet what other sensors say about their moment: registered depth, odometry from TF, gravity."""
+"""Sensor synchronisation: each frame gets the registered depth, the odometry (TF) and the gravity of its own moment.
+
+For a live robot and for bags alike; messages are duck-typed, as in `image_messages`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import torch
 from jaxtyping import Float
-from sensor_msgs.msg import Image, Imu
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
-from ff3r_ros.conversions.image_decoding import ImageRejected, decode_depth
-from ff3r_ros.conversions.messages import nanoseconds_from_time
-from ff3r_ros.perception.transform_buffer import TransformBuffer, TransformUnavailable
+from ff3r_model.frames.image_messages import ImageRejected, Message, decode_depth
+from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.frames.transforms import TransformBuffer, TransformUnavailable
 
 MAX_WAITING = 256
 """Frames that may wait for their company."""
@@ -25,7 +28,7 @@ DepthMap = Float[Tensor, "height width"]
 
 
 @dataclass(frozen=True)
-class AssemblyConfig:
+class SyncConfig:
     """What a frame waits for."""
 
     use_depth: bool = False
@@ -40,16 +43,16 @@ class AssemblyConfig:
     """Seconds that stamps must jump back (a bag that loops) for everything known to be forgotten."""
 
 
-class FrameAssembler:
+class SensorSynchronizer:
     """Holds frames back until their depth and their pose are there, and passes them on in order.
 
     `deliver(frame, arrival)` gets each frame with what came for it; what did not come is counted in `missing`, and
-    `warn(text)` says so once. Everything is called from the executor's thread.
+    `warn(text)` says so once. Everything is called from one thread.
     """
 
     def __init__(
         self,
-        config: AssemblyConfig,
+        config: SyncConfig,
         transforms: TransformBuffer,
         deliver: Callable[[Frame, float], None],
         warn: Callable[[str], None],
@@ -77,15 +80,15 @@ class FrameAssembler:
             self._pass_on(*self._waiting.popleft())
         self.pump(arrival)
 
-    def take_depth(self, message: Image) -> None:
+    def take_depth(self, message: Message) -> None:
         """A depth image registered to the colour image."""
         try:
             self._depths.append((nanoseconds_from_time(message.header.stamp), decode_depth(message)))
         except ImageRejected as rejection:
             self._lack(f"depth image: {rejection.reason}", f"depth image not used: {rejection}")
 
-    def take_imu(self, message: Imu) -> None:
-        """The newest orientation, or where there is none the newest acceleration, says where up is."""
+    def take_imu(self, message: Any) -> None:
+        """A sensor_msgs/Imu: its orientation, or where it has none its acceleration, tells where up is."""
         if message.orientation_covariance[0] != -1:
             q = message.orientation
             x, y, z, w = q.x, q.y, q.z, q.w
@@ -118,7 +121,7 @@ class FrameAssembler:
         if not self.config.odom_frame:
             return True
         try:
-            self.transforms.lookup(self.config.odom_frame, frame.frame_id, frame.stamp)
+            self.transforms.lookup(self.config.odom_frame, frame.camera_name, frame.stamp)
         except TransformUnavailable:
             return False
         return True
@@ -162,7 +165,7 @@ class FrameAssembler:
         if not self.config.odom_frame:
             return None
         try:
-            return self.transforms.lookup(self.config.odom_frame, frame.frame_id, frame.stamp)
+            return self.transforms.lookup(self.config.odom_frame, frame.camera_name, frame.stamp)
         except TransformUnavailable as error:
             self._lack("no odometry", f"frames without odometry: {error}")
             return None
@@ -173,7 +176,7 @@ class FrameAssembler:
             return None
         imu_frame, up = self._up
         try:
-            return self.transforms.lookup(frame.frame_id, imu_frame, frame.stamp)[:3, :3] @ up
+            return self.transforms.lookup(frame.camera_name, imu_frame, frame.stamp)[:3, :3] @ up
         except TransformUnavailable as error:
             self._lack("no transform of the IMU", f"the IMU is not used: {error}")
             return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from geometry_msgs.msg import TransformStamped
 from scipy.spatial.transform import Rotation
 
-from ff3r_ros.conversions.messages import transform_message
-from ff3r_ros.perception.transform_buffer import KEPT, TransformBuffer, TransformUnavailable
+from ff3r_model.frames.transforms import KEPT, TransformBuffer, TransformUnavailable
+from tests.support.messages import transform_message
 
 SECOND = 10**9
 
@@ -93,8 +92,7 @@ def test_a_new_parent_replaces_the_old_one_and_cycles_end() -> None:
 
 def test_what_is_no_transform_is_counted() -> None:
     buffer = TransformBuffer()
-    broken = TransformStamped(child_frame_id="b")
-    broken.header.frame_id = "a"
+    broken = transform_message(0, "a", "b", torch.eye(4))
     broken.transform.rotation.w = 0.0
     infinite = transform_message(0, "a", "b", pose((0, 0, 0), (np.inf, 0, 0)))
     own = transform_message(0, "a", "a", MOUNT)

@@ -1,20 +1,28 @@
-"""camera_info → intrinsics and a rectifier, checked before use."""
+"""Camera calibration: a camera_info message → intrinsics and a rectifier, checked before use.
+
+Duck-typed, for live robots and bags of ROS 1 and 2 alike.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
 from torch import Tensor
 
+from ff3r_model.core.types import Frame
 from ff3r_model.frames.rectify import FISHEYE_MODELS, PINHOLE_MODELS, Rectifier, UnknownDistortionError
 
 COEFFICIENTS = {name: (4, 5, 8, 12, 14) for name in PINHOLE_MODELS} | {name: (4,) for name in FISHEYE_MODELS}
 """How many coefficients each distortion model may have."""
+
+
+CameraInfo = Any
+"""Anything with the fields of sensor_msgs/CameraInfo; ROS 1 writes D, K and P where ROS 2 has d, k and p."""
 
 
 class CalibrationRejected(ValueError):
@@ -27,38 +35,64 @@ class Calibration:
 
     height: int
     width: int
-    intrinsics: Float[Tensor, "3 3"]
-    """Of the rectified image; pixel centres at integer + 0.5 (ROS and OpenCV put them at integers)."""
+    intrinsics: Float[Tensor, "3 3"] | None
+    """Of the rectified image; pixel centres at integer + 0.5 (ROS and OpenCV put them at integers). None for a
+    distortion that cannot be undone: no pinhole camera describes such images."""
     rectifier: Rectifier
     warning: str = ""
     """What the user should know about this calibration; empty where all is well."""
 
     def rectify(self, image: UInt8[Tensor, "height width 3"]) -> UInt8[Tensor, "height width 3"]:
         """The image without lens distortion (itself where there is none)."""
-        straight = self.rectifier(image.numpy())
-        return torch.from_numpy(straight)
+        return torch.from_numpy(self.rectifier(image.numpy()))
+
+    def rectify_depth(self, depth: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+        """A depth image registered to the camera's images, straightened as they are; one of another size as it is."""
+        if tuple(depth.shape) != (self.height, self.width):
+            return depth
+        return torch.from_numpy(self.rectifier.depth(depth.numpy()))
+
+    def mismatch(self, frame: Frame) -> str:
+        """Why this calibration cannot be of the frame's camera, in words; empty where it can."""
+        height, width = frame.image.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return ""
+        return f"camera_info is for {self.width}x{self.height}, images have {width}x{height}: not used"
+
+    def apply(self, frame: Frame) -> Frame:
+        """The frame, rectified, with its intrinsics; as it is where the calibration is for another size."""
+        if self.mismatch(frame):
+            return frame
+        return replace(frame, image=self.rectify(frame.image), intrinsics=self.intrinsics)
 
 
 def calibration_from_info(info: CameraInfo, image_is_rectified: bool = False) -> Calibration | None:
     """The calibration in a camera_info message; None for an uncalibrated camera (K all zero).
 
     With `image_is_rectified` (image_proc's image_rect topics keep D in their camera_info) P is used and nothing is
-    undone. A distortion model that nobody knows is left alone, with a warning in the result.
+    undone. Images of a distortion model that nobody knows are left alone, without intrinsics and with a warning.
     Raises CalibrationRejected for values that no camera has.
     """
     height, width = image_size(info)
-    matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3] if image_is_rectified else _matrix(info)
-    distortion = [] if image_is_rectified else [float(value) for value in info.d]
+    matrix = _values(info, "p").reshape(3, 4)[:, :3] if image_is_rectified else _values(info, "k").reshape(3, 3)
+    distortion = [] if image_is_rectified else _values(info, "d").tolist()
     if not matrix.any():
         return None
     _check(info, matrix, distortion)
-    matrix, warning = _in_image_pixels(matrix, info), ""
+    matrix = _in_image_pixels(matrix, info)
     try:
         rectifier = Rectifier(matrix, distortion, info.distortion_model, (width, height))
     except UnknownDistortionError as error:
-        rectifier, warning = Rectifier(matrix, [], "", (width, height)), f"{error}: images are used as they are"
-    intrinsics = torch.from_numpy(rectifier.intrinsics).float()
-    return Calibration(height, width, intrinsics, rectifier, warning)
+        warning = f"{error}: images are used as they are, their intrinsics are unknown"
+        return Calibration(height, width, None, Rectifier(matrix, [], "", (width, height)), warning)
+    return Calibration(height, width, torch.from_numpy(rectifier.intrinsics).float(), rectifier)
+
+
+def calibration_identity(info: CameraInfo) -> tuple[object, ...]:
+    """Everything that matters for the calibration, to compare; headers change all the time."""
+    roi = (info.roi.x_offset, info.roi.y_offset, info.roi.height, info.roi.width)
+    sizes = (info.height, info.width, info.binning_x, info.binning_y, *roi)
+    return (*sizes, info.distortion_model, *(_values(info, name).tobytes() for name in "dkp"))
 
 
 def image_size(info: CameraInfo) -> tuple[int, int]:
@@ -68,8 +102,9 @@ def image_size(info: CameraInfo) -> tuple[int, int]:
     return height // max(1, info.binning_y), width // max(1, info.binning_x)
 
 
-def _matrix(info: CameraInfo) -> NDArray[np.float64]:
-    return np.array(info.k, np.float64).reshape(3, 3)
+def _values(info: CameraInfo, name: str) -> NDArray[np.float64]:
+    """The numbers of a field."""
+    return np.array(getattr(info, name if hasattr(info, name) else name.upper()), np.float64)
 
 
 def _in_image_pixels(matrix: NDArray[np.float64], info: CameraInfo) -> NDArray[np.float64]:

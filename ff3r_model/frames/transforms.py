@@ -1,6 +1,7 @@
-"""Where one frame lies in another at a given time: from the messages of /tf and /tf_static.
+"""TF buffer: where one frame lies in another at a given time, from the messages of /tf and /tf_static.
 
-A small buffer of our own: tf2_ros is no dependency, so that nothing but rclpy and messages is needed.
+tf2 has the same, but there are no wheels of tf2, and bags are read where no ROS is installed. Duck-typed: everything
+with the fields of geometry_msgs/TransformStamped will do.
 """
 
 from __future__ import annotations
@@ -8,19 +9,21 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from geometry_msgs.msg import TransformStamped
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from ff3r_ros.conversions.messages import nanoseconds_from_time
+from ff3r_model.frames.stamps import nanoseconds_from_time
 
 KEPT = 10 * 10**9
 """Nanoseconds of transforms that are remembered, as in tf2."""
 Matrix = np.ndarray
+TransformMessage = Any
+"""Anything with the fields of geometry_msgs/TransformStamped."""
 
 
 class TransformUnavailable(LookupError):
@@ -80,7 +83,7 @@ class TransformBuffer:
         """All known frames."""
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
 
-    def add(self, transforms: Iterable[TransformStamped], static: bool = False) -> None:
+    def add(self, transforms: Iterable[TransformMessage], static: bool = False) -> None:
         """Take over a message's transforms. A frame that changes its parent starts anew."""
         for message in transforms:
             parent, child = message.header.frame_id.lstrip("/"), message.child_frame_id.lstrip("/")
@@ -131,7 +134,7 @@ class TransformBuffer:
         return pose
 
 
-def _matrix(message: TransformStamped) -> Matrix | None:
+def _matrix(message: TransformMessage) -> Matrix | None:
     """parent_from_child in float64, or None for what is no transform."""
     move, turn = message.transform.translation, message.transform.rotation
     values = np.array([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])

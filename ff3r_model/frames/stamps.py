@@ -1,0 +1,10 @@
+"""Times of ROS messages as nanoseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def nanoseconds_from_time(time: Any) -> int:
+    """Nanoseconds since the clock's zero, of anything with the fields of builtin_interfaces/Time."""
+    return int(time.sec) * 1_000_000_000 + int(time.nanosec)

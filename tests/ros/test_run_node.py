@@ -1,0 +1,79 @@
+"""What the library logs reaches /rosout, from every node's main."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import rclpy
+from rcl_interfaces.msg import Log
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from ff3r_model.core.errors import UserError
+from ff3r_ros import run_node
+from ff3r_ros.camera import node as camera
+from ff3r_ros.perception import node as perception
+from ff3r_ros.viewer import node as viewer
+from tests.support.ros import Ros, wait_until
+
+ROSOUT = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MAINS = {
+    "ff3r": (perception.main, []),
+    "camera": (camera.main, ["-p", "width:=32", "-p", "height:=24"]),
+    "ff3r_viewer": (viewer.main, ["-p", "port:=0"]),
+}
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_library_logs_reach_rosout(ros: Ros, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    main, parameters = MAINS[name]
+    logs = ros.collect(Log, "/rosout", ROSOUT)
+
+    def spin(node: Any) -> None:
+        logging.getLogger("ff3r_model.somewhere").warning("%s is odd", "this")
+        logging.getLogger("ff3r_ros.elsewhere").info("and that")
+        wait_until(lambda: {"this is odd", "and that"} <= {log.msg for log in logs}, "the logs")
+
+    monkeypatch.setattr(rclpy, "spin", spin)
+    main(["--ros-args", *parameters])
+    levels = {log.msg: (log.name, log.level) for log in logs}
+    assert levels["this is odd"] == (name, logging.WARNING)
+    assert levels["and that"] == (name, logging.INFO)
+    assert not rclpy.ok() and not logging.getLogger("ff3r_model").handlers
+
+
+def made(action: Callable[[], None]) -> Callable[[], Node]:
+    def make() -> Node:
+        action()
+        return Node("early")
+
+    return make
+
+
+def test_what_is_logged_before_there_is_a_node_is_not_lost(ros: Ros, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = ros.collect(Log, "/rosout", ROSOUT)
+    monkeypatch.setattr(rclpy, "spin", lambda node: wait_until(lambda: "in time" in {log.msg for log in logs}, "it"))
+    run_node.run_node(made(lambda: logging.getLogger("ff3r_model.x").error("in time")), "early", [])
+
+
+def test_what_a_node_refuses_ends_it_with_status_2() -> None:
+    def refuse() -> None:
+        raise UserError("no such video")
+
+    with pytest.raises(SystemExit) as end:
+        run_node.run_node(made(refuse), "early", [])
+    rclpy.shutdown()
+    assert end.value.code == 2 and not logging.getLogger("ff3r_model").handlers
+
+
+@pytest.mark.parametrize(("module", "parameter"), [("camera", "rate:=-1.0"), ("viewer", "port:=-1")])
+def test_parameters_that_are_refused_end_the_process_with_status_2(module: str, parameter: str) -> None:
+    command = [sys.executable, "-m", f"ff3r_ros.{module}.node", "--ros-args", "-p", parameter]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and f"parameter {parameter.split(':=')[0]} = -1" in ended.stderr
+    assert "FATAL" in ended.stderr and "Traceback" not in ended.stderr
