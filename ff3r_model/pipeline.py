@@ -108,7 +108,6 @@ class Pipeline:
         checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
         config = _settled(config or PipelineConfig(), checkpoint.config)
         assert config.window.long_side is not None
-        space = TextSpace(checkpoint.network.feature_decoder.weight.detach().clone())
         use = ExpectedWindow(config.window.views, config.window.long_side)
         engine = make_engine(
             config.engine,
@@ -117,7 +116,7 @@ class Pipeline:
             use,
             lambda: load_checkpoint(path or NANO_WEIGHTS, device).network,
         )
-        return cls(engine, checkpoint.text_encoder, space, config)
+        return cls(engine, checkpoint.text_encoder, checkpoint.text_space, config)
 
     def add(self, frame: Frame) -> None:
         """Offer a camera frame. Raises FrameRejected for one that cannot be used."""

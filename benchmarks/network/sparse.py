@@ -21,7 +21,7 @@ from ff3r_model.evaluation.held_out_rooms import held_out_window
 from ff3r_model.evaluation.metrics import depth_rel, pair_errors
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.network.sparse_attention import SparseConfig
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 
 VIEWS = (16, 32, 64)
 SEEDS = range(3)
@@ -42,7 +42,7 @@ def moved(ours: Cameras, theirs: Cameras) -> float:
     return float((centres[0] - centres[1]).norm(dim=-1).median() / centres[1].norm(dim=-1).max())
 
 
-def against_truth(prediction: Prediction, truth: Views) -> tuple[float, float]:
+def against_truth(prediction: Prediction, truth: RoomWindow) -> tuple[float, float]:
     """Depth Rel and the median pose error in degrees over all pairs of views."""
     errors = pair_errors(prediction.cameras.camera_from_world.cpu(), truth.camera_from_world[0])
     return depth_rel(prediction.depth.cpu(), truth.depth[0]), float(errors.median())

@@ -24,10 +24,8 @@ from ff3r_model.network.public_weights.tensor_names import (
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 
 VARIANCE_NOISE = (0.2, 1.0)
-"""Stand-in running variances are |s·noise| + 0.5. The written rule (standin_weights.py, beside the reference files)
-says s = 1, but the LSeg reference file was made with s = 0.2, the factor that the rule gives to tensors of no other
-kind: it is met to 6e-7 with that, and missed by 55 % with s = 1, everything else being equal. No single network can
-meet both, so a file may follow either; which one it follows is printed."""
+"""Factors s of the stand-in running variances, |s·noise| + 0.5: reference files follow either, and which one is
+printed."""
 
 
 def standin_tensor(name: str, shape: tuple[int, ...]) -> Tensor:

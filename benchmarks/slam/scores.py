@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import nearest_rotation, rigid
 from ff3r_model.core.types import Predict, Prediction, Window
+from ff3r_model.evaluation.metrics import position_rmse
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.mapper import Mapper, MapUpdate
 from ff3r_model.synthetic.sequences import Sequence
@@ -100,8 +101,8 @@ def score(run: Run, sequence: Sequence) -> Scores:
     points = run.mapper.map.gaussians().means.double().numpy()
     accuracy, completeness = score_surfaces(scale * points @ rotation.T + translation, true_points(sequence))
     return Scores(
-        ate=_error(metrics.APE(metrics.PoseRelation.translation_part), truth, similar),
-        ate_se3=_error(metrics.APE(metrics.PoseRelation.translation_part), truth, rigid),
+        ate=position_rmse(truth, similar),
+        ate_se3=position_rmse(truth, rigid),
         scale_error=abs(float(scale) - 1),
         drift=_drift(truth, similar),
         path=sequence.path_length,
@@ -143,10 +144,6 @@ def _drift(truth: PoseTrajectory3D, estimated: PoseTrajectory3D) -> float:
         return float("nan")
     part = metrics.PoseRelation.translation_part
     metric = metrics.RPE(part, 1.0, metrics.Unit.meters, rel_delta_tol=METRE_TOLERANCE, all_pairs=True)
-    return _error(metric, truth, estimated)
-
-
-def _error(metric: metrics.PE, truth: PoseTrajectory3D, estimated: PoseTrajectory3D) -> float:
     metric.process_data((truth, estimated))
     return float(metric.get_statistic(metrics.StatisticsType.rmse))
 

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg, subcommand
 from ff3r_model.evaluation.manifests import EvaluationError
 
 if TYPE_CHECKING:
-    from ff3r_model.evaluation.subject import Subject
+    from ff3r_model.evaluation.subject import CheckpointUnderTest
 
 
 @dataclass(frozen=True)
@@ -138,16 +138,16 @@ class Report:
         return str(write_report(self.results, self.out))
 
 
-def _subject(options: Options) -> Subject:
+def _subject(options: Options) -> CheckpointUnderTest:
     try:
-        from ff3r_model.evaluation.subject import Subject
+        from ff3r_model.evaluation.subject import CheckpointUnderTest
         from ff3r_model.pipeline import PipelineConfig
         from ff3r_model.training.objectives.perceptual import LPIPS
     except ModuleNotFoundError as error:
         raise EvaluationError(f"{error.name} is missing: pip install 'ff3r_ros[eval]'") from error
     config = PipelineConfig.from_yaml(options.config)
     trunk = None if options.lpips is None else LPIPS(options.lpips)
-    return Subject(options.weights, options.device, trunk, config)
+    return CheckpointUnderTest(options.weights, options.device, trunk, config)
 
 
 def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:

@@ -16,10 +16,10 @@ from ff3r_model.engine.device import gpu_name, is_nvidia
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
 from ff3r_model.engine.onnx.precision import Precision
-from ff3r_model.engine.tensorrt.build import Report
+from ff3r_model.engine.tensorrt.build import OnProgress
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError, load_library
-from ff3r_model.engine.tensorrt.plan_cache import Plan, PlanError, PlanKey, default_cache, find, obtain
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
+from ff3r_model.engine.tensorrt.plan_cache import CachedPlan, PlanError, PlanKey, default_cache, find, obtain
 from ff3r_model.engine.tensorrt.plan_runner import BadPlan
 from ff3r_model.engine.tensorrt.progress import Progress
 from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
@@ -92,7 +92,7 @@ def make_engine(
     device: torch.device,
     use: ExpectedWindow,
     reload_network: Callable[[], FF3R],
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Predict:
     """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`.
 
@@ -119,7 +119,7 @@ def network_size(image_size: tuple[int, int], long_side: int, patch: int) -> tup
     return crop.height, crop.width
 
 
-def plan_key(config: EngineConfig, network: FF3R, library: Library, gpu: str, use: ExpectedWindow) -> PlanKey:
+def plan_key(config: EngineConfig, network: FF3R, library: TensorRTLibrary, gpu: str, use: ExpectedWindow) -> PlanKey:
     """What a plan for this network, machine and use depends on."""
     height, width = network_size(config.image_size, use.long_side, network.config.encoder.patch)
     return PlanKey(
@@ -136,7 +136,7 @@ def plan_key(config: EngineConfig, network: FF3R, library: Library, gpu: str, us
 
 
 def _tensorrt(
-    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: Report | None
+    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: OnProgress | None
 ) -> TensorRTEngine:
     """Raises what RECOVERABLE lists."""
     library = load_library()
@@ -144,7 +144,7 @@ def _tensorrt(
     key = plan_key(config, network, library, gpu_name(device), use)
     cache = config.cache or default_cache()
 
-    def load(plan: Plan) -> TensorRTEngine:
+    def load(plan: CachedPlan) -> TensorRTEngine:
         return TensorRTEngine(plan, library, network.config, device)
 
     if not config.build:
@@ -161,7 +161,7 @@ def _tensorrt(
         return load(obtain(cache, key, library, graphs, report, anew=str(error)))
 
 
-def _found(cache: Path, key: PlanKey) -> Plan:
+def _found(cache: Path, key: PlanKey) -> CachedPlan:
     try:
         return find(cache, key)
     except PlanError as error:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from ff3r_model.core.text_space import TextSpace
 from ff3r_model.engine import TorchEngine
 from ff3r_model.evaluation.accumulators import Figures
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
@@ -205,12 +204,12 @@ def _trainer(config: AblationConfig, variant: Variant, seed: int, start: Checkpo
         picture_minutes=0.0,
     )
     rooms = RoomWindows(config.rooms, seed, RoomConfig(config.total_views, (config.views,)))
-    network = student(config, variant, seed)
+    network = fresh_heads(config, variant, seed)
     teacher = _teacher(config, start)
     return Trainer(network, objective, rooms, training, folder, teacher=teacher, device=config.device)
 
 
-def student(config: AblationConfig, variant: Variant, seed: int) -> FF3R:
+def fresh_heads(config: AblationConfig, variant: Variant, seed: int) -> FF3R:
     """The starting weights with a new fusion and a new Gaussian head, the same for all variants of a seed."""
     network = load_checkpoint(config.weights).network.requires_grad_(True)
     torch.manual_seed(seed)
@@ -235,9 +234,8 @@ def judge(config: AblationConfig, variant: Variant, network: FF3R, start: Checkp
     learned = PaperConfig()
     novel = NovelConfig(learned.epsilon if variant.voxelization else UNMERGED, learned.distance_weight)
     trunk = None if config.trunk is None else LPIPS(config.trunk)
-    space = TextSpace(network.feature_decoder.weight.detach().cpu())
     engine = TorchEngine(network.cpu())
-    jury = Judge(start.text_encoder.encode, space, of_rooms()[:1], BenchmarkConfig(novel=novel), trunk)
+    jury = Judge(start.text_encoder.encode, network.text_space, of_rooms()[:1], BenchmarkConfig(novel=novel), trunk)
     for _ in run(windows(config.test_views, range(config.test_rooms)), engine, jury, torch.device("cpu"), None):
         pass
     return jury.figures()

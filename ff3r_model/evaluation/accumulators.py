@@ -1,4 +1,4 @@
-"""What accumulates over the windows of a benchmark, for the network and for the constant predictor alike."""
+"""Metrics accumulated over the windows of a benchmark, for the network and for the constant predictor alike."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Means:
 
 
 @dataclass
-class Geometry:
-    """Depth errors, one scale per window; errors of all pairs of views; trajectories."""
+class GeometryErrors:
+    """Errors of depth (one scale per window), of relative pose for all pairs of views, and of trajectories."""
 
     by: ScaleBy = "median"
     means: Means = field(default_factory=lambda: Means({"depth_rel": [], "depth_tau": [], "ate": []}))
@@ -66,8 +66,8 @@ class Geometry:
         return self.means.figures() | {f"auc{limit}": auc(errors, limit) for limit in (5, 15, 30)}
 
 
-class Words:
-    """One confusion matrix per vocabulary, over the pixels of all windows."""
+class WordConfusion:
+    """Semantic segmentation: one confusion matrix per vocabulary, over the pixels of all windows."""
 
     def __init__(self, vocabularies: Sequence[Vocabulary]) -> None:
         self.vocabularies = vocabularies

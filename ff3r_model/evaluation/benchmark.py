@@ -1,4 +1,4 @@
-"""One network on many windows: every figure of the paper's tables, and beside each the constant predictor's."""
+"""The benchmark of one network on many windows: the figures of the paper's tables, and a constant predictor's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Predict, Prediction
 from ff3r_model.evaluation import constant_baseline as constant
-from ff3r_model.evaluation.accumulators import Figures, Geometry, Means, Words
+from ff3r_model.evaluation.accumulators import Figures, GeometryErrors, Means, WordConfusion
 from ff3r_model.evaluation.image_quality import ImageQuality
 from ff3r_model.evaluation.metrics import ScaleBy, align_scale, trajectory_error
 from ff3r_model.evaluation.novel_views import NovelConfig, merged, place_targets, seen_from
 from ff3r_model.evaluation.peak_memory import with_peak
-from ff3r_model.evaluation.sample import Sample, Shots
+from ff3r_model.evaluation.sample import Sample, TrueViews
 from ff3r_model.evaluation.vocabulary import Vocabulary
 
 
@@ -57,8 +57,10 @@ class Judge:
     ) -> None:
         self.space, self.vocabularies, self.config = space, vocabularies, config or BenchmarkConfig()
         self.embeddings = [embed(list(vocabulary.words)) for vocabulary in vocabularies]
-        self.words, self.rendered_words = Words(vocabularies), Words(vocabularies[:1])
-        self.network, self.refined, self.calibrated, self.constant = (Geometry(self.config.scale_by) for _ in range(4))
+        self.words, self.rendered_words = WordConfusion(vocabularies), WordConfusion(vocabularies[:1])
+        self.network, self.refined, self.calibrated, self.constant = (
+            GeometryErrors(self.config.scale_by) for _ in range(4)
+        )
         self.images, self.plain, self.copied = (ImageQuality(trunk) for _ in range(3))
         self.sizes, self.peaks = Means(), list[float]()
 
@@ -96,7 +98,7 @@ class Judge:
         sizes = self.sizes.figures() | {"peak_mib": max(self.peaks, default=None)}
         return ours | refined | sizes | {f"constant_{name}": v for name, v in theirs.items()} | copied
 
-    def _named(self, features: Tensor, truth: Shots) -> Tensor:
+    def _named(self, features: Tensor, truth: TrueViews) -> Tensor:
         """The first vocabulary's words of all pixels; counts every vocabulary."""
         named = []
         for number, (vocabulary, embeddings) in enumerate(zip(self.vocabularies, self.embeddings, strict=True)):
@@ -126,13 +128,13 @@ class Judge:
         return images
 
 
-def _count(geometry: Geometry, prediction: Prediction, sample: Sample) -> None:
+def _count(geometry: GeometryErrors, prediction: Prediction, sample: Sample) -> None:
     poses = prediction.cameras.camera_from_world
     error = trajectory_error(poses, sample.context.cameras.camera_from_world)
     geometry.add(prediction.depth, poses, sample, None if error is None else error * sample.metres)
 
 
-def window_scale(prediction: Prediction, truth: Shots, by: ScaleBy) -> float:
+def window_scale(prediction: Prediction, truth: TrueViews, by: ScaleBy) -> float:
     """True units per predicted unit: by depth, or by the spread of the cameras where no depth is known."""
     if bool((truth.depth > 0).any()):
         return align_scale(prediction.depth, truth.depth, by)

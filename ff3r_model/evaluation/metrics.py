@@ -79,8 +79,13 @@ def trajectory_error(camera_from_world: Float[Tensor, "views 4 4"], truth: Float
         predicted.align(true, correct_scale=True)
     except GeometryException:
         return None
+    return position_rmse(true, predicted)
+
+
+def position_rmse(truth: PosePath3D, aligned: PosePath3D) -> float:
+    """ATE of two trajectories, pose by pose, as they lie: root mean square distance of their positions (evo's APE)."""
     error = APE(PoseRelation.translation_part)
-    error.process_data((true, predicted))
+    error.process_data((truth, aligned))
     return float(error.get_statistic(StatisticsType.rmse))
 
 

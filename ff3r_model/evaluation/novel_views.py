@@ -1,4 +1,4 @@
-"""Views that the network has not seen, rendered from what it made of those that it has."""
+"""Novel view synthesis: views that the network has not seen, rendered from what it made of those that it has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, vo
 
 @dataclass(frozen=True)
 class NovelConfig:
-    """How held-out views are rendered; the paper leaves these open, so they are ours."""
+    """How held-out views are rendered; the paper leaves these open."""
 
     epsilon: float = 0.01
     """Edge of the voxels (equation 5) as a share of the window's median predicted depth: about a pixel's footprint."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.types import Cameras
 from ff3r_model.evaluation.manifests import Split, SplitError
-from ff3r_model.evaluation.sample import Sample, Shots
+from ff3r_model.evaluation.sample import Sample, TrueViews
 from ff3r_model.evaluation.vocabulary import Vocabulary, of_classes
 from ff3r_model.frames.prepare import prepare, prepare_depth
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
@@ -68,8 +68,8 @@ def sample(scene: Scene, split: Split, long_side: int, patch: int) -> Sample:
     first = context[0].world_from_camera
     assert first is not None
     name = f"{scene.name} {split.context[0]}"
-    held_out = _shots(targets, first, long_side, patch) if targets else None
-    return Sample(name, _shots(context, first, long_side, patch), held_out, 1.0)
+    held_out = _true_views(targets, first, long_side, patch) if targets else None
+    return Sample(name, _true_views(context, first, long_side, patch), held_out, 1.0)
 
 
 def _known(scene: Scene, index: int) -> View:
@@ -79,7 +79,7 @@ def _known(scene: Scene, index: int) -> View:
     return view
 
 
-def _shots(views: Sequence[View], first: Tensor, long_side: int, patch: int) -> Shots:
+def _true_views(views: Sequence[View], first: Tensor, long_side: int, patch: int) -> TrueViews:
     images, intrinsics, depths, labels = [], [], [], []
     for view in views:
         image, matrix, crop = prepare(view.image, view.intrinsics, long_side, patch)
@@ -94,4 +94,4 @@ def _shots(views: Sequence[View], first: Tensor, long_side: int, patch: int) -> 
     camera_from_first = (invert_rigid(poses.double()) @ first.double()).float()
     cameras = Cameras(camera_from_first, torch.stack(intrinsics))
     classes = torch.stack(labels)
-    return Shots(torch.stack(images), cameras, torch.stack(depths), classes, torch.full_like(classes, -1))
+    return TrueViews(torch.stack(images), cameras, torch.stack(depths), classes, torch.full_like(classes, -1))

@@ -1,4 +1,4 @@
-"""What a network is measured on: the views that it sees, views held out, and the truth about both."""
+"""Test samples: the views that a network sees, views held out, and the ground truth about both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ff3r_model.core.types import Cameras, Window
 
 
 @dataclass(frozen=True)
-class Shots:
-    """Views with what is known about them."""
+class TrueViews:
+    """Views with ground truth: cameras, depth and classes."""
 
     images: Float[Tensor, "views 3 height width"]
     """RGB in [0, 1]."""
@@ -34,11 +34,11 @@ class Shots:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
-    def to(self, device: torch.device) -> Shots:
+    def to(self, device: torch.device) -> TrueViews:
         """The same on another device."""
         cameras = Cameras(self.cameras.camera_from_world.to(device), self.cameras.intrinsics.to(device))
         images, depth, classes, colors = (x.to(device) for x in (self.images, self.depth, self.classes, self.colors))
-        return Shots(images, cameras, depth, classes, colors)
+        return TrueViews(images, cameras, depth, classes, colors)
 
     def window(self, first: int = 0, calibrated: bool = False) -> Window:
         """What an engine is given: the images alone, or also the true intrinsics, as from a robot's camera_info.
@@ -54,9 +54,9 @@ class Sample:
     """One window of a benchmark."""
 
     name: str
-    context: Shots
+    context: TrueViews
     """What the network sees, in the camera's order."""
-    targets: Shots | None
+    targets: TrueViews | None
     """Views of the same place that it does not see; None where there are none."""
     metres: float
     """Metres per unit of the truth."""

@@ -1,4 +1,4 @@
-"""The checkpoint that is measured, with everything needed to ask it."""
+"""The checkpoint under test, with everything needed to measure it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Predict
 from ff3r_model.engine import TorchEngine, device_named
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
@@ -21,7 +20,7 @@ from ff3r_model.pipeline import PipelineConfig
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_prediction
 
 
-class Subject:
+class CheckpointUnderTest:
     """A checkpoint's network and words. Raises CheckpointError for a file that is missing, damaged or foreign."""
 
     def __init__(
@@ -37,7 +36,7 @@ class Subject:
         self.trunk = None if trunk is None else trunk.to(self.device)
         checkpoint = load_checkpoint(self.path, self.device)
         self.text, network = checkpoint.text_encoder, checkpoint.network
-        self.space = TextSpace(network.feature_decoder.weight)
+        self.space = checkpoint.text_space
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
         self.engine = TorchEngine(network, config.engine.torch)
         refining = config.refine == "flow" or (config.refine == "auto" and network.config.refine_poses)

@@ -1,4 +1,4 @@
-"""What a benchmark asks for in words, and which word is right for each pixel."""
+"""Vocabularies of open-vocabulary segmentation: the words that compete, and which is right for each pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ff3r_model.evaluation.sample import Shots
+from ff3r_model.evaluation.sample import TrueViews
 from ff3r_model.synthetic.vocabulary import CLASS_COLORS, CLASSES, COLORS
 from ff3r_model.training.text.word_lists import word_groups
 
@@ -27,12 +27,12 @@ class Vocabulary:
     lookup: Int[Tensor, "classes colors"] | None = None
     """Word by class and colour, -1 for none; None: the words are the classes, in their order."""
 
-    def truth(self, shots: Shots) -> Int[Tensor, "views height width"]:
+    def truth(self, views: TrueViews) -> Int[Tensor, "views height width"]:
         """The right word for each pixel, -1 where there is none."""
         if self.lookup is None:
-            return shots.classes
-        known = (shots.classes >= 0) & (shots.colors >= 0)
-        ids = self.lookup.to(shots.classes.device)[shots.classes.clamp(min=0), shots.colors.clamp(min=0)]
+            return views.classes
+        known = (views.classes >= 0) & (views.colors >= 0)
+        ids = self.lookup.to(views.classes.device)[views.classes.clamp(min=0), views.colors.clamp(min=0)]
         return torch.where(known, ids, -1)
 
 

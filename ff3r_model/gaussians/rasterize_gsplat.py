@@ -1,4 +1,4 @@
-"""The same picture as `splat`, painted by gsplat on a GPU. The one place that imports it."""
+"""Rasterization by gsplat on a GPU: the same picture as rasterize_torch.py's. The one place that imports it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ff3r_model.gaussians.projected import ProjectedGaussians
 
-def rasterize(
-    points: Float[Tensor, "n 3"],
-    axes: Float[Tensor, "n 3 3"],
-    opacities: Float[Tensor, " n"],
-    values: Float[Tensor, "n channels"],
-    intrinsics: Float[Tensor, "3 3"],
-    height: int,
-    width: int,
-    *,
-    near: float,
-    low_pass: float,
-) -> Float[Tensor, "height width channels"]:
-    """Σ w · value per pixel, of Gaussians in the camera's frame.
+
+def rasterize(seen: ProjectedGaussians) -> Float[Tensor, "height width channels"]:
+    """Σ w · value per pixel.
 
     gsplat has no gradient by the intrinsics K, so it is given the constant K₀ = K and Gaussians moved by K₀⁻¹K, the
     identity, which has one. Raises ImportError, with the command to install it, where gsplat is missing.
@@ -28,23 +19,23 @@ def rasterize(
         from gsplat import rasterization
     except ImportError as error:
         raise ImportError("rendering on a GPU needs gsplat: pip install 'ff3r_ros[gpu]'") from error
-    fixed = intrinsics.detach()
-    move = torch.linalg.inv(fixed) @ intrinsics
-    axes = move @ axes
-    identity = torch.eye(4, dtype=points.dtype, device=points.device)
+    fixed = seen.intrinsics.detach()
+    move = torch.linalg.inv(fixed) @ seen.intrinsics
+    axes = move @ seen.axes
+    identity = torch.eye(4, dtype=seen.points.dtype, device=seen.points.device)
     image, _, _ = rasterization(
-        means=points @ move.T,
+        means=seen.points @ move.T,
         quats=None,
         scales=None,
         covars=axes @ axes.mT,
-        opacities=opacities,
-        colors=values,
+        opacities=seen.opacities,
+        colors=seen.values,
         viewmats=identity[None],
         Ks=fixed[None],
-        width=width,
-        height=height,
-        near_plane=near,
-        eps2d=low_pass,
+        width=seen.width,
+        height=seen.height,
+        near_plane=seen.near,
+        eps2d=seen.low_pass,
         packed=False,
     )
     return image[0]

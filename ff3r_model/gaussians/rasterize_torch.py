@@ -1,4 +1,4 @@
-"""Exact alpha compositing of projected Gaussians in plain PyTorch: what gsplat computes, without a GPU.
+"""Rasterization in plain PyTorch, exact alpha compositing of projected Gaussians: what gsplat computes, without a GPU.
 
 Each Gaussian is expanded to the pixels that its ellipse covers; the pairs, brought into the order (pixel, depth), are
 one sparse matrix, whose product with the Gaussians' values is the image. No tiles, no lists that overflow.
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from ff3r_model.core.geometry import project
+from ff3r_model.gaussians.projected import ProjectedGaussians
 
 ALPHA_MIN = 1 / 255
 """A Gaussian is left out of a pixel where it is fainter: gsplat's choice, as the three that follow."""
@@ -51,28 +52,30 @@ class Pairs:
         return torch.repeat_interleave(counts, output_size=len(self.splats)).int()
 
 
-def splat(
-    points: Float[Tensor, "n 3"],
-    axes: Float[Tensor, "n 3 3"],
-    opacities: Float[Tensor, " n"],
-    intrinsics: Float[Tensor, "3 3"],
-    height: int,
-    width: int,
-    low_pass: float,
-) -> Splats:
-    """EWA projection of Gaussians in the camera's frame, z > 0: covariance J A (J A)ᵀ + low_pass · I in pixels².
+def rasterize(seen: ProjectedGaussians) -> Float[Tensor, "height width channels"]:
+    """Σ w · value per pixel, with the weights w_i = α_i Π_{j<i} (1 − α_j), nearest first."""
+    visible = ((seen.points[:, 2] > seen.near) & (seen.opacities >= ALPHA_MIN)).nonzero()[:, 0]
+    order = visible[seen.points[visible, 2].argsort(stable=True)]
+    splats = splat(seen, order)
+    return composite(splats, seen.values[order], seen.height, seen.width)
 
-    The columns of `axes`, A, are the Gaussians' axes, as long as the standard deviation along each; J is the
-    projection's Jacobian at each point.
+
+def splat(seen: ProjectedGaussians, order: Int[Tensor, " n"]) -> Splats:
+    """EWA projection of the Gaussians at `order`, z > 0: covariance J A (J A)ᵀ + low_pass · I in pixels².
+
+    A are a Gaussian's axes; J is the projection's Jacobian at its centre.
     """
+    points, axes, intrinsics, size = seen.points[order], seen.axes[order], seen.intrinsics, (seen.width, seen.height)
+    # Project the centres and linearise the projection there.
     means, _ = project(points, intrinsics)
-    x, y = (_jacobian(points, intrinsics, axis, size) for axis, size in enumerate((width, height)))
+    x, y = (_jacobian(points, intrinsics, axis, side) for axis, side in enumerate(size))
+    # Project the axes: the covariance in pixels, then its inverse.
     across, down = (torch.einsum("ni,nij->nj", row, axes) for row in (x, y))
-    a = across.square().sum(1) + low_pass
+    a = across.square().sum(1) + seen.low_pass
     b = (across * down).sum(1)
-    c = down.square().sum(1) + low_pass
+    c = down.square().sum(1) + seen.low_pass
     conics = torch.stack([c, -b, a], dim=1) / (a * c - b * b)[:, None]
-    return Splats(means, conics, opacities)
+    return Splats(means, conics, seen.opacities[order])
 
 
 def _jacobian(
@@ -92,10 +95,13 @@ def composite(
     splats: Splats, values: Float[Tensor, "n channels"], height: int, width: int
 ) -> Float[Tensor, "height width channels"]:
     """Σ_i α_i Π_{j<i} (1 − α_j) value_i per pixel, over the Gaussians in order. Differentiable in everything."""
+    # Which Gaussian is seen in which pixel, without gradients.
     with torch.no_grad():
         pairs = _visible(splats, _covered(splats, height, width), width)
+    # What each weighs there, with gradients.
     alphas = _alphas(splats, pairs, width)
     weights = alphas * _transmittance(alphas, pairs.starts)
+    # One sparse product: Σ weight · value over the pairs of each pixel.
     image = embedding_bag(
         pairs.splats, values, pairs.starts, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
@@ -104,18 +110,21 @@ def composite(
 
 def _covered(splats: Splats, height: int, width: int) -> Pairs:
     """All pairs where α ≥ ALPHA_MIN: ellipse → rows → pixels, then transposed to be pixel by pixel."""
+    # The ellipse where α = ALPHA_MIN, and the rows of pixels that it covers.
     a, b, c = splats.conics.unbind(1)
     level = 2 * (splats.opacities / ALPHA_MIN).log().clamp(min=0)
     half_height = (level * a / (a * c - b * b)).sqrt()
     first, rows = _cells(splats.means[:, 1] - half_height, splats.means[:, 1] + half_height, height)
     owner, within = _expand(rows)
     y = first[owner] + within
+    # In each row, the pixels between the ellipse's two ends.
     a, b, c, level = (part[owner] for part in (a, b, c, level))
     dy = y + 0.5 - splats.means[owner, 1]
     centre = splats.means[owner, 0] - b / a * dy
     half_width = ((level - (c - b * b / a) * dy * dy).clamp(min=0) / a).sqrt()
     first, columns = _cells(centre - half_width, centre + half_width, width)
     row, within = _expand(columns)
+    # Pairs come Gaussian by Gaussian; the image needs them pixel by pixel.
     pixels = (y * width + first)[row] + within
     return _by_pixel(pixels, torch.zeros_like(rows).index_add_(0, owner, columns), height * width)
 

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from ff3r_model.core.geometry import invert_rigid, quaternion_to_matrix, transform_points
 from ff3r_model.core.types import Cameras, Gaussians, rgb_from_harmonics
-from ff3r_model.gaussians.rasterize_gsplat import rasterize
-from ff3r_model.gaussians.rasterize_torch import ALPHA_MIN, composite, splat
+from ff3r_model.gaussians import rasterize_gsplat, rasterize_torch
+from ff3r_model.gaussians.projected import ProjectedGaussians
 from ff3r_model.gaussians.spherical_harmonics import basis
 
 
@@ -65,42 +65,25 @@ def _render_view(
     config: RenderConfig,
 ) -> Float[Tensor, "height width channels"]:
     """RGB, features, Σ w z and Σ w of one camera."""
+    # Turn centres and axes into the camera's frame.
     points = transform_points(camera_from_world, gaussians.means)
     rotations = camera_from_world[:3, :3] @ quaternion_to_matrix(gaussians.quaternions)
     axes = rotations * gaussians.scales[:, None, :]
+    # What is blended: colours as seen from the camera's centre, features, z, and coverage.
     centre = invert_rigid(camera_from_world)[:3, 3]
     values = [_colors(gaussians, centre), gaussians.features, points[:, 2:], torch.ones_like(points[:, :1])]
-    paint = rasterize if points.is_cuda else _composite
-    return paint(
-        points,
-        axes,
-        gaussians.opacities,
-        torch.cat(values, dim=1),
-        intrinsics,
-        height,
-        width,
+    seen = ProjectedGaussians(
+        points=points,
+        axes=axes,
+        opacities=gaussians.opacities,
+        values=torch.cat(values, dim=1),
+        intrinsics=intrinsics,
+        height=height,
+        width=width,
         near=config.near,
         low_pass=config.low_pass,
     )
-
-
-def _composite(
-    points: Float[Tensor, "n 3"],
-    axes: Float[Tensor, "n 3 3"],
-    opacities: Float[Tensor, " n"],
-    values: Float[Tensor, "n channels"],
-    intrinsics: Float[Tensor, "3 3"],
-    height: int,
-    width: int,
-    *,
-    near: float,
-    low_pass: float,
-) -> Float[Tensor, "height width channels"]:
-    """Σ w · value per pixel, of Gaussians in the camera's frame."""
-    seen = ((points[:, 2] > near) & (opacities >= ALPHA_MIN)).nonzero()[:, 0]
-    order = seen[points[seen, 2].argsort(stable=True)]
-    splats = splat(points[order], axes[order], opacities[order], intrinsics, height, width, low_pass)
-    return composite(splats, values[order], height, width)
+    return rasterize_gsplat.rasterize(seen) if points.is_cuda else rasterize_torch.rasterize(seen)
 
 
 def _colors(gaussians: Gaussians, centre: Float[Tensor, " 3"]) -> Float[Tensor, "n 3"]:

@@ -67,16 +67,20 @@ def voxelize(gaussians: Gaussians, config: VoxelizeConfig) -> VoxelizedGaussians
     attribute, Σ w·a, where rotations are averaged as rotations (`mean_rotation`, here with w ≥ 0). Gaussians with
     values that are not finite or cells out of range are dropped and counted. Differentiable in all attributes.
     """
+    # Leave out what cannot be placed.
     usable = _usable(gaussians, config.epsilon)
     dropped = len(gaussians) - int(usable.sum())
     if dropped:
         logger.warning("voxelization leaves out %d of %d Gaussians: not finite or out of range", dropped, len(usable))
         gaussians = gaussians.select(usable)
+    # Equation 5: cells, and who shares one.
     cells = cells_of(gaussians.means, config.epsilon)
     if not len(cells):
         return VoxelizedGaussians(gaussians, cells, gaussians.confidences, config.epsilon, dropped)
     groups = group(cells)
+    # Equations 6 and 7: prototypes, and weights by confidence and semantic distance to them.
     weights, log_mass = softmax_within(_logits(gaussians, groups, config.distance_weight), groups)
+    # Equation 8: one weighted mean per cell.
     occupied = cells.index_select(0, groups.order[groups.offsets[:-1]])
     return VoxelizedGaussians(_average(gaussians, weights, groups), occupied, log_mass, config.epsilon, dropped)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.files import replaced
+from ff3r_model.core.text_space import TextSpace
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 
@@ -46,6 +47,11 @@ class Checkpoint:
     config: FF3RConfig
     card: dict[str, Any]
     """How it was made and what it measured."""
+
+    @property
+    def text_space(self) -> TextSpace:
+        """Cosines between the network's compact features and the text encoder's embeddings."""
+        return self.network.text_space
 
 
 def save_checkpoint(

@@ -68,7 +68,9 @@ class Pyramid(nn.Module):
             setattr(self, f"refinenet{level}", refinement)
 
     def forward(self, maps: Sequence[Map]) -> Map:
+        # Bring all maps to one width.
         one, two, three, four = (getattr(self, f"layer{level}_rn")(x) for level, x in enumerate(maps, start=1))
+        # From the coarsest on, join the next finer map and enlarge to the one after it.
         x = self.refinenet4(four, None, _size(three))
         x = self.refinenet3(x, three, _size(two))
         x = self.refinenet2(x, two, _size(one))
@@ -130,7 +132,9 @@ class DPTDecoder(nn.Module):
     ) -> Float[Tensor, "n out h w"]:
         """`skip` joins at full resolution, where two convolutions follow."""
         aspect = size[1] / size[0]
+        # Join the four layers' maps, coarse to fine, up to twice the finest's resolution.
         x = self.scratch.output_conv1(self.scratch(self.maps(layers, grid, aspect)))
+        # Enlarge to the image's resolution, and add the detail that patches have lost.
         x = add_positions(F.interpolate(x, size, mode="bilinear", align_corners=True), aspect)
         return self.scratch.output_conv2(x if skip is None else x.add_(skip))  # in place: maps are large here
 

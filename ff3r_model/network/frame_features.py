@@ -1,4 +1,4 @@
-"""What the network knows of each view alone, and views in chunks."""
+"""Features of each view alone, kept from window to window, and views in chunks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """The half of the network that a view keeps when its window moves on: tensors alone, one entry per view."""
+    """The half of the network that a view keeps when its window moves on: tensors alone, one entry per view.
+
+    What LSeg gives is there for all views, or for the `dense_views` that `encode_frames` was asked for, in one row.
+    """
 
     patches: Float[Tensor, "batch views patches width"]
     """The encoder's tokens, before any view has seen another."""
-    semantic_maps: Float[Tensor, "batch views channels hs ws"]
+    semantic_maps: Float[Tensor, "dense_batch dense_views channels hs ws"]
     """LSeg's features at its own resolution, projected to what the Gaussian decoder reads; in lifting mode of unit
     norm, in the compact space: the lifted features themselves, which `decode_window` only passes on."""
-    semantic_tokens: Float[Tensor, "batch views patches semantic_width"] | None = None
+    semantic_tokens: Float[Tensor, "dense_batch dense_views patches semantic_width"] | None = None
     """LSeg's final tokens on the geometry's grid, keys and values of equation 1; None in lifting mode."""
-    features: Float[Tensor, "batch views text hs ws"] | None = None
+    features: Float[Tensor, "dense_batch dense_views text hs ws"] | None = None
     """LSeg's features in the text's space; None where not asked for."""
 
     def tensors(self) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
-from ff3r_model.network.aggregator import Aggregator
+from ff3r_model.network.aggregator import Aggregated, Aggregator
 from ff3r_model.network.camera_head import CameraHead
 from ff3r_model.network.config import FF3RConfig
 from ff3r_model.network.dpt import DepthHead
@@ -24,20 +25,23 @@ from ff3r_model.network.sparse_attention import SparseConfig
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """Everything the network says about a batch of windows."""
+    """Everything the network says about a batch of windows.
+
+    Dense maps are there for all views, or for the `dense_views` that `decode_window` was asked for, in one row.
+    """
 
     pose_encodings: Float[Tensor, "iterations batch views 9"]
     """Per refinement step; the last is the answer. camera_from_world: translation 3, quaternion xyzw 4 (not
     normalised), vertical and horizontal field of view in radians."""
-    depth: Float[Tensor, "batch views h w"]
+    depth: Float[Tensor, "dense_batch dense_views h w"]
     """z in the camera's frame, window units."""
-    depth_confidence: Float[Tensor, "batch views h w"]
+    depth_confidence: Float[Tensor, "dense_batch dense_views h w"]
     """Above 1; larger is more certain."""
     gaussians: RawGaussians | None
     """None in lifting mode."""
-    semantics: Float[Tensor, "batch views text hs ws"] | None
+    semantics: Float[Tensor, "dense_batch dense_views text hs ws"] | None
     """LSeg's features in the text's space, at its own resolution; None where not asked for."""
-    lifted: Float[Tensor, "batch views channels hs ws"] | None
+    lifted: Float[Tensor, "dense_batch dense_views channels hs ws"] | None
     """In lifting mode: LSeg's features, unit norm, projected to the compact space."""
     tokens: Float[Tensor, "batch views tokens width"]
     """Last aggregated layer: camera token, registers, patches."""
@@ -67,40 +71,60 @@ class FF3R(nn.Module):
         self.check(images)
         return self.decode_window(images, self.encode_frames(images, semantics))
 
-    def encode_frames(self, images: Float[Tensor, "batch views 3 h w"], semantics: bool = False) -> FrameFeatures:
-        """All that depends on each view alone, whatever window it stands in; any number of views."""
-        batch = tuple(images.shape[:2])
+    def encode_frames(
+        self,
+        images: Float[Tensor, "batch views 3 h w"],
+        semantics: bool = False,
+        dense_views: Int[Tensor, " n"] | None = None,
+    ) -> FrameFeatures:
+        """All that depends on each view alone, whatever window it stands in; any number of views.
+
+        `dense_views`: LSeg sees these views only; see `decode_window`.
+        """
         patches = self.aggregator.encode(images)
-        seen = in_chunks(lambda part: self._see(part, semantics), self.config.head_chunk, images.flatten(0, 1))
-        tokens, maps, features = (None if x is None else x.unflatten(0, batch) for x in seen)
+        seen = in_chunks(lambda part: self._see(part, semantics), self.config.head_chunk, _rows(images, dense_views))
+        tokens, maps, features = (None if x is None else _unflatten(x, images, dense_views) for x in seen)
         assert maps is not None
         return FrameFeatures(patches, maps, tokens, features)
+
+    def estimate_cameras(
+        self,
+        images: Float[Tensor, "batch views 3 h w"],
+        patches: Float[Tensor, "batch views patches width"],
+        sparse: SparseConfig | None = None,
+    ) -> tuple[Float[Tensor, "iterations batch views 9"], Aggregated]:
+        """Pose encodings of all views, and the tokens that have seen every view, from the encoder's `patches`."""
+        aggregated = self.aggregator.aggregate(patches, (images.shape[-2], images.shape[-1]), sparse)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.camera_head(aggregated.camera.float()), aggregated
 
     def decode_window(
         self,
         images: Float[Tensor, "batch views 3 h w"],
         frames: FrameFeatures,
         sparse: SparseConfig | None = None,
+        dense_views: Int[Tensor, " n"] | None = None,
     ) -> NetworkOutput:
         """What the views say together; `frames`: what `encode_frames` said of each, now or in an earlier window.
 
-        `sparse` approximates the global attention of long windows; None is exact.
+        `sparse` approximates the global attention of long windows; None is exact. `dense_views` decodes depth and
+        Gaussians of some views only, as training does: places among the views of all windows, window by window, the
+        same as `frames` were encoded with. The output's dense maps are then one row of n views.
         """
-        batch = tuple(images.shape[:2])
-        aggregated = self.aggregator.aggregate(frames.patches, (images.shape[-2], images.shape[-1]), sparse)
-        with torch.autocast(images.device.type, enabled=False):
-            poses = self.camera_head(aggregated.camera.float())
-        layers = [layer[:, :, aggregated.special :].flatten(0, 1) for layer in aggregated.layers]
+        # Cameras: all views see each other.
+        poses, aggregated = self.estimate_cameras(images, frames.patches, sparse)
+        # Dense maps: each view by itself, a few at a time.
+        layers = [_rows(layer[:, :, aggregated.special :], dense_views) for layer in aggregated.layers]
         tokens = [] if frames.semantic_tokens is None else [frames.semantic_tokens.flatten(0, 1)]
         dense = in_chunks(
             self._decode,
             self.config.head_chunk,
-            images.flatten(0, 1),
+            _rows(images, dense_views),
             frames.semantic_maps.flatten(0, 1),
             *layers,
             *tokens,
         )
-        depth, raw = (None if x is None else x.unflatten(0, batch) for x in dense)
+        depth, raw = (None if x is None else _unflatten(x, images, dense_views) for x in dense)
         assert depth is not None
         return NetworkOutput(
             pose_encodings=poses,
@@ -112,6 +136,11 @@ class FF3R(nn.Module):
             tokens=aggregated.layers[-1],
         )
 
+    @property
+    def text_space(self) -> TextSpace:
+        """Cosines between compact features and text embeddings, by the feature decoder's weights of the moment."""
+        return TextSpace(self.feature_decoder.weight.detach().clone())
+
     def check(self, images: Float[Tensor, "batch views 3 h w"]) -> None:
         """Raises ValueError where the network cannot see these images."""
         views, (height, width), patch = images.shape[1], images.shape[-2:], self.config.encoder.patch
@@ -122,13 +151,6 @@ class FF3R(nn.Module):
             )
         if height % patch or width % patch or not height or not width:
             raise ValueError(f"image sides must be multiples of {patch}, not {height}×{width}; resize the images first")
-
-    def decode(self, images: Tensor, layers: list[Tensor], semantics: bool = True) -> tuple[Tensor | None, ...]:
-        """Depth and its confidence, raw Gaussians, LSeg features, lifted features of some views."""
-        tokens, maps, features = self._see(images, semantics)
-        assert maps is not None
-        depth, raw = self._decode(images, maps, *layers, *([] if tokens is None else [tokens]))
-        return depth, raw, features, None if self.config.decode_gaussians else maps
 
     def _see(self, images: Float[Tensor, "n 3 h w"], semantics: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Semantic tokens on the geometry's grid, semantic maps, LSeg's features: see FrameFeatures."""
@@ -158,3 +180,16 @@ class FF3R(nn.Module):
     def _lift(self, features: Float[Tensor, "n text h w"]) -> Float[Tensor, "n channels h w"]:
         """Coordinates of unit features in the decoder's basis, which is orthonormal in lifting mode."""
         return torch.einsum("dc,ndhw->nchw", self.feature_decoder.weight, F.normalize(features.float(), dim=1))
+
+
+def _rows(views: Float[Tensor, "batch views *rest"], picks: Int[Tensor, " n"] | None) -> Float[Tensor, "n *rest"]:
+    """Views of all windows one after another: all, or those at `picks`."""
+    rows = views.flatten(0, 1)
+    return rows if picks is None else rows[picks]
+
+
+def _unflatten(
+    rows: Float[Tensor, "n *rest"], images: Float[Tensor, "batch views 3 h w"], picks: Int[Tensor, " n"] | None
+) -> Float[Tensor, "dense_batch dense_views *rest"]:
+    """Rows of `_rows` as windows of views again; picked ones as one window."""
+    return rows.unflatten(0, tuple(images.shape[:2])) if picks is None else rows[None]

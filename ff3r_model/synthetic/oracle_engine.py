@@ -1,4 +1,4 @@
-"""An engine that knows the truth and tells it as a network would: in its own gauge, with errors of a chosen size."""
+"""Oracle engine, a simulated network: tells the truth as a network would, in its own gauge, with errors of any size."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ EDGES = torch.tensor([[a, b] for a in range(8) for b in range(a + 1, 8) if (a ^ 
 
 
 @dataclass(frozen=True)
-class RenderConfig:
+class RayTracerConfig:
     """Choices between quality and speed."""
 
     supersample: int = 1
@@ -40,7 +40,7 @@ class RenderConfig:
 
 
 @dataclass(frozen=True)
-class Views:
+class RenderedViews:
     """Images with exact ground truth."""
 
     images: UInt8[Tensor, "v h w 3"]
@@ -55,8 +55,8 @@ class Views:
 
 def render(
     room: Room, world_from_camera: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"], height: int, width: int,
-    config: RenderConfig = RenderConfig(),
-) -> Views:  # fmt: skip
+    config: RayTracerConfig = RayTracerConfig(),
+) -> RenderedViews:  # fmt: skip
     """What cameras inside the room see.
 
     Poses in metres (OpenCV axes), intrinsics in pixels of height × width. ValueError for a camera outside.
@@ -76,7 +76,7 @@ def render(
     classes, colors, instances = (
         column.to(torch.int16)[rows] for column in (table.class_id, table.color_id, table.instance)
     )
-    return Views(images, depth, classes, colors, instances, Cameras(invert_rigid(poses), intrinsics))
+    return RenderedViews(images, depth, classes, colors, instances, Cameras(invert_rigid(poses), intrinsics))
 
 
 def _check_inside(room: Room, poses: Tensor) -> None:
@@ -91,7 +91,7 @@ def _check_inside(room: Room, poses: Tensor) -> None:
 
 
 def _render_chunk(
-    room: Room, poses: Tensor, intrinsics: Tensor, height: int, width: int, config: RenderConfig
+    room: Room, poses: Tensor, intrinsics: Tensor, height: int, width: int, config: RayTracerConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image, depth and row of the primitive seen, of a few views."""
     rays = make_rays(poses, intrinsics, height, width)

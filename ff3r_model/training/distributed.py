@@ -1,4 +1,4 @@
-"""Several processes that train one network, on one machine or many, as torchrun starts them."""
+"""Distributed data-parallel training: several processes, on one machine or many, as torchrun starts them."""
 
 from __future__ import annotations
 

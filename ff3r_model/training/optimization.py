@@ -1,4 +1,4 @@
-"""The optimizer's groups, the learning rate's course, averaged weights, and activation checkpointing."""
+"""Optimizers (AdamW, Muon), learning-rate schedule, weight averaging (EMA), freezing and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.run_folder import RunError
 
 BACKBONE = ("aggregator.", "lseg.")
-"""What usually comes trained and learns more slowly. Which modules these are is our choice."""
+"""What usually comes trained and learns more slowly."""
 LOWEST_RATE = 0.01
-"""Share of the learning rate that warm-up starts from and the cosine ends at. Ours."""
+"""Share of the learning rate that warm-up starts from and the cosine ends at."""
 
 
 class Optimizers:
@@ -59,6 +59,7 @@ def optimizer(network: FF3R, objective: nn.Module, config: TrainConfig) -> Optim
     With `config.muon`, Muon takes the transformer blocks' matrices. Each group's `factor` is its share of the
     learning rate; with `backbone_factor` 1 there is one such share.
     """
+    # Sort parameters by optimizer, share of the learning rate and weight decay.
     named = [*network.named_parameters(), *objective.named_parameters(prefix="objective")]
     hidden = {id(matrix) for matrix in block_matrices(network)} if config.muon else set()
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
@@ -67,6 +68,7 @@ def optimizer(network: FF3R, objective: nn.Module, config: TrainConfig) -> Optim
             factor = config.backbone_factor if name.startswith(BACKBONE) else 1.0
             groups.setdefault((id(parameter) in hidden, factor, parameter.ndim > 1), []).append(parameter)
     plain, orthogonal = ([kind for kind in sorted(groups, reverse=True) if kind[0] is muon] for muon in (False, True))
+    # AdamW takes the rest, Muon the blocks' matrices where it is asked for.
     rate, decay = config.learning_rate, config.weight_decay
     stated = [{"params": groups[kind], "factor": kind[1], "weight_decay": decay * kind[2]} for kind in plain]
     adam = torch.optim.AdamW(stated, lr=rate, betas=(0.9, config.beta2), fused=True)
@@ -89,7 +91,7 @@ def set_rate(optimizer: Optimizers, rate: float) -> None:
 
 
 def rate_share(progress: float, warmup: float) -> float:
-    """Share of the learning rate after `progress` of the budget: a linear rise, then half a cosine."""
+    """Learning-rate schedule, by the share `progress` of the budget: linear warm-up, then half a cosine."""
     if progress < warmup:
         return max(progress / warmup, LOWEST_RATE)
     fall = min((progress - warmup) / (1 - warmup), 1.0)
@@ -98,7 +100,7 @@ def rate_share(progress: float, warmup: float) -> float:
 
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the network's; early on faster, so that the start is soon forgotten."""
+    """Exponential moving average (EMA) of the weights; early on faster, so that the start is soon forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
     state = network.state_dict()
     moving = [name for name, value in state.items() if value.is_floating_point()]
@@ -108,7 +110,7 @@ def update_average(average: dict[str, Tensor], network: nn.Module, decay: float,
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """BatchNorms keep their published statistics: a few views of one scene are no basis for new ones (ours)."""
+    """BatchNorms keep their published statistics: a few views of one scene are no basis for new ones."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -126,7 +128,7 @@ def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
 
 
 def recompute_activations(network: FF3R) -> None:
-    """Let transformer blocks and dense heads forget what they computed and compute it again on the way back."""
+    """Activation checkpointing: transformer blocks and dense heads compute again on the way back what they forget."""
     aggregator = network.aggregator
     blocks: Iterable[nn.Module] = [
         *aggregator.patch_embed.blocks,

@@ -1,4 +1,4 @@
-"""What a run leaves behind: log, pictures, TensorBoard, resumable state, averaged weights, the checkpoint."""
+"""Files of a training run: log, pictures, TensorBoard, resumable state, averaged weights, the checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of one window as training goes on: RGB, rendered RGB, depth, feature colours, masks of words."""
+"""Training progress in pictures of one window: RGB, rendered RGB, depth, feature colours, masks of words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from ff3r_model.core.text_space import TextSpace
 from ff3r_model.frames.prepare import unprepare
 from ff3r_model.gaussians.render import Rendering, render
 from ff3r_model.network.decode import predict
@@ -19,7 +18,7 @@ from ff3r_model.network.model import FF3R
 from ff3r_model.visualization.pictures import put_text
 
 WORDS = ("wall", "floor", "ceiling", "chair", "table", "sofa", "bed", "door", "window", "shelf", "lamp", "plant")
-"""What the masks tell apart: indoor things that most recordings show some of. Ours."""
+"""What the masks tell apart: indoor things that most recordings show some of."""
 SHOWN_VIEWS = 4
 TITLES = ("image", "rendered", "rendered depth", "feature PCA", "words")
 TILE = 224
@@ -60,9 +59,8 @@ class Snapshots:
         return self._sheet([column[:SHOWN_VIEWS] for column in columns], labels), {"psnr": psnr}
 
     def _labels(self, network: FF3R, rendered: Rendering) -> ndarray:
-        space = TextSpace(network.feature_decoder.weight.detach().cpu())
         rows = rendered.features.flatten(0, 2).float().cpu()
-        best = space.similarity(rows, self.embeddings.cpu()).argmax(-1)
+        best = network.text_space.similarity(rows, self.embeddings.cpu()).argmax(-1)
         return best.view(rendered.depth.shape).numpy()
 
     def _sheet(self, columns: list[ndarray], labels: ndarray) -> UInt8[ndarray, "h w 3"]:

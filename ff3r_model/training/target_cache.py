@@ -1,4 +1,4 @@
-"""A teacher's word on disk: per window its geometry, per image its features, found by weights and pixels alone."""
+"""Cache of a teacher's targets on disk: geometry per window, features per image, found by weights and pixels alone."""
 
 from __future__ import annotations
 

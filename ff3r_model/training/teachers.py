@@ -1,4 +1,4 @@
-"""What the annotation-free objective learns from: another network's word, or the synthetic world's truth."""
+"""Teachers of the distillation: another network's predictions, or the synthetic world's truth, as training targets."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from ff3r_model.core.geometry import field_of_view, matrix_to_quaternion
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.target_cache import TargetCache
 
 FEATURE_STRIDE = 4
-"""Pixels per feature that a teacher gives, along each side. Ours: LSeg's own are at 2, and four times the bytes."""
+"""Pixels per feature that a teacher gives, along each side. LSeg's own are at 2, and four times the bytes."""
 HALF_LIMIT = 65504.0
 """The largest number in half precision."""
 
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Images in, targets out, on the images' device."""
+    """A teacher of the distillation: images in, targets out, on the images' device."""
 
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """`ids`, one per view, window by window, name the pixels (a cache's key); `truth` is there in rooms alone."""
         ...
 
 
 class NetworkTeacher:
-    """Another network's word: converted VGGT + LSeg, or any checkpoint of ours. Kept on disk where a cache is given.
+    """Teacher network: converted VGGT + LSeg, or any FF3R checkpoint. A cache, if given, keeps its targets on disk.
 
     What it says has gone through half precision whether it comes from the cache or not, so both are the same numbers.
     """
@@ -44,7 +44,7 @@ class NetworkTeacher:
     @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """Cameras, depth and features of the windows. Known windows are read, the others computed together."""
         if self.cache is None:
@@ -74,14 +74,14 @@ class NetworkTeacher:
 
 
 class SyntheticTeacher:
-    """The synthetic world's truth in a teacher's place; features are the text's embeddings of what a pixel shows."""
+    """Ground truth in a teacher's place; features are the text embeddings of what a pixel shows."""
 
     def __init__(self, classes: Float[Tensor, "classes text"], phrases: Float[Tensor, "phrases text"]) -> None:
         """`phrases` are class by colour, the colour varying fastest."""
         self.classes, self.phrases = classes, phrases
 
     def __call__(
-        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: Views | None = None
+        self, images: Float[Tensor, "batch views 3 height width"], ids: tuple[str, ...], truth: RoomWindow | None = None
     ) -> TeacherTargets:
         """Exact cameras and depth, and an embedding for every pixel; zero where nothing is hit."""
         assert truth is not None, "only batches of rooms have a truth"
@@ -95,7 +95,7 @@ class SyntheticTeacher:
             features=self._features(truth),
         )
 
-    def _features(self, truth: Views) -> Float[Tensor, "batch views text height width"]:
+    def _features(self, truth: RoomWindow) -> Float[Tensor, "batch views text height width"]:
         names = len(self.phrases) // len(self.classes)
         table = torch.cat([self.phrases, self.classes, torch.zeros_like(self.classes[:1])]).to(truth.depth)
         plain = len(self.phrases) + truth.classes

@@ -1,4 +1,4 @@
-"""The one trainer: batches and an objective in, better weights out, for `nano` on rooms and the paper's on images."""
+"""The training loop, one for `nano` on rooms and the paper's objective on images: batches in, better weights out."""
 
 from __future__ import annotations
 
@@ -111,18 +111,22 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the budget is spent, and save. Raises RunError for a loss that is no number."""
+        # Time goes on from where an earlier run stopped; so do the batches.
         start = time.monotonic() - self.elapsed
         saved = drawn = time.monotonic()
         batches = stream(self.windows, self.step, self.share, self.config.workers)
         self._open()
         with tqdm(desc="training", unit="img", unit_scale=True, disable=None if self._first else True) as bar:
             while (progress := self.share.agreed(self._progress(start))) < 1:
+                # Pictures of how far it is, from time to time.
                 if self._pictures_due(drawn):
                     self._draw(bar)
                     drawn = time.monotonic()
+                # One step of gradient descent.
                 batch = next(batches)
                 terms = self._step(batch, progress)
                 self._report(bar, batch, terms, progress)
+                # What is needed to resume, from time to time.
                 self.elapsed = time.monotonic() - start
                 if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self.save()
@@ -171,16 +175,20 @@ class Trainer:
 
     def _step(self, batch: TrainingBatch, progress: float) -> dict[str, float]:
         """One step of gradient descent; the loss terms."""
+        # Randomness and learning rate follow from the step, so that a resumed run repeats an unbroken one.
         seed_everything(self.config.seed, self.step, self.share.rank)
         set_rate(self.optimizer, self.config.learning_rate * rate_share(progress, self.config.warmup))
+        # Loss: the teacher's targets, then the objective.
         batch = self._taught(batch.to(self.device))
         with self._precision():
             terms = self.task(batch)
         self._refuse_nonsense(terms["total"], terms, batch)
+        # Gradient, clipped.
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self._refuse_nonsense(norm, terms, batch)
+        # Update, and the moving average of the weights.
         self.optimizer.step()
         self.step += 1
         update_average(self.average, self.network, self.config.ema, self.step)
@@ -195,7 +203,7 @@ class Trainer:
     def _precision(self) -> Iterator[None]:
         """bf16 where asked for."""
         kind = self.device.type
-        # On a CPU the plain kernel is several times faster than the fused one in bf16 (measured), backward above all.
+        # On a CPU the plain kernel is several times faster than the fused one in bf16, backward above all.
         kernel = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
         with kernel, torch.autocast(kind, torch.bfloat16, enabled=self.config.bfloat16):
             yield

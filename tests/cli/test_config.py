@@ -23,7 +23,7 @@ from ff3r_model.core.config_file import ConfigError
 from ff3r_model.core.config_text import field_docs
 from ff3r_model.engine import EngineConfig
 from ff3r_model.engine.tensorrt.plan_cache import default_cache
-from ff3r_model.evaluation.subject import Subject
+from ff3r_model.evaluation.subject import CheckpointUnderTest
 from ff3r_model.frames.windows import WindowConfig
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.training.settings import NEWCOMERS_MINUTES, DataSources
@@ -155,7 +155,7 @@ def test_a_map_too_small_for_anything_is_the_users_to_mend(tmp_path: Path, capsy
 @pytest.mark.parametrize(("refine", "refined"), [("auto", True), ("flow", True), ("off", False)])
 def test_what_is_measured_is_what_the_file_asks_for(refine: str, refined: bool, tmp_path: Path) -> None:
     (tmp_path / "some.yaml").write_text(f"refine: {refine}\nengine: {{torch: {{cache: {{keyframes: 3}}}}}}")
-    subject = Subject(device="cpu", config=PipelineConfig.from_yaml(tmp_path / "some.yaml"))
+    subject = CheckpointUnderTest(device="cpu", config=PipelineConfig.from_yaml(tmp_path / "some.yaml"))
     assert (subject.refining is not None) == refined, "nano asks for it"
     assert subject.engine.config.cache.keyframes == 3
 

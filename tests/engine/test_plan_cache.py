@@ -21,8 +21,8 @@ from ff3r_model.engine.onnx.manifest import ExportError, Graph, Manifest, graph_
 from ff3r_model.engine.tensorrt import plan_cache as plans
 from ff3r_model.engine.tensorrt.bindings import Binding, Bindings
 from ff3r_model.engine.tensorrt.build import Profile, build_plan, profiles
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError, load_library
-from ff3r_model.engine.tensorrt.plan_cache import Plan, PlanError, PlanKey, find, obtain
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
+from ff3r_model.engine.tensorrt.plan_cache import CachedPlan, PlanError, PlanKey, find, obtain
 from ff3r_model.engine.tensorrt.plan_runner import BadPlan, PlanRunner
 from tests.support import fake_tensorrt
 
@@ -31,7 +31,7 @@ KEY = PlanKey("a" * 64, "nano", 56, 84, "float32", 8, "TensorRT 10.14.1.48", "Or
 
 
 @pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+def library(monkeypatch: pytest.MonkeyPatch) -> TensorRTLibrary:
     """The stand-in, imported as TensorRT."""
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.module())
     return load_library()
@@ -66,7 +66,7 @@ def inputs(views: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def runner(library: Library, tmp_path: Path) -> PlanRunner:
+def runner(library: TensorRTLibrary, tmp_path: Path) -> PlanRunner:
     write_graph(tmp_path / "sum.onnx")
     ranges = [Profile(1, 2, 4), Profile(1, 4, 9)]
     (tmp_path / "sum.plan").write_bytes(build_plan(library, tmp_path / "sum.onnx", ranges))
@@ -156,7 +156,7 @@ def test_profiles_cover_every_window_and_are_tuned_for_the_usual_one() -> None:
     assert Profile(2, 8, 8) in profiles(8)["window"]
 
 
-def test_progress_reaches_the_end(library: Library, tmp_path: Path) -> None:
+def test_progress_reaches_the_end(library: TensorRTLibrary, tmp_path: Path) -> None:
     write_graph(tmp_path / "sum.onnx")
     told: list[tuple[str, float]] = []
     build_plan(library, tmp_path / "sum.onnx", [Profile(1, 2, 4)], lambda phase, share: told.append((phase, share)))
@@ -164,7 +164,7 @@ def test_progress_reaches_the_end(library: Library, tmp_path: Path) -> None:
     assert [share for _, share in told] == sorted(share for _, share in told)
 
 
-def test_ctrl_c_ends_the_build(library: Library, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_build(library: TensorRTLibrary, tmp_path: Path) -> None:
     write_graph(tmp_path / "sum.onnx")
 
     def stop(phase: str, share: float) -> None:
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_the_build(library: Library, tmp_path: Path) -> None:
         build_plan(library, tmp_path / "sum.onnx", [Profile(1, 2, 4)], stop)
 
 
-def test_failures_of_the_builder_carry_its_reason(library: Library, tmp_path: Path) -> None:
+def test_failures_of_the_builder_carry_its_reason(library: TensorRTLibrary, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no")
     with pytest.raises(TensorRTError, match=r"cannot read .*bad\.onnx: no ONNX"):
         build_plan(library, tmp_path / "bad.onnx", [Profile(1, 2, 4)])
@@ -184,7 +184,7 @@ def test_failures_of_the_builder_carry_its_reason(library: Library, tmp_path: Pa
         build_plan(library, tmp_path / "sum.onnx", [Profile(1, 2, 4)])
 
 
-def test_a_plan_is_built_once_and_found_again(library: Library, tmp_path: Path) -> None:
+def test_a_plan_is_built_once_and_found_again(library: TensorRTLibrary, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="there is no plan for nano-56x84-float32"):
         find(tmp_path, KEY)
     plan = obtain(tmp_path, KEY, library, export_to)
@@ -212,7 +212,7 @@ def test_a_plan_is_built_once_and_found_again(library: Library, tmp_path: Path) 
     ],
 )
 def test_a_change_is_said_and_built_for(
-    library: Library, tmp_path: Path, name: str, value: Any, said: str, caplog: pytest.LogCaptureFixture
+    library: TensorRTLibrary, tmp_path: Path, name: str, value: Any, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     obtain(tmp_path, KEY, library, export_to)
     key = dataclasses.replace(KEY, **{name: value})
@@ -239,7 +239,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, flip, os.unlink])
 @pytest.mark.parametrize("name", ["frames.plan", "window.plan"])
-def test_damage_is_found_and_mended(library: Library, tmp_path: Path, harm: Any, name: str) -> None:
+def test_damage_is_found_and_mended(library: TensorRTLibrary, tmp_path: Path, harm: Any, name: str) -> None:
     plan = obtain(tmp_path, KEY, library, export_to)
     harm(plan.folder / name)
     with pytest.raises(PlanError, match=rf"{name} is damaged"):
@@ -248,14 +248,14 @@ def test_damage_is_found_and_mended(library: Library, tmp_path: Path, harm: Any,
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"key": {"weights": 1}, "sha256": {}}'])
-def test_a_damaged_description_is_no_plan(library: Library, tmp_path: Path, text: str) -> None:
+def test_a_damaged_description_is_no_plan(library: TensorRTLibrary, tmp_path: Path, text: str) -> None:
     plan = obtain(tmp_path, KEY, library, export_to)
     (plan.folder / "plan.json").write_text(text)
     with pytest.raises(PlanError, match="is damaged"):
         find(tmp_path, KEY)
 
 
-def test_a_build_that_fails_leaves_the_old_plan_and_no_litter(library: Library, tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_the_old_plan_and_no_litter(library: TensorRTLibrary, tmp_path: Path) -> None:
     plan = obtain(tmp_path, KEY, library, export_to)
     library.module.faults.fail_build = True
     with pytest.raises(TensorRTError, match="no tactic"):
@@ -264,7 +264,7 @@ def test_a_build_that_fails_leaves_the_old_plan_and_no_litter(library: Library, 
     assert {path.name for path in tmp_path.iterdir()} == {plan.folder.name, f".{KEY.slot}.lock"}
 
 
-def test_what_a_killed_builder_left_is_cleared(library: Library, tmp_path: Path) -> None:
+def test_what_a_killed_builder_left_is_cleared(library: TensorRTLibrary, tmp_path: Path) -> None:
     left = tmp_path / f".{KEY.slot}.abc123"
     left.mkdir()
     (left / "frames.plan").write_bytes(b"half")
@@ -287,7 +287,9 @@ def build_slowly(cache: Path, started: Any) -> None:
     obtain(cache, KEY, load_library(), slow_export)
 
 
-def test_two_programs_build_one_plan(library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_programs_build_one_plan(
+    library: TensorRTLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     context = multiprocessing.get_context("fork")
     started = context.Event()
     other = context.Process(target=build_slowly, args=(tmp_path, started))
@@ -311,7 +313,7 @@ def test_manifest_round_trip_and_what_is_none(tmp_path: Path) -> None:
             Manifest.read(tmp_path)
 
 
-def test_a_plan_that_tensorrt_rejects(library: Library, tmp_path: Path) -> None:
+def test_a_plan_that_tensorrt_rejects(library: TensorRTLibrary, tmp_path: Path) -> None:
     (tmp_path / "foreign.plan").write_bytes(b"another version's plan")
     with pytest.raises(BadPlan, match=r"does not accept .*foreign\.plan: the plan was built for another GPU"):
         PlanRunner(library, tmp_path / "foreign.plan", SideStream(CPU))
@@ -326,5 +328,5 @@ def test_a_plan_of_something_else_is_refused() -> None:
 def test_where_plans_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert plans.default_cache() == tmp_path / "ff3r/engines"
-    assert Plan(tmp_path, Manifest.read(export_to(tmp_path))).path("frames") == tmp_path / "frames.plan"
+    assert CachedPlan(tmp_path, Manifest.read(export_to(tmp_path))).path("frames") == tmp_path / "frames.plan"
     assert np.dtype("float16") == fake_tensorrt.DataType.HALF.numpy

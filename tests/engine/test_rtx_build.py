@@ -11,7 +11,7 @@ import torch
 from ff3r_model.engine.device import SideStream
 from ff3r_model.engine.onnx.manifest import GRAPHS, graph_path
 from ff3r_model.engine.tensorrt.build import Profile, build_plan
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError, load_library
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
 from ff3r_model.engine.tensorrt.plan_runner import BadPlan, PlanRunner
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is on PyPI for Linux on x86-64 alone")
@@ -20,13 +20,13 @@ LOWEST = {"frames": 1, "window": 2}
 
 
 @pytest.fixture(scope="module")
-def library() -> Library:
+def library() -> TensorRTLibrary:
     return load_library(("tensorrt_rtx",))
 
 
 @pytest.fixture(scope="module")
 def plans(
-    library: Library, nano_export: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+    library: TensorRTLibrary, nano_export: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, str], Path]:
     """Plans by precision and graph."""
     folder = tmp_path_factory.mktemp("plans")
@@ -37,7 +37,7 @@ def plans(
     }
 
 
-def built(library: Library, graph: str, exported: Path, path: Path) -> Path:
+def built(library: TensorRTLibrary, graph: str, exported: Path, path: Path) -> Path:
     """One plan, in a file."""
     shares: list[float] = []
     profile = Profile(LOWEST[graph], 8, 64)
@@ -56,14 +56,16 @@ def test_plans_of_nano(plans: dict[tuple[str, str], Path], precision: str, graph
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the plan may be fine")
-def test_a_plan_without_a_gpu_is_refused_with_a_reason(library: Library, plans: dict[tuple[str, str], Path]) -> None:
+def test_a_plan_without_a_gpu_is_refused_with_a_reason(
+    library: TensorRTLibrary, plans: dict[tuple[str, str], Path]
+) -> None:
     with pytest.raises(BadPlan, match=r"TensorRT-RTX .* does not accept .*frames-float16\.plan"):
         PlanRunner(library, plans["float16", "frames"], SideStream(torch.device("cpu")))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="only an NVIDIA GPU runs a plan; no such machine has yet")
 def test_a_plan_says_what_onnxruntime_says(
-    library: Library, plans: dict[tuple[str, str], Path], nano_export: Mapping[str, Path]
+    library: TensorRTLibrary, plans: dict[tuple[str, str], Path], nano_export: Mapping[str, Path]
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     stream = SideStream(torch.device(0))
@@ -77,7 +79,7 @@ def test_a_plan_says_what_onnxruntime_says(
             torch.testing.assert_close(got[value.name], torch.from_numpy(expected), rtol=2e-3, atol=2e-3)
 
 
-def test_what_is_no_graph_is_refused_with_the_parsers_reason(library: Library, tmp_path: Path) -> None:
+def test_what_is_no_graph_is_refused_with_the_parsers_reason(library: TensorRTLibrary, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no protobuf")
     with pytest.raises(TensorRTError, match=r"cannot read .*bad\.onnx: .*(?i:parse|model)"):
         build_plan(library, tmp_path / "bad.onnx", [Profile(1, 2, 3)])

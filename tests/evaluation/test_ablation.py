@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ff3r_model.evaluation import ablation
-from ff3r_model.evaluation.ablation import VARIANTS, AblationConfig, ablate, report, student
+from ff3r_model.evaluation.ablation import VARIANTS, AblationConfig, ablate, fresh_heads, report
 from ff3r_model.network.checkpoint import NANO_WEIGHTS
 from ff3r_model.training.datasets.room_shards import write_shards
 from ff3r_model.training.run_folder import RunError
@@ -52,9 +52,9 @@ def test_variants_are_trained_once_and_tabled(rooms: Path, tmp_path: Path, monke
 def test_variants_of_a_seed_start_alike(rooms: Path, tmp_path: Path) -> None:
     config = small(rooms, tmp_path)
     base, full, other = (
-        student(config, VARIANTS[0], 0),
-        student(config, VARIANTS[3], 0),
-        student(config, VARIANTS[3], 1),
+        fresh_heads(config, VARIANTS[0], 0),
+        fresh_heads(config, VARIANTS[3], 0),
+        fresh_heads(config, VARIANTS[3], 1),
     )
     for name, value in full.state_dict().items():
         same = torch.equal(value, base.state_dict()[name])

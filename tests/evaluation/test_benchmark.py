@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ff3r_model.evaluation.held_out_rooms import windows
-from ff3r_model.evaluation.subject import Subject
+from ff3r_model.evaluation.subject import CheckpointUnderTest
 from ff3r_model.evaluation.vocabulary import of_rooms
 from ff3r_model.network.checkpoint import NANO_WEIGHTS
 
@@ -25,7 +25,7 @@ def documented() -> dict[str, Any]:
 
 @cache
 def measured() -> dict[str, Any]:
-    *_, figures = Subject(device="cpu").measure(windows(8, ROOMS), of_rooms())
+    *_, figures = CheckpointUnderTest(device="cpu").measure(windows(8, ROOMS), of_rooms())
     return figures
 
 

@@ -16,12 +16,12 @@ from ff3r_model.evaluation.manifests import Split, SplitError, make_splits, read
 from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
 from ff3r_model.evaluation.report import ReportError, load_results, write_report
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
-from ff3r_model.synthetic.raytracer import Views
+from ff3r_model.synthetic.raytracer import RenderedViews
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 7
 
 
-def filmed() -> tuple[Views, torch.Tensor]:
+def filmed() -> tuple[RenderedViews, torch.Tensor]:
     room = make_room(4)
     poses = make_trajectory(room, 1, FRAMES, step=0.2)
     return render(room, poses, pinhole(HEIGHT, WIDTH).expand(FRAMES, 3, 3), HEIGHT, WIDTH), poses

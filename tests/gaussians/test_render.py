@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import rigid
 from ff3r_model.core.types import SH_C0, Cameras, Gaussians
+from ff3r_model.gaussians import rasterize_gsplat, rasterize_torch
+from ff3r_model.gaussians.projected import ProjectedGaussians
 from ff3r_model.gaussians.render import RenderConfig, Rendering, render
 from ff3r_model.gaussians.spherical_harmonics import basis
 
@@ -223,6 +228,38 @@ def test_agrees_with_gsplat() -> None:
         assert (ours - theirs).norm() < 1e-2 * ours.norm()
     for ours, theirs in zip(slow[:4], fast[:4], strict=True):
         assert (ours - theirs).abs().mean() < 1e-3 * ours.abs().mean()
+
+
+def test_gsplat_is_given_the_same_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for gsplat that paints what it is given with the compositor: same picture, same gradients."""
+
+    def rasterization(*, means: Tensor, covars: Tensor, viewmats: Tensor, Ks: Tensor, **given: Any) -> tuple[Any, ...]:
+        assert given["quats"] is None and given["scales"] is None and given["packed"] is False
+        assert torch.equal(viewmats, torch.eye(4, dtype=means.dtype)[None]) and not Ks.requires_grad
+        axes = torch.linalg.cholesky(covars)
+        image = rasterize_torch.rasterize(
+            ProjectedGaussians(
+                means, axes, given["opacities"], given["colors"], Ks[0],
+                given["height"], given["width"], given["near_plane"], given["eps2d"],
+            )
+        )  # fmt: skip
+        return image[None], None, None
+
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=rasterization))
+    generator = torch.Generator().manual_seed(2)
+    points = torch.randn(30, 3, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 0, 4])
+    axes = 0.3 * torch.randn(30, 3, 3, generator=generator, dtype=torch.float64)
+    opacities, values = (torch.rand(30, *s, generator=generator, dtype=torch.float64) for s in ((), (5,)))
+    intrinsics = torch.tensor([[20.0, 0, 12], [0, 18, 8], [0, 0, 1]], dtype=torch.float64)
+    pictures = []
+    for rasterize in (rasterize_torch.rasterize, rasterize_gsplat.rasterize):
+        inputs = [x.clone().requires_grad_() for x in (points, axes, opacities, values, intrinsics)]
+        image = rasterize(ProjectedGaussians(*inputs, height=16, width=24, near=0.5, low_pass=0.3))
+        image.square().sum().backward()
+        lens = inputs[4].grad[[0, 1, 0, 1], [0, 1, 2, 2]]  # focal lengths and principal point; there is no skew
+        pictures.append([image.detach(), *(x.grad for x in inputs[:4]), lens])
+    for ours, theirs in zip(*pictures, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
 def differentiated(gaussians: Gaussians, views: Cameras, device: str) -> list[Tensor]:

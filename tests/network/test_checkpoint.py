@@ -132,3 +132,14 @@ def test_failed_save_leaves_the_old_file(
         save_checkpoint(path, *models, mode="trained", card={})
     assert path.read_bytes() == saved.read_bytes()
     assert [entry.name for entry in tmp_path.iterdir()] == ["nano.safetensors"]
+
+
+def test_the_text_space_compares_words_with_decoded_features() -> None:
+    checkpoint = load_checkpoint(module.NANO_WEIGHTS)
+    decoder, space = checkpoint.network.feature_decoder, checkpoint.text_space
+    features, words = torch.randn(7, decoder.in_features), checkpoint.text_encoder.encode(["chair", "door"])
+    expected = torch.cosine_similarity(decoder(features)[:, None], words[None], dim=-1)
+    torch.testing.assert_close(space.similarity(features, words), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        decoder.weight.zero_()
+    assert space.decoder.any(), "a copy: it does not follow the weights"

@@ -229,6 +229,29 @@ def test_forward_reads_no_value_back_to_the_host(nano: FF3R) -> None:
     assert output.depth.shape == (1, 3, 112, 112)
 
 
+@pytest.mark.parametrize("lifting", [False, True])
+def test_dense_views_are_rows_of_the_whole_output(lifting: bool) -> None:
+    torch.manual_seed(0)
+    network = FF3R(replace(FF3RConfig.nano(), decode_gaussians=not lifting)).eval()
+    images, picks = torch.rand(2, 3, 3, 56, 84), torch.tensor([4, 0, 5])
+    with torch.inference_mode():
+        whole = network(images)
+        frames = network.encode_frames(images, semantics=True, dense_views=picks)
+        some = network.decode_window(images, frames, dense_views=picks)
+    close = dict(rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(some.pose_encodings, whole.pose_encodings, **close)
+    torch.testing.assert_close(some.tokens, whole.tokens, **close)
+    for name in ("depth", "depth_confidence", "semantics", "lifted"):
+        dense, full = getattr(some, name), getattr(whole, name)
+        assert (dense is None) == (full is None)
+        if full is not None:
+            torch.testing.assert_close(dense, full.flatten(0, 1)[picks][None], **close)
+    assert (some.gaussians is None) == (whole.gaussians is None) == lifting
+    if some.gaussians is not None:
+        for name, dense in vars(some.gaussians).items():
+            torch.testing.assert_close(dense, getattr(whole.gaussians, name).flatten(0, 1)[picks][None], **close)
+
+
 def test_lifting_mode_bypasses_what_nobody_trained(images: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = FF3R(replace(FF3RConfig.nano(), decode_gaussians=False)).eval()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ff3r_model.core.geometry import invert_rigid, project, rigid, transform_points, unproject
-from ff3r_model.synthetic import RenderConfig, Room, look_along, make_room, make_trajectory, pinhole, render
+from ff3r_model.synthetic import RayTracerConfig, Room, look_along, make_room, make_trajectory, pinhole, render
 from ff3r_model.synthetic.primitives import BOX, ELLIPSOID, FRUSTUM, PLANE, UNIT_CORNERS
 from ff3r_model.synthetic.rooms import Primitives
 
@@ -183,11 +183,11 @@ def test_supersampling_and_shadows_change_colour_alone() -> None:
     room = make_room(6)
     poses, intrinsics = make_trajectory(room, 1, 2, "random"), pinhole(48, 48).expand(2, 3, 3)
     plain = render(room, poses, intrinsics, 48, 48)
-    for config in (RenderConfig(supersample=2), RenderConfig(shadows=True)):
+    for config in (RayTracerConfig(supersample=2), RayTracerConfig(shadows=True)):
         other = render(room, poses, intrinsics, 48, 48, config)
         assert torch.equal(other.depth, plain.depth) and torch.equal(other.instances, plain.instances)
         assert not torch.equal(other.images, plain.images)
-    assert (render(room, poses, intrinsics, 48, 48, RenderConfig(shadows=True)).images <= plain.images).all()
+    assert (render(room, poses, intrinsics, 48, 48, RayTracerConfig(shadows=True)).images <= plain.images).all()
 
 
 def test_refuses_a_camera_outside_the_room() -> None:

@@ -19,9 +19,9 @@ from ff3r_model.synthetic import (
     make_trajectory,
     pinhole,
     render,
-    room_cloud,
 )
 from ff3r_model.synthetic.vocabulary import draw_rgb
+from tests.support.room_cloud import room_cloud
 
 SHELL = 6
 

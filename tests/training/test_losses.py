@@ -8,25 +8,23 @@ import pytest
 import torch
 
 from ff3r_model.core.geometry import field_of_view, invert_rigid, matrix_to_quaternion, quaternion_to_matrix, rigid
-from ff3r_model.training.datasets.room_views import Views
-from ff3r_model.training.objectives.supervised_losses import (
+from ff3r_model.training.datasets.room_views import RoomWindow
+from ff3r_model.training.objectives.camera_losses import (
     MIN_BASELINE,
-    at_pixels,
-    balanced_pixels,
-    camera_losses,
-    depth_losses,
-    flow_loss,
-    matching_loss,
+    CameraContext,
+    FieldOfViewLoss,
+    PairLoss,
+    RotationLoss,
+    TranslationLoss,
     pair_loss,
-    patch_matches,
-    patch_points,
-    phrase_loss,
 )
+from ff3r_model.training.objectives.dense_losses import at_pixels, balanced_pixels, log_depth_loss, phrase_loss
+from ff3r_model.training.objectives.patch_matching import flow_loss, matching_loss, patch_matches, patch_points
 
 HEIGHT, WIDTH, PATCH = 28, 42, 14
 
 
-def plane_scene(views: int = 3) -> Views:
+def plane_scene(views: int = 3) -> RoomWindow:
     """Cameras that look at the plane z = 4 of the first camera from different places."""
     generator = torch.Generator().manual_seed(5)
     tilt = 0.05 * torch.randn(views, 3, generator=generator)
@@ -40,10 +38,10 @@ def plane_scene(views: int = 3) -> Views:
     depth = (4 - pose[:, 2, 3, None, None]) / directions[..., 2]
     empty = torch.zeros(1, views, HEIGHT, WIDTH, dtype=torch.int64)
     images = torch.zeros(1, views, 3, HEIGHT, WIDTH)
-    return Views(images, depth[None], invert_rigid(pose)[None], intrinsics, empty, empty, torch.ones(1))
+    return RoomWindow(images, depth[None], invert_rigid(pose)[None], intrinsics, empty, empty, torch.ones(1))
 
 
-def encoding(truth: Views) -> torch.Tensor:
+def encoding(truth: RoomWindow) -> torch.Tensor:
     wxyz = matrix_to_quaternion(truth.camera_from_world[..., :3, :3])
     fov = field_of_view(truth.intrinsics, HEIGHT, WIDTH)
     return torch.cat([truth.camera_from_world[..., :3, 3], wxyz[..., [1, 2, 3, 0]], fov], dim=-1)[None]
@@ -55,8 +53,10 @@ def test_camera_losses_vanish_at_the_truth_whatever_the_quaternions_sign() -> No
     for sign in (1.0, -1.0):
         scaled = right.clone()
         scaled[..., 3:7] *= sign
-        terms = camera_losses(scaled.repeat(4, 1, 1, 1), truth, gamma=0.6)
-        assert all(float(term) < 2e-3 for term in terms.values()), terms
+        context = CameraContext(scaled.repeat(4, 1, 1, 1), truth)
+        losses = (kind(1.0, gamma=0.6) for kind in (PairLoss, RotationLoss, TranslationLoss, FieldOfViewLoss))
+        terms = {loss.name: float(loss(context)) for loss in losses}
+        assert len(terms) == 4 and all(term < 2e-3 for term in terms.values()), terms
 
 
 def test_rotation_loss_grows_with_the_angle() -> None:
@@ -67,7 +67,7 @@ def test_rotation_loss_grows_with_the_angle() -> None:
     wxyz = matrix_to_quaternion(turn @ truth.camera_from_world[..., :3, :3])
     wrong[0, ..., 3:7] = wxyz[..., [1, 2, 3, 0]]
     chordal = 2 * math.sqrt(2) * math.sin(half)
-    assert float(camera_losses(wrong, truth, 0.6)["rotation"]) == pytest.approx(chordal, rel=1e-3)
+    assert float(RotationLoss(1.0, 0.6)(CameraContext(wrong, truth))) == pytest.approx(chordal, rel=1e-3)
 
 
 def test_pair_loss_is_the_mean_over_pairs_of_matrix_products_in_float64() -> None:
@@ -97,7 +97,7 @@ def test_depth_losses_match_a_loop_in_float64() -> None:
             t, d, c = (float(x[0, 0, row, column]) for x in (truth, depth, confidence))
             if t > 0:
                 total += c * abs(math.log(d / t)) - 0.1 * math.log(c)
-    assert float(depth_losses(depth, confidence, truth, 0.1)["depth"]) == pytest.approx(total / 12, rel=1e-5)
+    assert float(log_depth_loss(depth, confidence, truth, 0.1)) == pytest.approx(total / 12, rel=1e-5)
 
 
 def test_patch_matches_reproject_onto_the_plane() -> None:

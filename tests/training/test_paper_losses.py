@@ -13,19 +13,11 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from ff3r_model.core.geometry import rigid
 from ff3r_model.core.types import Cameras
-from ff3r_model.training.objectives.paper_losses import (
-    PaperWeights,
-    camera_loss,
-    confident,
-    correspondences,
-    depth_loss,
-    feature_loss,
-    rgb_loss,
-    sample_pairs,
-    total_loss,
-    warping_loss,
-)
+from ff3r_model.training.objectives.loss import total_loss
+from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective
+from ff3r_model.training.objectives.paper_losses import camera_loss, confident, depth_loss, feature_loss, rgb_loss
 from ff3r_model.training.objectives.perceptual import LPIPS, TrunkError, perceptual_distance
+from ff3r_model.training.objectives.warping import correspondences, sample_pairs, warping_loss
 
 HEIGHT, WIDTH = 7, 9
 
@@ -167,9 +159,11 @@ def test_depth_of_the_most_confident() -> None:
 def test_total() -> None:
     terms = {name: torch.tensor(value) for name, value in
              {"rgb": 1.0, "feature": 2.0, "warp": 3.0, "depth": 4.0, "camera": 5.0}.items()}  # fmt: skip
-    assert float(total_loss(terms, PaperWeights())) == pytest.approx(1 + 0.1 * 2 + 0.1 * 3 + 1 * 4 + 10 * 5)
+    losses = PaperObjective(PaperConfig()).losses
+    assert float(total_loss(losses, terms)) == pytest.approx(1 + 0.1 * 2 + 0.1 * 3 + 1 * 4 + 10 * 5)
     del terms["depth"], terms["camera"]
-    assert float(total_loss(terms, PaperWeights())) == pytest.approx(1.5)
+    losses = PaperObjective(PaperConfig(distillation=False)).losses
+    assert float(total_loss(losses, terms)) == pytest.approx(1.5)
 
 
 def test_ssim_stands_in_for_lpips_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:

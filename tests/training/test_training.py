@@ -11,9 +11,9 @@ import torch
 
 from ff3r_model.training.datasets.base import DataError, Share
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
-from ff3r_model.training.datasets.room_views import Views, make_views
+from ff3r_model.training.datasets.room_views import RoomWindow, make_window
 from ff3r_model.training.datasets.room_windows import RoomConfig, RoomWindows
-from ff3r_model.training.objectives.supervised_losses import patch_matches
+from ff3r_model.training.objectives.patch_matching import patch_matches
 
 ROOMS, VIEWS, SIZE = 2, 4, (84, 112)
 
@@ -25,7 +25,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reprojected_colors_agree(views: Views) -> float:
+def reprojected_colors_agree(views: RoomWindow) -> float:
     """Median absolute colour difference of patch centres and what other views show there."""
     matches, visible = patch_matches(views, 14)
     size = torch.tensor([views.depth.shape[-1], views.depth.shape[-2]])
@@ -46,7 +46,7 @@ def reprojected_colors_agree(views: Views) -> float:
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_views_reproject_onto_each_other_also_when_mirrored(mirror: bool) -> None:
-    views = make_views(render_shard(7, 1, VIEWS, SIZE), mirror=mirror)
+    views = make_window(render_shard(7, 1, VIEWS, SIZE), mirror=mirror)
     assert reprojected_colors_agree(views) < 0.04
     moved = replace(views, camera_from_world=views.camera_from_world.flip(1))
     assert reprojected_colors_agree(moved) > 0.08, "the check notices wrong poses"
@@ -54,17 +54,17 @@ def test_views_reproject_onto_each_other_also_when_mirrored(mirror: bool) -> Non
 
 def test_the_first_camera_is_the_world_and_points_lie_one_unit_away_on_average() -> None:
     arrays = render_shard(8, 1, VIEWS, SIZE)
-    views = make_views(arrays)
+    views = make_window(arrays)
     assert torch.allclose(views.camera_from_world[0, 0], torch.eye(4), atol=1e-5)
     depth = arrays["depth"].astype(np.float64)
-    assert np.allclose(views.depth[0].double().numpy() * float(views.scale[0]), depth[0], rtol=1e-3)
+    assert np.allclose(views.depth[0].double().numpy() * float(views.metres[0]), depth[0], rtol=1e-3)
     world = arrays["world_from_camera"][0]
     f, (h, w) = arrays["intrinsics"][0, 0, 0], SIZE
     v, u = np.mgrid[0:h, 0:w] + 0.5
     rays = np.stack([(u - w / 2) / f, (v - h / 2) / f, np.ones_like(u)], -1)
     points = np.einsum("vij,vhwj->vhwi", world[:, :3, :3], rays * depth[0][..., None]) + world[:, None, None, :3, 3]
     distance = np.linalg.norm(points - world[0, :3, 3], axis=-1).mean()
-    assert float(views.scale[0]) == pytest.approx(distance, rel=1e-3)
+    assert float(views.metres[0]) == pytest.approx(distance, rel=1e-3)
 
 
 def test_shards_are_functions_of_their_seeds_and_kept_once_written(shards: Path) -> None:

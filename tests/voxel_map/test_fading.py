@@ -10,7 +10,7 @@ import torch
 
 from ff3r_model.core.geometry import invert_rigid, rigid, transform_points, unproject
 from ff3r_model.core.types import Cameras, Gaussians
-from ff3r_model.synthetic import Room, Views, make_room, make_trajectory, pinhole, render
+from ff3r_model.synthetic import RenderedViews, Room, make_room, make_trajectory, pinhole, render
 from ff3r_model.voxel_map.config import MapConfig
 from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.hash_index import pack
@@ -33,7 +33,7 @@ def gaussians(points: torch.Tensor) -> Gaussians:
     )
 
 
-def points_of(views: Views) -> torch.Tensor:
+def points_of(views: RenderedViews) -> torch.Tensor:
     points = unproject(views.depth, views.cameras.intrinsics).flatten(1, 2)
     return transform_points(invert_rigid(views.cameras.camera_from_world), points).flatten(0, 1)
 
@@ -182,17 +182,17 @@ def test_a_thin_pole_that_half_of_the_views_miss_stays() -> None:
     assert len(voxel_map) == 0
 
 
-def tour(room: Room, seed: int, views: int = 40) -> Views:
+def tour(room: Room, seed: int, views: int = 40) -> RenderedViews:
     poses = make_trajectory(room, seed, views, step=0.25)
     return render(room, poses, pinhole(SIZE, SIZE, 90.0).expand(views, 3, 3), SIZE, SIZE)
 
 
-def part(views: Views, which: slice) -> tuple[Cameras, torch.Tensor]:
+def part(views: RenderedViews, which: slice) -> tuple[Cameras, torch.Tensor]:
     cameras = Cameras(views.cameras.camera_from_world[which], views.cameras.intrinsics[which])
     return cameras, views.depth[which]
 
 
-def drive(voxel_map: VoxelMap, views: Views, first: int, noise: float = 0.0) -> None:
+def drive(voxel_map: VoxelMap, views: RenderedViews, first: int, noise: float = 0.0) -> None:
     """Windows of eight views: faded, then integrated."""
     generator = torch.Generator().manual_seed(first)
     for start in range(0, len(views.depth), 8):
@@ -218,7 +218,7 @@ def without(room: Room, instance: int) -> Room:
 
 
 @pytest.fixture(scope="module")
-def chair() -> tuple[Room, int, Views]:
+def chair() -> tuple[Room, int, RenderedViews]:
     """A room, a thing in it that stands free and is well seen, and a tour."""
     for seed in range(40):
         room = make_room(seed)
@@ -234,7 +234,7 @@ def cells_of(points: torch.Tensor) -> set[tuple[int, ...]]:
     return {tuple(cell) for cell in torch.round(points / CONFIG.voxel_size).int().tolist()}
 
 
-def looks_through(views: Views, points: torch.Tensor) -> torch.Tensor:
+def looks_through(views: RenderedViews, points: torch.Tensor) -> torch.Tensor:
     """How many views have a surface well behind each point, at the very pixel where it would be."""
     count = torch.zeros(len(points))
     for camera, intrinsics, depth in zip(*vars(views.cameras).values(), views.depth, strict=True):
@@ -250,7 +250,7 @@ def looks_through(views: Views, points: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("noise", "left"), [(0.0, 0.05), (0.03, 0.15)])
 def test_a_chair_that_is_carried_away_disappears_and_the_rest_stays(
-    chair: tuple[Room, int, Views], noise: float, left: float
+    chair: tuple[Room, int, RenderedViews], noise: float, left: float
 ) -> None:
     """Two tours along one way. What has to go, and what has to stay, the ray tracer says."""
     room, instance, first = chair
@@ -275,7 +275,7 @@ def test_a_chair_that_is_carried_away_disappears_and_the_rest_stays(
     assert len(must_stay & after) > 0.999 * len(must_stay)
 
 
-def test_a_room_that_stays_as_it_is_keeps_its_voxels(chair: tuple[Room, int, Views]) -> None:
+def test_a_room_that_stays_as_it_is_keeps_its_voxels(chair: tuple[Room, int, RenderedViews]) -> None:
     """Without noise no voxel on a surface goes, however often it is seen."""
     _, _, views = chair
     voxel_map = VoxelMap(CONFIG, 2)

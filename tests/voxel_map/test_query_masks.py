@@ -11,7 +11,7 @@ import torch
 from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Gaussians
-from ff3r_model.synthetic import CLASSES, Room, Views, make_room, make_trajectory, pinhole, render
+from ff3r_model.synthetic import CLASSES, RenderedViews, Room, make_room, make_trajectory, pinhole, render
 from ff3r_model.voxel_map.config import MapConfig
 from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -34,7 +34,7 @@ class World:
     def embed(self, texts: list[str]) -> torch.Tensor:
         return torch.stack([self.decoder @ self.codes[text] for text in texts])
 
-    def gaussians(self, views: Views) -> Gaussians:
+    def gaussians(self, views: RenderedViews) -> Gaussians:
         points, labels = labelled(views)
         count = len(points)
         return Gaussians(
@@ -48,21 +48,21 @@ class World:
         )
 
 
-def labelled(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled(views: RenderedViews) -> tuple[torch.Tensor, torch.Tensor]:
     """Every pixel's point in the room and its class."""
     points = unproject(views.depth, views.cameras.intrinsics).flatten(1, 2)
     world = transform_points(invert_rigid(views.cameras.camera_from_world), points).flatten(0, 1)
     return world, views.classes.flatten().long()
 
 
-def tour(room: Room, seed: int) -> Iterator[Views]:
+def tour(room: Room, seed: int) -> Iterator[RenderedViews]:
     """Five windows of eight views."""
     poses = make_trajectory(room, seed, 40, step=0.25)
     for some in poses.split(8):
         yield render(room, some, pinhole(SIDE, SIDE, 85.0).expand(8, 3, 3), SIDE, SIDE)
 
 
-def truth(windows: list[Views]) -> dict[Cell, Counter[int]]:
+def truth(windows: list[RenderedViews]) -> dict[Cell, Counter[int]]:
     """How often each class was seen in each cell of the map, counted pixel by pixel."""
     counts: dict[Cell, Counter[int]] = defaultdict(Counter)
     for views in windows:

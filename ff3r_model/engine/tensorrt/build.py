@@ -10,9 +10,9 @@ from typing import Any
 
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
-Report = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Gets the name of the builder's outermost phase and the share of it that is done, 0 to 1."""
 
 
@@ -37,7 +37,9 @@ def profiles(views: int, max_views: int = MAX_VIEWS) -> dict[str, tuple[Profile,
     }
 
 
-def build_plan(library: Library, onnx: Path, ranges: Sequence[Profile], report: Report | None = None) -> memoryview:
+def build_plan(
+    library: TensorRTLibrary, onnx: Path, ranges: Sequence[Profile], report: OnProgress | None = None
+) -> memoryview:
     """The plan for the GPU of this machine, as bytes. Raises TensorRTError with TensorRT's own reason.
 
     Precision is in the graph: the network is strongly typed. TensorRT-RTX also builds where there is no GPU.
@@ -68,7 +70,7 @@ def _strong_typing(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _parse(library: Library, network: Any, onnx: Path) -> None:
+def _parse(library: TensorRTLibrary, network: Any, onnx: Path) -> None:
     parser = library.module.OnnxParser(network, library.logger)
     if parser.parse_from_file(str(onnx)):
         return
@@ -103,7 +105,7 @@ def _profile(builder: Any, network: Any, views: Profile) -> Any:
     return profile
 
 
-def _monitor(trt: Any, report: Report) -> Any:
+def _monitor(trt: Any, report: OnProgress) -> Any:
     class Monitor(trt.IProgressMonitor):
         """Follows the outermost phase; an exception of `report` (Ctrl-C) ends the build and is kept."""
 

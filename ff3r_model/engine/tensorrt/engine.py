@@ -17,8 +17,8 @@ from ff3r_model.engine.device import SideStream, free_cached_memory
 from ff3r_model.engine.frame_cache import CacheConfig, FrameCache
 from ff3r_model.engine.onnx.export import CONFIDENCE, DEPTH, DESCRIPTORS, GAUSSIANS, IMAGES, POSES
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW
-from ff3r_model.engine.tensorrt.library import Library
-from ff3r_model.engine.tensorrt.plan_cache import Plan
+from ff3r_model.engine.tensorrt.library import TensorRTLibrary
+from ff3r_model.engine.tensorrt.plan_cache import CachedPlan
 from ff3r_model.engine.tensorrt.plan_runner import PlanRunner
 from ff3r_model.network import FF3RConfig
 from ff3r_model.network.decode import predict
@@ -37,8 +37,8 @@ class TensorRTEngine:
 
     def __init__(
         self,
-        plan: Plan,
-        library: Library,
+        plan: CachedPlan,
+        library: TensorRTLibrary,
         config: FF3RConfig,
         device: torch.device,
         *,

@@ -29,7 +29,7 @@ class TensorRTError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRTLibrary:
     """An imported TensorRT. Both products share the names that are used here."""
 
     module: Any
@@ -54,7 +54,7 @@ class Library:
         return "; ".join(self.errors) or "it gave no reason"
 
 
-def load_library(names: tuple[str, ...] = tuple(OLDEST)) -> Library:
+def load_library(names: tuple[str, ...] = tuple(OLDEST)) -> TensorRTLibrary:
     """The first usable module of `names`. Raises TensorRTError saying why none is."""
     reasons = []
     for name in names:
@@ -79,7 +79,7 @@ def _imported(name: str) -> Any:
         raise TensorRTError(f"{PRODUCTS[name]} is installed and does not load ({error})") from error
 
 
-def _checked(name: str, module: Any) -> Library:
+def _checked(name: str, module: Any) -> TensorRTLibrary:
     version = str(getattr(module, "__version__", ""))
     found = numbers(version)
     if not found or not hasattr(module, "Builder"):
@@ -90,7 +90,7 @@ def _checked(name: str, module: Any) -> Library:
     if found[:1] > NEWEST_TRIED[name]:
         log.warning("%s %s is newer than any that this program knows", PRODUCTS[name], version)
     errors: deque[str] = deque(maxlen=REMEMBERED)
-    return Library(module, name, version, _logger(module, errors.append), errors)
+    return TensorRTLibrary(module, name, version, _logger(module, errors.append), errors)
 
 
 def _logger(trt: Any, remember: Callable[[str], None]) -> Any:

@@ -18,8 +18,8 @@ from pathlib import Path
 from ff3r_model.core.files import replaced_folder
 from ff3r_model.core.types import MAX_VIEWS
 from ff3r_model.engine.onnx.manifest import GRAPHS, ExportError, Manifest, graph_path
-from ff3r_model.engine.tensorrt.build import Report, build_plan, profiles
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError
+from ff3r_model.engine.tensorrt.build import OnProgress, build_plan, profiles
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class PlanKey:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachedPlan:
     """A plan's folder that was found whole and made for this."""
 
     folder: Path
@@ -88,7 +88,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ff3r" / "engines"
 
 
-def find(cache: Path, key: PlanKey) -> Plan:
+def find(cache: Path, key: PlanKey) -> CachedPlan:
     """The plan for exactly `key`. Raises PlanError saying why there is none."""
     folder = cache / key.slot
     if not (folder / DESCRIPTION).is_file():
@@ -101,7 +101,7 @@ def find(cache: Path, key: PlanKey) -> Plan:
         raise PlanError(f"the description of the plan in {folder} is damaged ({error})") from error
     if changes := built_for.changes(key):
         raise PlanError(f"the plan in {folder} was built for something else: {changes} changed")
-    plan = Plan(folder, manifest)
+    plan = CachedPlan(folder, manifest)
     for graph in GRAPHS:
         if not plan.path(graph).is_file() or _sum(plan.path(graph)) != sums.get(graph):
             raise PlanError(f"{plan.path(graph)} is damaged: it is not what was written")
@@ -111,11 +111,11 @@ def find(cache: Path, key: PlanKey) -> Plan:
 def obtain(
     cache: Path,
     key: PlanKey,
-    library: Library,
+    library: TensorRTLibrary,
     onnx: Callable[[Path], Path],
-    report: Report | None = None,
+    report: OnProgress | None = None,
     anew: str = "",
-) -> Plan:
+) -> CachedPlan:
     """The plan for `key`, built where it is missing, which is said with its reason.
 
     `onnx` gets an empty folder and returns one with an export, that or another. `anew` is a reason to build in any
@@ -140,7 +140,9 @@ def expectation(key: PlanKey) -> str:
     return "may take a few minutes" if key.network == "nano" else "may take from ten minutes to an hour"
 
 
-def _build(cache: Path, key: PlanKey, library: Library, onnx: Callable[[Path], Path], report: Report | None) -> None:
+def _build(
+    cache: Path, key: PlanKey, library: TensorRTLibrary, onnx: Callable[[Path], Path], report: OnProgress | None
+) -> None:
     for abandoned in cache.glob(f".{key.slot}.*/"):  # of a builder that was killed: we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
     with (
@@ -165,7 +167,7 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named(report: Report | None, graph: str) -> Report | None:
+def _named(report: OnProgress | None, graph: str) -> OnProgress | None:
     if report is None:
         return None
     return lambda phase, share: report(f"{graph}: {phase}", share)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ff3r_model.engine.device import SideStream
 from ff3r_model.engine.tensorrt.bindings import Bindings
-from ff3r_model.engine.tensorrt.library import Library, TensorRTError
+from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class PlanRunner:
     A number of views that comes a second time is captured as a CUDA graph and replayed from then on.
     """
 
-    def __init__(self, library: Library, path: Path, stream: SideStream, graphs: bool = True) -> None:
+    def __init__(self, library: TensorRTLibrary, path: Path, stream: SideStream, graphs: bool = True) -> None:
         """Raises BadPlan for a file that TensorRT does not take."""
         library.errors.clear()
         self.library, self.path, self.stream = library, path, stream

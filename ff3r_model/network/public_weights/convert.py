@@ -1,4 +1,4 @@
-"""Public weights → a checkpoint of ours, in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
+"""Public weights → an FF3R checkpoint in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def convert(
 def convert_own(
     source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Check a checkpoint of ours and write it again, narrower if asked."""
+    """Check an FF3R checkpoint and write it again, narrower if asked."""
     log.info("reading %s", source)
     checkpoint = load_checkpoint(source)
     log.info("writing %s", output)

@@ -1,4 +1,4 @@
-"""What the trainer asks of any data, and what a data set's file gives: scenes with views."""
+"""The interface of data sets: scenes with views for each layout on disk, batches of windows for the trainer."""
 
 from __future__ import annotations
 

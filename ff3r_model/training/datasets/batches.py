@@ -1,4 +1,4 @@
-"""What one training step sees: windows of images, who they are, and what a teacher or the world says about them."""
+"""Training batches: windows of images with their ids, and the targets that a teacher or the synthetic world gives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.training.datasets.room_views import Views
+from ff3r_model.training.datasets.room_views import RoomWindow
 
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """A teacher's word on a batch of windows, without gradients."""
+    """Pseudo-labels: what a teacher says of a batch of windows, without gradients."""
 
     pose_encodings: Float[Tensor, "batch views 9"]
     """As the network's: camera_from_world translation 3, quaternion xyzw 4 (unit), vertical and horizontal field of
@@ -27,7 +27,7 @@ class TeacherTargets:
     """In the text's space, not normalised, usually coarser than the images (same field of view)."""
 
 
-Tensors = TypeVar("Tensors", TeacherTargets, Views)
+Tensors = TypeVar("Tensors", TeacherTargets, RoomWindow)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TrainingBatch:
     """One per view, window by window (batch · views of them): the same id always shows the same pixels."""
     targets: TeacherTargets | None = None
     """What the teacher says; None where the objective asks no teacher."""
-    truth: Views | None = None
+    truth: RoomWindow | None = None
     """What the synthetic world knows; None for real images."""
 
     def to(self, device: torch.device | str) -> TrainingBatch:

@@ -24,9 +24,9 @@ from ff3r_model.training.datasets.base import DataError, View
 log = logging.getLogger(__name__)
 
 VIDEO_FRAMES = 400
-"""Most frames that are taken from a video, evenly. Ours."""
+"""Most frames that are taken from a video, evenly."""
 VIDEO_SIDE = 640
-"""Long side, pixels, at which a video's frames are kept. Ours: above the largest training size."""
+"""Long side, pixels, at which a video's frames are kept: above the largest training size."""
 
 
 class ImageScene:

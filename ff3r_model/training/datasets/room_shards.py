@@ -1,4 +1,4 @@
-"""Shards of procedural rooms: rendered once, sampled many times (`datasets.rooms`)."""
+"""Shards of procedural rooms: rendered once, sampled many times (`room_windows.py`)."""
 
 from __future__ import annotations
 

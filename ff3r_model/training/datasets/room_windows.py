@@ -1,4 +1,4 @@
-"""The synthetic world as training data: windows drawn from shards of rendered rooms, with all that is known of them."""
+"""Data set of synthetic rooms: windows from shards of rendered rooms, with data augmentation and all that is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ff3r_model.training.datasets.base import DataError, Share
 from ff3r_model.training.datasets.batches import TrainingBatch
 from ff3r_model.training.datasets.room_shards import SHARDS
-from ff3r_model.training.datasets.room_views import make_views
+from ff3r_model.training.datasets.room_views import make_window
 
 REFRESH_STEPS = 100
 """Steps between looks at the folder, into which shards may still be rendered."""
@@ -19,7 +19,7 @@ REFRESH_STEPS = 100
 
 @dataclass(frozen=True)
 class RoomConfig:
-    """How windows are drawn. All ours."""
+    """How windows are drawn, and their data augmentation."""
 
     total_views: int = 24
     """Views per step and process, split over equal windows."""
@@ -28,7 +28,7 @@ class RoomConfig:
     mirror: bool = True
     """Half of the batches are mirrored left to right."""
     jitter: bool = True
-    """Brightness varies."""
+    """Brightness and its offset vary at random."""
 
 
 class RoomWindows:
@@ -56,6 +56,7 @@ class RoomWindows:
         """This process' windows of a step: of one shard, of equally many views, with their truth."""
         if step % REFRESH_STEPS == 0:
             self.refresh()
+        # Draw a shard, and windows of equally many views for all processes.
         rng = np.random.default_rng([self.seed, step])
         views = int(rng.choice(self.config.views))
         name = str(rng.choice(sorted(self._shards)))
@@ -63,10 +64,12 @@ class RoomWindows:
         rooms, available = shard["images"].shape[:2]
         chosen = rng.choice(rooms, size=count * share.world, replace=count * share.world > rooms)
         drawn = [(int(room), pick(rng, available, views)) for room in chosen]
+        # Draw the augmentation, for all processes too.
         mirror, gain = self.config.mirror and bool(rng.random() < 0.5), rng.uniform(0.85, 1.15, len(drawn)).tolist()
         offset = float(rng.uniform(-0.04, 0.04))
+        # Make this process' windows.
         mine = share.of(drawn)
-        truth = make_views(_stacked(shard, mine), mirror=mirror)
+        truth = make_window(_stacked(shard, mine), mirror=mirror)
         images = truth.images
         if self.config.jitter:
             gains = truth.images.new_tensor(share.of(gain))[:, None, None, None, None]

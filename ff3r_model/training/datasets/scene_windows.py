@@ -23,11 +23,11 @@ class SamplingConfig:
     views: tuple[int, ...] = (2, 4, 8, 16)
     """Views of a window, drawn evenly from these. The paper: up to 16; how many below is ours."""
     total_views: int = 16
-    """Views per step and process, split over equal windows. Ours."""
+    """Views per step and process, split over equal windows."""
     distinct: int | None = None
-    """After so many steps the same windows come again, so that a teacher's cached word serves; None: ever new. Ours."""
+    """After so many steps the same windows come again, so that a teacher's cached targets serve; None: ever new."""
     span: int | None = None
-    """Longest stretch of a scene, in frames, that a window's views are drawn from; None: the whole scene. Ours."""
+    """Longest stretch of a scene, in frames, that a window's views are drawn from; None: the whole scene."""
     long_side: int = 448
     """Pixels; the paper's 448."""
     square: bool = True
@@ -49,6 +49,7 @@ class SceneWindows:
 
     def batch(self, step: int, share: Share) -> TrainingBatch:
         """This process' windows of a step, of equally many views and one size. Raises DataError as `Scene.view`."""
+        # Draw scenes, and views of each, for all processes.
         rng = np.random.default_rng([self.seed, step % self.config.distinct if self.config.distinct else step])
         first = int(rng.integers(len(self.scenes)))
         wanted = int(rng.choice(self.config.views))
@@ -56,6 +57,7 @@ class SceneWindows:
         count = max(1, self.config.total_views // views) * share.world
         scenes = [first, *(self._another(rng, first, views) for _ in range(count - 1))]
         drawn = [(scene, self._pick(rng, len(self.scenes[scene]), views)) for scene in scenes]
+        # Read this process' part.
         windows = [[self.scenes[scene].view(int(index)) for index in picks] for scene, picks in share.of(drawn)]
         images = torch.stack([self._stacked(window) for window in windows])
         return TrainingBatch(images, tuple(view.id for window in windows for view in window))

@@ -1,4 +1,4 @@
-"""The paper's objective: images and a teacher's word in, rendered, compared, and summed."""
+"""The paper's objective: images and a teacher's targets in, rendered, compared, and summed (equation 13)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.types import Cameras, Gaussians, Prediction
-from ff3r_model.gaussians.render import Rendering, render
+from ff3r_model.gaussians.render import render
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, voxelize
 from ff3r_model.network.decode import decode_cameras, predict
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
-from ff3r_model.training.datasets.batches import TrainingBatch
+from ff3r_model.training.datasets.batches import TeacherTargets, TrainingBatch
+from ff3r_model.training.objectives.loss import Loss, evaluate, total_loss
 from ff3r_model.training.objectives.paper_losses import (
+    CameraDistillationLoss,
+    CameraTargets,
+    PaperContext,
     PaperWeights,
-    camera_loss,
-    confident,
-    depth_loss,
-    feature_loss,
-    rgb_loss,
-    sample_pairs,
-    total_loss,
-    warping_loss,
+    RenderedColorLoss,
+    RenderedDepthLoss,
+    RenderedFeatureLoss,
+    WarpingLoss,
 )
 from ff3r_model.training.objectives.perceptual import perceptual_distance
 
 
 @dataclass(frozen=True)
 class PaperConfig:
-    """The objective's switches, and what the paper leaves open."""
+    """The objective's switches, and what the paper leaves open: ours, or AnySplat's where it says so."""
 
     weights: PaperWeights = field(default_factory=PaperWeights)
     warping: bool = True
@@ -47,14 +46,14 @@ class PaperConfig:
     trunk: Path | None = None
     """VGG-16 of LPIPS; None: SSIM stands in for it."""
     render_views: int | None = None
-    """Views rendered per window and step, drawn at random; None: all. Ours: on a CPU, rendering takes most time."""
+    """Views rendered per window and step, drawn at random; None: all. On a CPU, rendering takes most time."""
     target_views: int = 0
-    """Last views of each window that the network does not see: rendered at the teacher's cameras. Ours; the paper
+    """Last views of each window that the network does not see: rendered at the teacher's cameras. The paper
     renders context views."""
     epsilon: float = 0.01
-    """Edge of the voxels as a share of the window's median depth: about a pixel of a small image. Ours."""
+    """Edge of the voxels as a share of the window's median depth: about a pixel of a small image."""
     distance_weight: float = 1.0
-    """λ of equation 7. Ours."""
+    """λ of equation 7."""
     depth_share: float = 0.7
     """N of equation 12: share of the pixels, the most confident, whose depth is learned. AnySplat's."""
     camera_gamma: float = 0.6
@@ -62,9 +61,9 @@ class PaperConfig:
     camera_delta: float = 1.0
     """Where equation 11's Huber turns from square to linear. AnySplat's."""
     warp_pairs: int = 8
-    """Pairs of views warped onto each other per window. Ours."""
+    """Pairs of views warped onto each other per window."""
     warp_tolerance: float = 0.05
-    """Relative difference of depth beyond which a point counts as hidden. Ours."""
+    """Relative difference of depth beyond which a point counts as hidden."""
 
 
 class PaperObjective(nn.Module):
@@ -74,49 +73,57 @@ class PaperObjective(nn.Module):
         super().__init__()
         self.config = config or PaperConfig()
         self.perceptual = perceptual_distance(self.config.trunk)
+        self.window_losses = window_losses(self.config, self.perceptual)
+        self.camera_losses = camera_losses(self.config)
+
+    @property
+    def losses(self) -> list[Loss[Any]]:
+        """The objective: those of single windows, then those of the batch."""
+        return [*self.window_losses, *self.camera_losses]
 
     def forward(self, network: FF3R, batch: TrainingBatch) -> dict[str, Tensor]:
         """Means over the batch's windows. Raises ValueError without a teacher's targets or Gaussians to render."""
-        if batch.targets is None:
+        taught = batch.targets
+        if taught is None:
             raise ValueError("the paper's objective needs a teacher: the batch has no targets")
+        # The network sees the context views.
         context = batch.images.shape[1] - self.config.target_views
         output = network(batch.images[:, :context], semantics=False)
         if output.gaussians is None:
             raise ValueError("lifting mode has no Gaussian head to train: set decode_gaussians in the configuration")
         with torch.autocast(batch.images.device.type, enabled=False):
-            windows = [self._window_terms(network, output, batch, index) for index in range(len(batch.images))]
-            terms = {name: torch.stack([window[name] for window in windows]).mean() for name in windows[0]}
-            if self.config.distillation:
-                poses = batch.targets.pose_encodings[:, :context].float()
-                encodings = output.pose_encodings.float()
-                terms["camera"] = camera_loss(encodings, poses, self.config.camera_gamma, self.config.camera_delta)
-            terms["total"] = total_loss(terms, self.config.weights)
+            # Each window is rendered and compared by itself.
+            contexts = (
+                self._context(network, output, batch.images, taught, index) for index in range(len(output.depth))
+            )
+            windows = [evaluate(self.window_losses, window) for window in contexts]
+            terms = {
+                loss.name: torch.stack([window[loss.name] for window in windows]).mean() for loss in self.window_losses
+            }
+            # Cameras are compared batch by batch; then equation 13.
+            cameras = CameraTargets(output.pose_encodings.float(), taught.pose_encodings[:, :context].float())
+            terms |= evaluate(self.camera_losses, cameras)
+            terms["total"] = total_loss(self.losses, terms)
         return terms
 
-    def _window_terms(
-        self, network: FF3R, output: NetworkOutput, batch: TrainingBatch, index: int
-    ) -> dict[str, Tensor]:
-        """Everything that is rendered or warped of one window."""
-        assert batch.targets is not None
-        images, taught = batch.images[index].float(), batch.targets
-        poses, depth, features = (x[index].float() for x in (taught.pose_encodings, taught.depth, taught.features))
-        window: Any = window_output(output, index)  # to mypy, frozen fields do not fit a protocol's
-        prediction = predict(window)
-        picks = self._rendered(len(prediction.depth), len(images)).to(images.device)
-        cameras = with_targets(prediction.cameras, decode_cameras(poses, *images.shape[-2:]))
-        seen = render(self._gaussians(prediction), select_cameras(cameras, picks), *images.shape[-2:])
-        colors, weights = seen.colors.permute(0, 3, 1, 2), self.config.weights
-        words = text_features(network, seen, (features.shape[-2], features.shape[-1]))
-        terms = {
-            "rgb": rgb_loss(colors, images[picks], self.perceptual, weights.perceptual),
-            "feature": feature_loss(words, features[picks]),
-        }
-        if self.config.distillation:
-            mask = confident(taught.depth_confidence[index].float(), depth, self.config.depth_share)
-            terms["depth"] = depth_loss(seen.depth, depth[picks], mask[picks])
-        if self.config.warping:
-            terms["warp"] = self._warping(prediction)
-        return terms
+    def _context(
+        self, network: FF3R, output: NetworkOutput, images: Tensor, taught: TeacherTargets, index: int
+    ) -> PaperContext:
+        """One window of the batch, rendered."""
+        seen, poses = images[index].float(), taught.pose_encodings[index].float()
+        prediction = predict(window_output(output, index))
+        picks = self._rendered(len(prediction.depth), len(seen)).to(seen.device)
+        cameras = with_targets(prediction.cameras, decode_cameras(poses, *seen.shape[-2:]))
+        return PaperContext(
+            prediction=prediction,
+            rendering=render(self._gaussians(prediction), select_cameras(cameras, picks), *seen.shape[-2:]),
+            picks=picks,
+            images=seen,
+            depth=taught.depth[index].float(),
+            depth_confidence=taught.depth_confidence[index].float(),
+            features=taught.features[index].float(),
+            decoder=network.feature_decoder,
+        )
 
     def _rendered(self, context: int, views: int) -> Int[Tensor, " picks"]:
         """The views to render: some or all of the context, and all targets."""
@@ -130,20 +137,26 @@ class PaperObjective(nn.Module):
         edge = self.config.epsilon * float(prediction.depth.detach().median())
         return voxelize(prediction.gaussians, VoxelizeConfig(edge, self.config.distance_weight)).gaussians
 
-    def _warping(self, prediction: Prediction) -> Float[Tensor, ""]:
-        """Of the Gaussians' features where they were decoded; geometry guides and learns nothing from it (ours)."""
-        depth, cameras = prediction.depth.detach(), prediction.cameras
-        features = prediction.gaussians.features.unflatten(0, tuple(depth.shape)).permute(0, 3, 1, 2)
-        fixed = Cameras(cameras.camera_from_world.detach(), cameras.intrinsics.detach())
-        pairs = sample_pairs(len(depth), self.config.warp_pairs).to(depth.device)
-        return warping_loss(features, depth, fixed, pairs, self.config.warp_tolerance)
+
+def window_losses(config: PaperConfig, perceptual: nn.Module) -> list[Loss[PaperContext]]:
+    """The losses of single windows that the configuration switches on."""
+    weights = config.weights
+    losses: list[Loss[PaperContext]] = [
+        RenderedColorLoss(weights.rgb, perceptual, weights.perceptual),
+        RenderedFeatureLoss(weights.feature),
+    ]
+    if config.distillation:
+        losses.append(RenderedDepthLoss(weights.depth, config.depth_share))
+    if config.warping:
+        losses.append(WarpingLoss(weights.warp, config.warp_pairs, config.warp_tolerance))
+    return losses
 
 
-def text_features(network: FF3R, seen: Rendering, size: tuple[int, int]) -> Float[Tensor, "views text rows columns"]:
-    """Rendered features in the text's space, at the teacher's resolution."""
-    compact = interpolate(seen.features.permute(0, 3, 1, 2), size, mode="area")
-    decoded: Tensor = network.feature_decoder(compact.permute(0, 2, 3, 1))
-    return decoded.permute(0, 3, 1, 2)
+def camera_losses(config: PaperConfig) -> list[Loss[CameraTargets]]:
+    """The losses of whole batches that the configuration switches on."""
+    if not config.distillation:
+        return []
+    return [CameraDistillationLoss(config.weights.camera, config.camera_gamma, config.camera_delta)]
 
 
 def window_output(output: NetworkOutput, index: int) -> NetworkOutput:

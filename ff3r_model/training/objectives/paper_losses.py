@@ -1,20 +1,22 @@
 """The paper's losses, equations 2 to 4 and 9 to 13: how FF3R learns from images and teachers, without annotations.
 
-Pure functions of tensors. What the paper leaves open is a parameter; `PaperWeights` and `PaperConfig` hold the values.
+What the paper leaves open is a parameter; `PaperWeights` and `PaperConfig` hold the values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, grid_sample, huber_loss, l1_loss
+from torch.nn.functional import cosine_similarity, huber_loss, interpolate, l1_loss
 
-from ff3r_model.core.geometry import invert_rigid, project, transform_points, unproject
-from ff3r_model.core.types import Cameras
+from ff3r_model.core.types import Cameras, Prediction
+from ff3r_model.gaussians.render import Rendering
+from ff3r_model.training.objectives.loss import Loss
+from ff3r_model.training.objectives.warping import sample_pairs, warping_loss
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,102 @@ class PaperWeights:
     warp: float = 0.1
     depth: float = 1.0
     camera: float = 10.0
+
+
+@dataclass(frozen=True)
+class PaperContext:
+    """One window: the network's prediction and its rendering, beside the images and the teacher's targets."""
+
+    prediction: Prediction
+    rendering: Rendering
+    """Of the views at `picks`."""
+    picks: Int[Tensor, " picks"]
+    images: Float[Tensor, "views 3 h w"]
+    depth: Float[Tensor, "views h w"]
+    """The teacher's, as the following two."""
+    depth_confidence: Float[Tensor, "views h w"]
+    features: Float[Tensor, "views text rows columns"]
+    decoder: nn.Module
+    """From compact features to the text's space."""
+
+
+@dataclass(frozen=True)
+class RenderedColorLoss(Loss[PaperContext]):
+    """Equation 9, of the rendered views."""
+
+    name: ClassVar[str] = "rgb"
+    perceptual: nn.Module
+    perceptual_weight: float
+
+    def __call__(self, context: PaperContext) -> Float[Tensor, ""]:
+        colors = context.rendering.colors.permute(0, 3, 1, 2)
+        return rgb_loss(colors, context.images[context.picks], self.perceptual, self.perceptual_weight)
+
+
+@dataclass(frozen=True)
+class RenderedFeatureLoss(Loss[PaperContext]):
+    """Equation 10, feature distillation: rendered features against the teacher's, at the teacher's resolution."""
+
+    name: ClassVar[str] = "feature"
+
+    def __call__(self, context: PaperContext) -> Float[Tensor, ""]:
+        teacher = context.features[context.picks]
+        rendered = text_features(context.decoder, context.rendering, (teacher.shape[-2], teacher.shape[-1]))
+        return feature_loss(rendered, teacher)
+
+
+@dataclass(frozen=True)
+class RenderedDepthLoss(Loss[PaperContext]):
+    """Equation 12, depth distillation: rendered depth against the teacher's."""
+
+    name: ClassVar[str] = "depth"
+    share: float
+    """Of a window's pixels, the most confident, that count."""
+
+    def __call__(self, context: PaperContext) -> Float[Tensor, ""]:
+        mask = confident(context.depth_confidence, context.depth, self.share)
+        return depth_loss(context.rendering.depth, context.depth[context.picks], mask[context.picks])
+
+
+@dataclass(frozen=True)
+class WarpingLoss(Loss[PaperContext]):
+    """Equations 2 to 4, of the Gaussians' features where they were decoded.
+
+    Geometry guides and learns nothing from it (ours).
+    """
+
+    name: ClassVar[str] = "warp"
+    pairs: int
+    """Pairs of views, drawn at random."""
+    tolerance: float
+
+    def __call__(self, context: PaperContext) -> Float[Tensor, ""]:
+        depth, cameras = context.prediction.depth.detach(), context.prediction.cameras
+        features = context.prediction.gaussians.features.unflatten(0, tuple(depth.shape)).permute(0, 3, 1, 2)
+        fixed = Cameras(cameras.camera_from_world.detach(), cameras.intrinsics.detach())
+        pairs = sample_pairs(len(depth), self.pairs).to(depth.device)
+        return warping_loss(features, depth, fixed, pairs, self.tolerance)
+
+
+@dataclass(frozen=True)
+class CameraTargets:
+    """Predicted cameras of a batch beside the teacher's."""
+
+    encodings: Float[Tensor, "iterations batch views 9"]
+    """Pose encodings of every iteration of the camera head."""
+    teacher: Float[Tensor, "batch views 9"]
+
+
+@dataclass(frozen=True)
+class CameraDistillationLoss(Loss[CameraTargets]):
+    """Equation 11, camera distillation."""
+
+    name: ClassVar[str] = "camera"
+    gamma: float
+    delta: float
+
+    def __call__(self, context: CameraTargets) -> Float[Tensor, ""]:
+        return camera_loss(context.encodings, context.teacher, self.gamma, self.delta)
 
 
 def rgb_loss(
@@ -48,72 +146,13 @@ def feature_loss(
     return torch.where(known, 1 - cosine_similarity(rendered, teacher, dim=1), 0.0).sum() / known.sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Correspondence:
-    """Where the pixels of source views lie in target views."""
-
-    pixels: Float[Tensor, "pairs h w 2"]
-    """(u, v), centres at integer + 0.5."""
-    seen: Bool[Tensor, "pairs h w"]
-    """Inside the target view, in front of it and not hidden."""
-
-
-def correspondences(
-    depth: Float[Tensor, "views h w"],
-    cameras: Cameras,
-    sources: Int[Tensor, " pairs"],
-    targets: Int[Tensor, " pairs"],
-    tolerance: float,
-) -> Correspondence:
-    """Equation 2: p' ~ K_t T_t T_s⁻¹ D_s(p) K_s⁻¹ p, and the mask of equation 4.
-
-    A pixel is seen if p' lies within the target view, in front of it, and there the target's own depth differs from
-    the point's by less than `tolerance`, relative. Depth 0 is unknown and never seen.
-    """
-    count, height, width = len(sources), *depth.shape[1:]
-    points = unproject(depth[sources], cameras.intrinsics[sources]).flatten(1, 2)
-    target_from_source = cameras.camera_from_world[targets] @ invert_rigid(cameras.camera_from_world[sources])
-    pixels, z = project(transform_points(target_from_source, points), cameras.intrinsics[targets])
-    pixels, z = pixels.view(count, height, width, 2), z.view(count, height, width)
-    there = sample(depth[targets, None], pixels, mode="nearest")[:, 0]
-    size = pixels.new_tensor([width, height])
-    inside = ((pixels > 0) & (pixels < size)).all(-1) & (z > 0) & (depth[sources] > 0)
-    return Correspondence(pixels, inside & (there > 0) & ((there - z).abs() < tolerance * z))
-
-
-def sample(
-    maps: Float[Tensor, "n channels h w"], pixels: Float[Tensor, "n rows columns 2"], mode: str = "bilinear"
-) -> Float[Tensor, "n channels rows columns"]:
-    """Equation 3: the maps at (u, v), the border's value beyond it."""
-    size = pixels.new_tensor([maps.shape[-1], maps.shape[-2]])
-    grid = (pixels / size * 2 - 1).clamp(-2, 2)
-    return grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
-
-
-def warping_loss(
-    features: Float[Tensor, "views channels h w"],
-    depth: Float[Tensor, "views h w"],
-    cameras: Cameras,
-    pairs: Int[Tensor, "pairs 2"],
-    tolerance: float,
-) -> Float[Tensor, ""]:
-    """Equations 2 to 4: Σ M (1 − cos(F_i, F_j→i)) / Σ M over sampled pairs of views, each in both directions.
-
-    F_j→i(p) is view j's feature map where pixel p of view i lies in it. Where M is empty the loss is 0.
-    """
-    both = torch.cat([pairs, pairs.flip(1)])
-    sources, targets = both.unbind(1)
-    found = correspondences(depth, cameras, sources, targets, tolerance)
-    warped = sample(features[targets], found.pixels)
-    distance = 1 - cosine_similarity(features[sources], warped, dim=1)
-    return torch.where(found.seen, distance, 0.0).sum() / found.seen.sum().clamp(min=1)
-
-
-def sample_pairs(views: int, count: int) -> Int[Tensor, "pairs 2"]:
-    """`count` different pairs of different views at random; all where there are no more."""
-    first, second = torch.triu_indices(views, views, 1)
-    chosen = torch.randperm(len(first))[:count]
-    return torch.stack([first[chosen], second[chosen]], dim=1)
+def text_features(
+    decoder: nn.Module, rendering: Rendering, size: tuple[int, int]
+) -> Float[Tensor, "views text rows columns"]:
+    """Rendered features in the text's space, at the teacher's resolution."""
+    compact = interpolate(rendering.features.permute(0, 3, 1, 2), size, mode="area")
+    decoded: Tensor = decoder(compact.permute(0, 2, 3, 1))
+    return decoded.permute(0, 3, 1, 2)
 
 
 def camera_loss(
@@ -154,8 +193,3 @@ def depth_loss(
 ) -> Float[Tensor, ""]:
     """Equation 12: Σ M (D̂ − D)² / Σ M, M the most confident pixels; 0 where M is empty."""
     return torch.where(mask, rendered - teacher, 0.0).square().sum() / mask.sum().clamp(min=1)
-
-
-def total_loss(terms: Mapping[str, Tensor], weights: PaperWeights) -> Float[Tensor, ""]:
-    """Equation 13: L_rgb + λ₁ L_feature + λ₂ L_warp + λ₃ L_depth + λ₄ L_camera, of the terms that there are."""
-    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()

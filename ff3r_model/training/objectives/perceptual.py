@@ -1,4 +1,4 @@
-"""How different two images look: LPIPS where its trunk is at hand, SSIM where it is not."""
+"""Perceptual loss, how different two images look: LPIPS where its trunk is at hand, SSIM where it is not."""
 
 from __future__ import annotations
 

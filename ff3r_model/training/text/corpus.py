@@ -1,4 +1,4 @@
-"""What the text tower reads while it learns: pools of (text, phrase whose target it has)."""
+"""Text corpus of the distillation, with data augmentation: pools of (text, phrase whose target it has)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Distils the text teacher into `nano`'s small tower: `python -m ff3r_model.training.text.distill -o FILE`.
+"""Distillation of a sentence encoder into `nano`'s text tower: `python -m ff3r_model.training.text.distill -o FILE`.
 
-The tower learns to put any phrase where the fixed text space (`text_space.py`) has it: the rooms' own phrases most
+The tower learns to put any phrase where the fixed text space (`target_space.py`) has it: the rooms' own phrases most
 often, then indoor things, then WordNet's artifacts and foods. Articles, questions, plurals and light typos keep the
 bare phrase's target. About a quarter of an hour on one CPU core.
 """
@@ -27,8 +27,8 @@ from ff3r_model.training.text.corpus import Corpus, build_corpus
 from ff3r_model.training.text.target_space import (
     Encoder,
     MiniLM,
+    PhraseTeacher,
     TargetSpace,
-    Teacher,
     TextSpaceConfig,
     indoor_definitions,
     load_wordnet,
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Choices of the distillation; the paper has no such step, so all of them are ours."""
+    """Choices of the distillation; the paper has no such step."""
 
     steps: int = 4000
     batch: int = 256
@@ -103,6 +103,7 @@ def distillation_loss(
 ) -> Float[Tensor, ""]:
     """(1 − cos) to the own target, plus cross-entropy of cos/temperature against the batch's other targets."""
     unit = F.normalize(features, dim=-1)
+    # Contrast leaves out other texts of the same phrase: their target is the text's own.
     cosine = unit @ targets.T
     same = (rows[:, None] == rows[None]) & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
     logits = (cosine / config.temperature).masked_fill(same, float("-inf"))
@@ -125,11 +126,13 @@ def start_table(encoder: TextEncoder, phrases: Sequence[str], targets: Float[Ten
 
 
 def distil(encoder: TextEncoder, lesson: Lesson, config: DistillConfig) -> list[float]:
-    """Trains `encoder` in place on its own device; returns the loss of every step."""
+    """Distillation: trains `encoder` in place on its own device; returns the loss of every step."""
+    # AdamW, and a one-cycle learning-rate schedule.
     optimizer = torch.optim.AdamW(_groups(encoder, config), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=min(0.5, config.warmup / config.steps)
     )
+    # Every step draws a batch from the pools of texts.
     generator = torch.Generator().manual_seed(config.seed)
     losses = []
     encoder.train()
@@ -246,20 +249,23 @@ def teach(teacher: Encoder, phrases: Sequence[str], cache: Path | None, chunk: i
 def main(arguments: Arguments) -> None:
     """Command: builds the corpus, asks the teacher, distils, measures, writes."""
     logging.basicConfig(level=logging.INFO)
+    # The corpus and its targets.
     config = arguments.distill
     torch.manual_seed(config.seed)
     space = torch.load(arguments.space)
     wordnet = load_wordnet(arguments.wordnet)
     corpus = build_corpus(space["classes"], space["colors"], wordnet, config.seed, config.held_out)
     phrases = corpus.phrases()
-    teacher = Teacher(MiniLM(), indoor_definitions(wordnet), arguments.teacher)
+    teacher = PhraseTeacher(MiniLM(), indoor_definitions(wordnet), arguments.teacher)
     targets = TargetSpace(space["mean"], space["projection"])(teach(teacher, phrases, arguments.cache))
 
+    # The tower starts where the targets are known, and learns.
     encoder = TextEncoder(arguments.text)
     taught = len(phrases) - len(corpus.held_out)
     logger.info("%d words start at their target", start_table(encoder, phrases[:taught], targets[:taught]))
     losses = distil(encoder, make_lesson(encoder, corpus, phrases, targets), config)
 
+    # What is written is what is measured: half precision.
     halves = {name: tensor.half().contiguous() for name, tensor in encoder.state_dict().items()}
     encoder.load_state_dict(halves)
     figures = evaluate(encoder, corpus, dict(zip(phrases, targets, strict=True)), space)

