@@ -125,7 +125,7 @@ SH_C0 = 0.28209479177387814
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about a window, in the window's own frame: the first camera's, unscaled."""
+    """Cameras, depth and Gaussians of a window, in the window's own frame: the first camera's, unscaled."""
 
     cameras: Cameras
     depth: Float[Tensor, "views height width"]

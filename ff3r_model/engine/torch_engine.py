@@ -1,4 +1,4 @@
-"""The network run by torch itself, on whatever device its weights are."""
+"""PyTorch engine: the network run by torch itself, on the device of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same picture as `splat`, painted by gsplat on a GPU. The one place that imports it."""
+"""Rasterization by gsplat on a GPU: the same picture as `rasterize_torch`. The one place that imports gsplat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network knows of each view alone, and views in chunks."""
+"""Per-frame features: what the network computes of each view alone; and computing views in chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public weights → a checkpoint of ours, in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
+"""Conversion of public weights into a lifting-mode checkpoint: VGGT's geometry, LSeg's semantics, no FF3R training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConvertError(UserError):
-    """Options that do not go together; the message says which values do."""
+    """Options that do not go together; the message names the values that do."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def convert(
 def convert_own(
     source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Check a checkpoint of ours and write it again, narrower if asked."""
+    """Check a checkpoint of this program and write it again, narrower if asked."""
     logger.info("reading %s", source)
     checkpoint = load_checkpoint(source)
     logger.info("writing %s", output)

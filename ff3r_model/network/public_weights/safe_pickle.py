@@ -1,4 +1,4 @@
-"""Tensors out of pickled checkpoints, without running anything that the pickle asks for.
+"""Safe unpickling: tensors out of pickled checkpoints, without running anything that the pickle asks for.
 
 A pickle is a program: it may import and call any function. Here only what rebuilds tensors and plain containers is
 called; every other object of the file (a trainer's callbacks, hyperparameters) becomes an inert placeholder.
