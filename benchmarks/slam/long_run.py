@@ -71,10 +71,12 @@ def _run(report: Report, name: str, voxel_map: VoxelMap, windows: int, count: in
     times, memory, highest, added = [], [], 0, 0
     for window in range(windows):
         seen, (cameras, depth) = corridor(window, count, step), ahead(window, step)
+        before = voxel_map.rows.keys.clone()
         start = time.process_time()
-        added += voxel_map.integrate(seen, window).added
+        voxel_map.integrate(seen, window)
         voxel_map.fade(cameras, depth, torch.ones_like(depth))
         times.append(time.process_time() - start)
+        added += int((~torch.isin(voxel_map.rows.keys, before)).sum())
         highest = max(highest, voxel_map.nbytes)
         if window % max(1, windows // 100) == 0:
             memory.append(resident_bytes())

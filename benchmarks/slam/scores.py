@@ -14,6 +14,7 @@ from numpy import ndarray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ff3r_model.core.geometry import nearest_rotation, rigid
 from ff3r_model.core.types import Predict, Prediction, Window
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.mapper import Mapper, MapUpdate
@@ -156,10 +157,8 @@ def _copy(path: PoseTrajectory3D) -> PoseTrajectory3D:
 
 def _orthonormal(pose: Float[Tensor, "4 4"]) -> Float[ndarray, "4 4"]:
     """In float64, and as orthonormal as that allows: evo checks."""
-    matrix = pose.double().numpy().copy()
-    u, _, vt = np.linalg.svd(matrix[:3, :3])
-    matrix[:3, :3] = u @ vt
-    return matrix
+    matrix = pose.double()
+    return rigid(nearest_rotation(matrix[:3, :3]), matrix[:3, 3]).numpy()
 
 
 def top_down(path: Iterable[tuple[int, Tensor]], sequence: Sequence) -> ndarray:

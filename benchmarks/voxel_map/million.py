@@ -29,7 +29,9 @@ def measure(quick: bool, report: Report) -> None:
     _add(report, "million_fade", lambda: voxel_map.fade(*_window()), "eight views of 112 × 112 before an end wall")
     tilt = torch.tensor([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1.0]])
     before = len(voxel_map)
-    _add(report, "million_move", lambda: voxel_map.move({0: Similarity(1.0, tilt, torch.ones(3))}), "all, re-fused")
+    _add(
+        report, "million_move", lambda: voxel_map.transform({0: Similarity(1.0, tilt, torch.ones(3))}), "all, re-fused"
+    )
     report.add("million_move_left", len(voxel_map) / before, "", "share of the voxels that met no other")
 
 
@@ -51,7 +53,12 @@ def _files(report: Report, voxel_map: VoxelMap) -> None:
 
 
 def _shown(report: Report, voxel_map: VoxelMap) -> None:
-    _add(report, "million_cloud", lambda: voxel_map.gaussians(limit=100_000), "100,000 Gaussians for a cloud")
+    _add(
+        report,
+        "million_cloud",
+        lambda: voxel_map.gaussians(voxel_map.spread_rows(100_000)),
+        "100,000 Gaussians for a cloud",
+    )
     _add(report, "million_cloud_all", voxel_map.gaussians, "baseline: all of them")
     config = GridConfig(resolution=0.05)
     _add(report, "million_occupancy", lambda: occupancy_grid(voxel_map, config), "the whole grid")

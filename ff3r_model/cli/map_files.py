@@ -12,6 +12,7 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from ff3r_model.core.output_folder import OutputFolder
 from ff3r_model.gaussians.ply import write_ply
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_model.visualization.pictures import save_picture, top_down
@@ -30,12 +31,12 @@ def pipeline_with_map(path: Path, weights: Path | None, config: Path | None) -> 
     return pipeline
 
 
-def write_outputs(folder: Path, pipeline: Pipeline) -> None:
+def write_outputs(folder: OutputFolder, pipeline: Pipeline) -> None:
     """The four files. Raises MapFileError or OSError where one cannot be written."""
-    pipeline.save(folder / MAP)
-    write_tum(folder / TRAJECTORY, pipeline.map.trajectory())
-    write_ply(folder / CLOUD, pipeline.map.gaussians())
-    save_picture(folder / PICTURE, picture_of(pipeline.map))
+    pipeline.save(folder.file(MAP))
+    write_tum(folder.file(TRAJECTORY), pipeline.map.trajectory())
+    write_ply(folder.file(CLOUD), pipeline.map.gaussians())
+    save_picture(folder.file(PICTURE), picture_of(pipeline.map))
 
 
 def write_tum(path: Path, trajectory: Iterable[tuple[int, Float[Tensor, "4 4"]]]) -> None:

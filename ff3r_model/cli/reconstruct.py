@@ -64,15 +64,23 @@ class Reconstruct:
     def __call__(self) -> str:
         """Map the recording and write the files; returns the summary."""
         from ff3r_model.cli.map_files import write_outputs
+        from ff3r_model.core.output_folder import OutputFolder
         from ff3r_model.frames.open_source import open_source
 
         source = open_source(self.source, self.topic)
+        output = OutputFolder(self.output, "reconstruct")
         pipeline = self._pipeline()
-        self.output.mkdir(parents=True, exist_ok=True)
-        updates = _map_frames(pipeline, source, self.stride)
+        updates: list[MapUpdate] = []
+        try:
+            _map_frames(pipeline, source, self.stride, updates)
+        except (KeyboardInterrupt, UserError, OSError):
+            if any(update.accepted for update in updates):
+                write_outputs(output, pipeline)  # what was mapped until then is not lost
+                print(f"stopped early; {_summary(self.output, pipeline, updates)}")
+            raise
         if not any(update.accepted for update in updates):
             raise ReconstructError(f"{self.source}: no map could be made; {_explain(pipeline, updates)}")
-        write_outputs(self.output, pipeline)
+        write_outputs(output, pipeline)
         return _summary(self.output, pipeline, updates)
 
     def _pipeline(self) -> Pipeline:
@@ -94,14 +102,13 @@ class Reconstruct:
         return Pipeline.from_checkpoint(self.weights, config, device_named(self.device))
 
 
-def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int) -> list[MapUpdate]:
-    """Every frame in turn, a window whenever one is full, and what is left at the end."""
+def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int, updates: list[MapUpdate]) -> None:
+    """Every frame in turn, a window whenever one is full, and what is left at the end; `updates` grows meanwhile."""
     import torch
     from tqdm import tqdm
 
     from ff3r_model.frames.windows import FrameRejected
 
-    updates: list[MapUpdate] = []
     total = None if source.count is None else math.ceil(source.count / stride)
     frames = islice(source, 0, None, stride)
     with torch.inference_mode(), tqdm(frames, total=total, desc=source.name, unit="frame", disable=None) as progress:
@@ -114,7 +121,6 @@ def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int) -> list[Ma
             if pipeline.ready:
                 _step(pipeline, updates, progress)
         _step(pipeline, updates, progress, flush=True)
-    return updates
 
 
 def _step(pipeline: Pipeline, updates: list[MapUpdate], progress: tqdm, flush: bool = False) -> None:

@@ -67,6 +67,41 @@ def transform_pose(similarity: Similarity, source_from_camera: Float[Tensor, "*b
     return rigid(rotation, apply_similarity(similarity, source_from_camera[..., :3, 3]))
 
 
+def anchored(camera_from_world: Float[Tensor, "views 4 4"]) -> Float[Tensor, "views 4 4"]:
+    """The same cameras in the frame of the first, whose own pose becomes exactly the identity."""
+    camera_from_first = camera_from_world @ invert_rigid(camera_from_world[:1])
+    camera_from_first[0] = torch.eye(4).to(camera_from_first)
+    return camera_from_first
+
+
+def nearest_rotation(matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
+    """The rotation nearest to a matrix in the Frobenius norm, by SVD (orthogonal Procrustes); never a mirror."""
+    u, _, vt = torch.linalg.svd(matrix)
+    signs = torch.ones_like(matrix[0])
+    signs[2] = torch.det(u @ vt).sign()
+    return u @ torch.diag(signs) @ vt
+
+
+def umeyama(
+    source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], weights: Float[Tensor, " n"] | None = None
+) -> Similarity:
+    """target_from_source of matching points: the similarity of least weighted squares (Umeyama 1991), in float64.
+
+    Points on one line leave the turn about it open, points on one spot any turn and the scale.
+    """
+    x, y = source.double(), target.double()
+    weights = torch.ones_like(x[:, 0]) if weights is None else weights.double()
+    share = (weights / weights.sum())[:, None]
+    # Both clouds about their weighted means, which the similarity takes onto each other.
+    x_mean, y_mean = (share * x).sum(dim=0), (share * y).sum(dim=0)
+    x, y = x - x_mean, y - y_mean
+    # The rotation that turns their covariance most nearly symmetric, and how much of the target's extent it explains.
+    covariance = (share * y).T @ x
+    rotation = nearest_rotation(covariance)
+    scale = float((rotation * covariance).sum() / (share * x * x).sum().clamp_min(1e-12))
+    return Similarity(scale, rotation, y_mean - scale * rotation @ x_mean)
+
+
 def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "height width 2"]:
     """(u, v) of each pixel's centre."""
     v, u = torch.meshgrid(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ff3r_model.core.geometry import nearest_rotation
+
 HUBER = 1.345
 """Huber's threshold in standard deviations: 95 % efficiency on normal errors."""
 _MAD = 1.4826
@@ -29,19 +31,11 @@ def huber_weights(residuals: Float[Tensor, " n"], weights: Float[Tensor, " n"]) 
     return (threshold / residuals.clamp_min(tiny)).clamp(max=1).where(residuals > threshold, 1)
 
 
-def mean_rotation(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "3 3"]:
+def robust_mean_rotation(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "3 3"]:
     """The rotation of least summed angle, by reweighting the chordal mean: one wrong camera of four does no harm."""
     weights = torch.ones_like(rotations[:, 0, 0])
     for _ in range(_ROTATION_ROUNDS):
-        mean = _nearest_rotation((weights[:, None, None] * rotations).sum(dim=0))
+        mean = nearest_rotation((weights[:, None, None] * rotations).sum(dim=0))
         chords = torch.linalg.matrix_norm(rotations - mean) / 2**0.5
         weights = 1 / chords.clamp_min(_SMALL_ANGLE)
     return mean
-
-
-def _nearest_rotation(matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
-    """The rotation nearest to a matrix in the Frobenius norm."""
-    u, _, vt = torch.linalg.svd(matrix)
-    signs = torch.ones_like(matrix[0])
-    signs[2] = torch.det(u @ vt).sign()
-    return u @ torch.diag(signs) @ vt

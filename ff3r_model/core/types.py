@@ -7,7 +7,7 @@ quaternions wxyz, pixel centres at integer + 0.5. Lengths are "window units" unt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, UInt8
@@ -116,11 +116,21 @@ class Gaussians:
     @property
     def colors(self) -> Float[Tensor, "n 3"]:
         """RGB in [0, 1] seen from no particular side: the constant band alone."""
-        return (self.harmonics[:, 0] * SH_C0 + 0.5).clamp(0, 1)
+        return rgb_from_harmonics(self.harmonics[:, 0]).clamp(0, 1)
 
 
 SH_C0 = 0.28209479177387814
 """The constant spherical harmonic."""
+
+
+def rgb_from_harmonics(constant: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """RGB of the constant band of spherical harmonics, not clamped to [0, 1]."""
+    return constant * SH_C0 + 0.5
+
+
+def harmonics_from_rgb(rgb: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The constant band of spherical harmonics of a colour that is the same from all sides."""
+    return (rgb - 0.5) / SH_C0
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,9 @@ class Similarity:
     rotation: Float[Tensor, "3 3"] = field(default_factory=lambda: torch.eye(3))
     translation: Float[Tensor, " 3"] = field(default_factory=lambda: torch.zeros(3))
 
-    def rescaled(self, factor: float) -> Similarity:
-        """The same transform with the target's unit divided by `factor`."""
-        return replace(self, scale=self.scale * factor, translation=self.translation * factor)
+    def double(self) -> Similarity:
+        """The same in float64, on the CPU."""
+        return Similarity(self.scale, self.rotation.double().cpu(), self.translation.double().cpu())
 
 
 Predict = Callable[[Window], Prediction]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.core.geometry import invert_rigid, transform_pose
+from ff3r_model.core.geometry import invert_rigid, nearest_rotation, transform_pose
 from ff3r_model.core.types import Cameras, Prediction, Similarity
 from ff3r_model.gaussians.render import Rendering, render
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
@@ -65,8 +64,6 @@ def camera_similarity(
 ) -> Similarity:
     """predicted_from_true of two sets of camera_from_world, given the scale."""
     ours, true = invert_rigid(predicted).double(), invert_rigid(truth).double()
-    u, _, vt = torch.linalg.svd((ours[:, :3, :3] @ true[:, :3, :3].transpose(1, 2)).mean(0))
-    flip = torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ vt).sign())], dtype=u.dtype))
-    rotation = u @ flip @ vt
+    rotation = nearest_rotation((ours[:, :3, :3] @ true[:, :3, :3].transpose(1, 2)).mean(0))
     translation = ours[:, :3, 3].mean(0) - scale * rotation @ true[:, :3, 3].mean(0)
     return Similarity(scale, rotation.to(predicted.dtype), translation.to(predicted.dtype))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.core.geometry import quaternion_to_matrix, rigid
+from ff3r_model.core.geometry import nearest_rotation, quaternion_to_matrix, rigid
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.source import SourceError
 
@@ -174,8 +174,7 @@ def _intrinsics(path: Path, seven_scenes: bool) -> Float[Tensor, "3 3"] | None:
 
 def _orthonormal(pose: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
     """The rigid transform nearest to a matrix: 7-Scenes' rotations are off by some 1e-3."""
-    u, _, vt = torch.linalg.svd(pose[:3, :3])
-    return rigid(u @ vt, pose[:3, 3]).float()
+    return rigid(nearest_rotation(pose[:3, :3]), pose[:3, 3]).float()
 
 
 def _lines(path: Path) -> list[list[str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ff3r_model.core.geometry import invert_rigid, quaternion_to_matrix, transform_points
-from ff3r_model.core.types import SH_C0, Cameras, Gaussians
+from ff3r_model.core.types import Cameras, Gaussians, rgb_from_harmonics
 from ff3r_model.gaussians.rasterize_gsplat import rasterize
 from ff3r_model.gaussians.rasterize_torch import ALPHA_MIN, composite, splat
 from ff3r_model.gaussians.spherical_harmonics import basis
@@ -107,6 +107,6 @@ def _colors(gaussians: Gaussians, centre: Float[Tensor, " 3"]) -> Float[Tensor, 
     """RGB of each Gaussian seen from `centre`, at least 0."""
     bands = gaussians.harmonics.shape[1]
     if bands == 1:
-        return (gaussians.harmonics[:, 0] * SH_C0 + 0.5).clamp(min=0)
+        return rgb_from_harmonics(gaussians.harmonics[:, 0]).clamp(min=0)
     weights = basis(normalize(gaussians.means - centre, dim=1), bands)
     return (torch.einsum("nb,nbc->nc", weights, gaussians.harmonics) + 0.5).clamp(min=0)

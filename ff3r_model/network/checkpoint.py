@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.files import replaced
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 
@@ -70,7 +70,13 @@ def save_checkpoint(
         "text_config": asdict(text_encoder.config),
         "card": dict(card),
     }
-    write_atomically(path, tensors, {METADATA_KEY: json.dumps(header)})
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as temporary:
+            save_file(tensors, temporary, {METADATA_KEY: json.dumps(header)})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} could not be written: {error}. Is the disk full or read-only?") from error
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
@@ -117,24 +123,6 @@ def check(expected: Mapping[str, Iterable[int]], tensors: Mapping[str, Tensor], 
             f"{source} does not fit this network. {'; '.join(problems)}. "
             "Use the original file, or one made for this version and size."
         )
-
-
-def write_atomically(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is whole or absent, whatever happens while it is written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} could not be written: {error}. Is the disk full or read-only?") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

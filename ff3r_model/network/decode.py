@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from ff3r_model.core.geometry import (
+    anchored,
     invert_rigid,
     matrix_to_quaternion,
     quaternion_multiply,
@@ -18,7 +17,7 @@ from ff3r_model.core.geometry import (
     transform_points,
     unproject,
 )
-from ff3r_model.core.types import DEPTH_CONFIDENCE_WEIGHT, SH_C0, Cameras, Gaussians, Prediction
+from ff3r_model.core.types import DEPTH_CONFIDENCE_WEIGHT, Cameras, Gaussians, Prediction, harmonics_from_rgb
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import NetworkOutput
 
@@ -56,7 +55,8 @@ def predict(
     """
     depth, confidence = output.depth[0].float(), output.depth_confidence[0].float()
     cameras = decode_cameras(output.pose_encodings[-1, 0].float(), *depth.shape[1:])
-    cameras = _anchored(cameras if intrinsics is None else replace(cameras, intrinsics=intrinsics.to(depth)))
+    intrinsics = cameras.intrinsics if intrinsics is None else intrinsics.to(depth)
+    cameras = Cameras(anchored(cameras.camera_from_world), intrinsics)
     if output.gaussians is not None:
         gaussians = _activate(output.gaussians, depth, confidence, cameras)
     elif output.lifted is not None:
@@ -65,13 +65,6 @@ def predict(
         raise ValueError("the network's output has neither Gaussians nor lifted features")
     descriptors = normalize(output.tokens[0].float().mean(dim=1), dim=-1)
     return Prediction(cameras, depth, confidence, gaussians, descriptors)
-
-
-def _anchored(cameras: Cameras) -> Cameras:
-    """The same cameras in the frame of the first, whose pose becomes exactly the identity."""
-    camera_from_first = cameras.camera_from_world @ invert_rigid(cameras.camera_from_world[:1])
-    camera_from_first[0] = torch.eye(4, dtype=camera_from_first.dtype, device=camera_from_first.device)
-    return replace(cameras, camera_from_world=camera_from_first)
 
 
 def _means(depth: Float[Tensor, "views h w"], cameras: Cameras) -> Float[Tensor, "n 3"]:
@@ -127,7 +120,7 @@ def _lift(
         means=_means(depth, cameras),
         scales=_footprint(depth, cameras).expand(count, 3).contiguous(),
         quaternions=depth.new_tensor([1.0, 0, 0, 0]).repeat(count, 1),
-        harmonics=((colors - 0.5) / SH_C0)[:, None],
+        harmonics=harmonics_from_rgb(colors)[:, None],
         opacities=depth.new_full((count,), LIFTED_OPACITY),
         confidences=DEPTH_CONFIDENCE_WEIGHT * confidence.log().flatten(),
         features=full.permute(0, 2, 3, 1).flatten(0, 2),

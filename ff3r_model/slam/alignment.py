@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import BODY_FROM_OPTICAL, apply_similarity, invert_rigid
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
-from ff3r_model.core.robust import huber_weights, mean_rotation, weighted_median
+from ff3r_model.core.robust import huber_weights, robust_mean_rotation, weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
-from ff3r_model.slam.placed_frames import SharedFrames, frame_points
+from ff3r_model.slam.placed_frames import PlacedFrames, frame_points
 
 IRLS_ROUNDS = 5
+"""Of reweighted least squares."""
 COLLINEAR = 1e-3
 """Points whose second principal extent is below this share of the first fix no rotation."""
 
@@ -25,11 +25,6 @@ COLLINEAR = 1e-3
 class AlignConfig:
     """How windows are joined. The paper leaves all of this open."""
 
-    method: Literal["cameras", "points"] = "cameras"
-    """cameras: a shared frame is one camera, so rotations come from the cameras, the scale from the depth ratio and
-    the translation from the points. Under 3 % depth noise, 5 % smooth depth bias, 1° pose noise and 5 % outliers this
-    halves the rotation error and a third of the scale error remains against `points` (Umeyama over the same pairs),
-    since smooth bias bends a cloud as a turn would, while a ratio of depths along one ray sees no pose at all."""
     fixed_scale: bool = False
     """SE(3) instead of Sim(3): for engines whose depth is metric."""
     long_side: int = 112
@@ -69,30 +64,10 @@ class DegenerateError(ValueError):
     """Points that do not determine a similarity."""
 
 
-def align(
-    source: Float[Tensor, "n 3"],
-    target: Float[Tensor, "n 3"],
-    weights: Float[Tensor, " n"] | None = None,
-    fixed_scale: bool = False,
-    rounds: int = IRLS_ROUNDS,
-) -> Similarity:
-    """target_from_source of matching points: weighted Umeyama, then `rounds` of Huber reweighting, in float64.
-
-    Raises DegenerateError for fewer than three points with weight, or points on one line.
-    """
-    x, y = source.double(), target.double()
-    base = torch.ones_like(x[:, 0]) if weights is None else weights.double()
-    similarity = _umeyama(x, y, base, fixed_scale)
-    for _ in range(rounds):
-        residuals = (apply_similarity(similarity, x) - y).norm(dim=1)
-        similarity = _umeyama(x, y, base * huber_weights(residuals, base), fixed_scale)
-    return replace(similarity, rotation=similarity.rotation.to(source), translation=similarity.translation.to(source))
-
-
 def align_window(
     prediction: Prediction,
     window: Window,
-    previous: SharedFrames,
+    previous: PlacedFrames,
     config: AlignConfig | None = None,
     scale: float | None = None,
 ) -> Alignment:
@@ -106,10 +81,15 @@ def align_window(
     scale = 1.0 if scale is None and config.fixed_scale else scale
     try:
         pairs = _pairs(prediction, window.keyframes, previous, config)
-        similarity = _by_cameras(pairs, scale) if config.method == "cameras" else _by_points(pairs, scale)
+        similarity = _similarity(pairs, scale)
     except DegenerateError as error:
-        return Alignment(Similarity(), float("inf"), 0.0, False, str(error))
+        return refused(str(error))
     return _judge(similarity, pairs, config)
+
+
+def refused(reason: str) -> Alignment:
+    """The alignment of a window that has no place in the map."""
+    return Alignment(Similarity(), float("inf"), 0.0, False, reason)
 
 
 def map_from_first_camera() -> Similarity:
@@ -132,8 +112,9 @@ class _Pairs:
     map_from_camera: Float[Tensor, "views 4 4"]
 
 
-def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFrames, config: AlignConfig) -> _Pairs:
+def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: PlacedFrames, config: AlignConfig) -> _Pairs:
     """The confident pairs of pixels of the shared keyframes, in float64."""
+    # Which keyframes both know, and where they stand in either.
     shared = [frame for frame in keyframes if frame in previous.keyframes]
     if not shared:
         raise DegenerateError("the window shares no keyframe with the map")
@@ -142,11 +123,13 @@ def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFra
         raise DegenerateError(f"the image size changed from {sizes[0]} to {sizes[1]}")
     here = [keyframes.index(frame) for frame in shared]
     there = [previous.keyframes.index(frame) for frame in shared]
+    # Their cameras and depths, both with the pixels of the frames that are remembered.
     window_from_camera = invert_rigid(prediction.cameras.camera_from_world[here]).double()
     map_from_camera = previous.map_from_camera[there].to(window_from_camera)
     depth, map_depth = (
         values.double() for values in (prediction.depth[here], previous.depth[there].to(prediction.depth))
     )
+    # Only pixels whose depth both sides know, and neither is least certain of; thinned evenly.
     confidences = [prediction.depth_confidence[here].double(), previous.confidence[there].to(depth)]
     floor = config.min_confidence * min(float(values.median()) for values in confidences)
     good = (torch.minimum(*confidences) > floor) & (depth > 0) & (map_depth > 0) & (depth + map_depth).isfinite()
@@ -155,6 +138,7 @@ def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFra
         raise DegenerateError(f"only {len(index)} pixels of the shared views are usable, {config.min_pairs} are needed")
     index = index[:: -(-len(index) // config.max_pairs)]
 
+    # What these pixels say: points on both sides, ratios of depths, weights.
     def chosen(values: Tensor, *rest: int) -> Tensor:
         return values.reshape(-1, *rest)[index]
 
@@ -167,29 +151,25 @@ def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: SharedFra
         window_from_camera,
         map_from_camera,
     )
-    _check_spread(pairs.window_points, pairs.weights)
-    _check_spread(pairs.map_points, pairs.weights)
+    check_spread(pairs.window_points, pairs.weights)
+    check_spread(pairs.map_points, pairs.weights)
     return pairs
 
 
-def _by_cameras(pairs: _Pairs, scale: float | None) -> Similarity:
+def _similarity(pairs: _Pairs, scale: float | None) -> Similarity:
     """Rotation from the shared cameras, scale from the depth ratios, translation from the points; each robustly."""
-    rotation = mean_rotation(pairs.map_from_camera[:, :3, :3] @ pairs.window_from_camera[:, :3, :3].mT)
+    # A shared keyframe is one camera: each says how the window is turned.
+    rotation = robust_mean_rotation(pairs.map_from_camera[:, :3, :3] @ pairs.window_from_camera[:, :3, :3].mT)
+    # Along one ray the ratio of depths sees no pose at all.
     scale = float(weighted_median(pairs.depth_ratios, pairs.weights)) if scale is None else scale
+    # What is left between turned, scaled points is the translation: their median, refined by least squares with Huber's
+    # weights.
     offsets = pairs.map_points - scale * pairs.window_points @ rotation.T
     translation = torch.stack([weighted_median(axis, pairs.weights) for axis in offsets.unbind(1)])
     for _ in range(IRLS_ROUNDS):
         weights = pairs.weights * huber_weights((offsets - translation).norm(dim=1), pairs.weights)
         translation = (weights[:, None] * offsets).sum(dim=0) / weights.sum()
     return Similarity(scale, rotation, translation)
-
-
-def _by_points(pairs: _Pairs, scale: float | None) -> Similarity:
-    """From the points alone."""
-    if scale is None:
-        return align(pairs.window_points, pairs.map_points, pairs.weights)
-    sized = align(scale * pairs.window_points, pairs.map_points, pairs.weights, fixed_scale=True)
-    return replace(sized, scale=scale)
 
 
 def _judge(similarity: Similarity, pairs: _Pairs, config: AlignConfig) -> Alignment:
@@ -208,24 +188,7 @@ def _judge(similarity: Similarity, pairs: _Pairs, config: AlignConfig) -> Alignm
     return Alignment(single, rms, share, not reason, reason)
 
 
-def _umeyama(
-    x: Float[Tensor, "n 3"], y: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], fixed_scale: bool
-) -> Similarity:
-    """The similarity of least weighted squares (Umeyama 1991)."""
-    _check_spread(x, weights)
-    _check_spread(y, weights)
-    share = (weights / weights.sum())[:, None]
-    x_mean, y_mean = (share * x).sum(dim=0), (share * y).sum(dim=0)
-    x, y = x - x_mean, y - y_mean
-    u, singular, vt = torch.linalg.svd((share * y).T @ x)
-    signs = torch.ones_like(singular)
-    signs[2] = torch.det(u @ vt).sign()
-    rotation = u @ torch.diag(signs) @ vt
-    scale = 1.0 if fixed_scale else float((singular * signs).sum() / (share * x * x).sum())
-    return Similarity(scale, rotation, y_mean - scale * rotation @ x_mean)
-
-
-def _check_spread(points: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]) -> None:
+def check_spread(points: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]) -> None:
     """Raise DegenerateError for points that fix no rotation."""
     used = int((weights > 0).sum())
     if used < 3:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ff3r_model.core.geometry import compose, invert_similarity
+from jaxtyping import Int
+from torch import Tensor
+
+from ff3r_model.core.geometry import compose
+from ff3r_model.core.node import Node
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.core.types import Similarity
+from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.gaussians.transform import transform_gaussians
+from ff3r_model.slam.alignment import Alignment
 from ff3r_model.slam.config import MappingConfig
-from ff3r_model.slam.keyframe_archive import Archive
+from ff3r_model.slam.keyframe_archive import KeyframeArchive, archived
+from ff3r_model.slam.placed_frames import PlacedFrames
 from ff3r_model.slam.pose_graph import EDGE_BYTES, NODE_BYTES, PoseGraph
-from ff3r_model.slam.reference.world_reference import Standing
-from ff3r_model.slam.submap import Submap
+from ff3r_model.slam.reference.world_reference import WorldReference
+from ff3r_model.slam.submap import Submap, certain_gaussians
 from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig
 from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -26,7 +34,7 @@ _BUDGET_STEP = 64
 
 
 class Atlas:
-    """The active submap, the others, and the archive of all their frames; never above `max_map_bytes` in sum.
+    """The active submap, the others, and the archive of all their keyframes; never above `max_map_bytes` in sum.
 
     The archive and the graph have shares of their own. Submaps that are not active keep what they hold, up to
     `inactive_share` of the rest; the active one's voxels have what is left.
@@ -36,9 +44,12 @@ class Atlas:
         """`like`: what voxels are, where a file has settled that. ValueError where `max_map_bytes` is too small."""
         self.config, self.space, self.cap = config, space, config.map.max_map_bytes
         self.map_config = self._bounded(like or config.map)
-        self.archive = Archive(int(config.archive_share * self.cap), config.archive)
+        self.archive = KeyframeArchive(int(config.archive_share * self.cap), config.archive)
         self.others: dict[int, Submap] = {}
-        self.next_window = self.next_submap = 0
+        self.next_window = 0
+        self.next_submap = 0
+        self.corrections = 0
+        """How often something in the atlas has moved, has become part of something else, or was forgotten."""
         self._shared_bytes = 0
         self.active = self.new_submap()
 
@@ -47,23 +58,24 @@ class Atlas:
         """Bytes of everything held."""
         return self.archive.nbytes + self.active.nbytes + sum(other.nbytes for other in self.others.values())
 
-    def new_submap(self, voxels: VoxelMap | None = None, number: int | None = None) -> Submap:
-        """An empty submap of the next number, or one around voxels that are there already."""
+    def new_submap(
+        self, voxels: VoxelMap | None = None, number: int | None = None, graph: Mapping[str, Tensor] | None = None
+    ) -> Submap:
+        """An empty submap of the next number, or one around voxels and the tensors of a pose graph."""
         config = self.config
-        standing = Standing(config.scale, config.camera_height, config.ground_weight)
-        if voxels is not None:
-            standing.gravity.source = "measured"  # a map from a file stays as it was
+        reference = WorldReference(config.scale, config.camera_height, config.ground_weight)
         windows = self._max_windows()
-        recent = min(config.graph.keep_recent, windows // 2)
-        graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))
+        recent = max(min(config.graph.keep_recent, windows // 2), 1)
+        pose_graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))
+        pose_graph.restore(graph or {})
         number = self.next_submap if number is None else number
         self.next_submap = max(self.next_submap, number + 1)
-        return Submap(number, self._empty() if voxels is None else voxels, graph, standing)
+        return Submap(number, self._empty() if voxels is None else voxels, pose_graph, reference)
 
     def begin(self) -> Submap:
         """Put the active submap aside and begin a new one."""
         self.others[self.active.number] = self.active
-        self.active.shared = None
+        self.active.frames = None
         self._squeeze()
         self.active = self.new_submap()
         self.share_out()
@@ -89,19 +101,68 @@ class Atlas:
         if spare != self.active.map.config.max_map_bytes:
             self.active.map.set_budget(spare)
 
+    def integrate(
+        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
+    ) -> None:
+        """Put a window that has been located into the active submap, with its `fresh` views as keyframes."""
+        config, active = self.config, self.active
+        # Its node of the pose graph, which all that it brings is relative to.
+        node = Node(self.next_window, alignment.map_from_window, active.number)
+        self.next_window += 1
+        placed = PlacedFrames.of(prediction, window, node)
+        # What the next window will be aligned to, and room for it.
+        frames = placed.thinned(config.align.long_side)
+        frames = frames.select(fresh) if active.frames is None else frames
+        self.share_out(frames.nbytes)
+        # Its voxels, node, edge and keyframes; then the archive.
+        certain = certain_gaussians(prediction, fresh, config.drop_uncertain)
+        gaussians = transform_gaussians(alignment.map_from_window, certain)
+        stamps = [window.stamps[view] for view in fresh]
+        active.integrate(frames, placed.select(fresh), stamps, gaussians, alignment.rms)
+        self.archive.add(archived(window, prediction, placed, fresh, config.archive))
+        # As many nodes as the graph may have.
+        stand_ins = active.merge_old_windows()
+        if stand_ins:
+            self.archive.reanchor(stand_ins)
+            self.corrections += 1
+
+    def transform(self, by_anchor: Mapping[int, Similarity], others: Similarity | None = None) -> None:
+        """Correct the active submap: each window by its new_from_old of the pose graph, or all of it by `others`.
+
+        The one place where anything moves. What is kept relative to nodes, as the archive's keyframes, is not told.
+        """
+        self.active.transform(by_anchor, others or Similarity())
+        self.corrections += 1
+
+    def hold_to_world(self, window: Window, prediction: Prediction) -> bool:
+        """Learn scale, up and floor from the newest window; True where the whole submap moved for it."""
+        active, reference = self.active, self.active.reference
+        # Up: the map is turned where a sensor, or the floor, says for the first time which way that is.
+        turn = reference.gravity.observe(window, prediction, active.newest.map_from_node)
+        if turn is not None:
+            self.transform({}, turn)
+            log.info("the map was turned upright: up is known from %s", reference.gravity.source)
+        # Scale, once enough windows have measured it, and again where a better source has; then the floor.
+        scale = reference.observe_scale(window, prediction, active.newest.map_from_node, active.map.scale)
+        if scale is not None:
+            self.transform({}, Similarity(scale.factor))
+            active.map.scale = scale
+            active.anchor_floor()
+            log.info("the map is metric: 1 unit was %.3f m, by %s", scale.factor, scale.source)
+        return turn is not None or scale is not None
+
     def join(self, number: int, map_from_active: Similarity) -> None:
         """Let the active submap become part of another, which is active then. The other's frame stays, and its unit,
         unless only the active one is metric."""
         into, active = self.others.pop(number), self.active
         if active.map.metric and not into.map.metric:
             factor = 1 / map_from_active.scale
-            self.archive.rescale(into.number, factor)
-            into.rescale(factor, active.map.scale)
+            into.transform({}, Similarity(factor))
+            into.map.scale = active.map.scale
             map_from_active = compose(Similarity(factor), map_from_active)
-        into.standing.follow(active.standing, map_from_active)
         into.absorb(active, map_from_active)
-        self.archive.join(active.number, into.number, map_from_active)
         self.active = into
+        self.corrections += 1
         self.share_out()
 
     def _empty(self) -> VoxelMap:
@@ -138,9 +199,4 @@ class Atlas:
         log.warning("submap %d with %d voxels is forgotten: there is no room", submap.number, len(submap.map))
         self.archive.drop(submap.number)
         del self.others[submap.number]
-
-
-def one_size(map_from_other: Similarity, place: Similarity) -> Similarity:
-    """The motion without its change of size, the same at `place` (a pose in the other map)."""
-    moved = compose(map_from_other, replace(place, scale=1.0))
-    return compose(replace(moved, scale=1.0), invert_similarity(replace(place, scale=1.0)))
+        self.corrections += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.slam.alignment import AlignConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
-from ff3r_model.slam.loop_closure import LoopConfig
+from ff3r_model.slam.place_recognition import LoopConfig
 from ff3r_model.slam.pose_graph import GraphConfig
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.voxel_map.config import MapConfig
@@ -15,7 +15,7 @@ from ff3r_model.voxel_map.config import MapConfig
 
 @dataclass(frozen=True)
 class MappingConfig:
-    """Everything between a prediction and the map. The defaults are ours."""
+    """Everything between a prediction and the map."""
 
     align: AlignConfig = field(default_factory=AlignConfig)
     map: MapConfig = field(default_factory=MapConfig)

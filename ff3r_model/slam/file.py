@@ -21,8 +21,10 @@ _foreign_ids = count(-1, -1)
 
 
 def save_atlas(atlas: Atlas, path: Path) -> None:
-    """Write everything. Raises MapFileError; then `path` is as it was."""
-    header: dict[str, Any] = {"active": atlas.active.number, "others": {}}
+    """Write submaps, what they know of the world, and the archive. Raises MapFileError; then `path` is as it was."""
+    submaps = {atlas.active.number: atlas.active} | atlas.others
+    references = {str(number): submap.reference.state() for number, submap in submaps.items()}
+    header: dict[str, Any] = {"active": atlas.active.number, "others": {}, "references": references}
     tensors = _under("archive", atlas.archive.tensors())
     tensors |= _under(f"graph{atlas.active.number}", atlas.active.graph.tensors())
     for number, submap in atlas.others.items():
@@ -62,13 +64,25 @@ def _atlas(
         for number, each in header["others"].items()
     }
     atlas = Atlas(config, space, voxels.config)
-    submaps = {number: atlas.new_submap(each, number) for number, each in (maps | {active: voxels}).items()}
+    submaps = {
+        number: atlas.new_submap(each, number, _of(f"graph{number}", tensors))
+        for number, each in (maps | {active: voxels}).items()
+    }
     for number, submap in submaps.items():
-        submap.graph.restore(_of(f"graph{number}", tensors))
-    atlas.archive.restore(_of("archive", tensors))
+        _restore_reference(submap, header.get("references", {}).get(str(number)))
+    nodes = {window: node for submap in submaps.values() for window, node in submap.graph.nodes.items()}
+    atlas.archive.restore(_of("archive", tensors), nodes)
     _renumber(atlas, list(submaps.values()))
     atlas.take_over(submaps, active)
     return atlas
+
+
+def _restore_reference(submap: Submap, state: Mapping[str, Any] | None) -> None:
+    """What a submap knows of scale, up and floor; older files do not say, and stay turned as they are."""
+    if state is None:
+        submap.reference.freeze()
+    else:
+        submap.reference.restore(state)
 
 
 def _renumber(atlas: Atlas, submaps: Sequence[Submap]) -> None:

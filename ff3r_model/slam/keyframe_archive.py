@@ -1,9 +1,9 @@
-"""What the map remembers of its frames, so that places can be recognised: pictures, coarse depth and descriptors."""
+"""The keyframe database: pictures, coarse depth and descriptors of keyframes, so that places can be recognised."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Float16, Int, UInt8
 from torch import Tensor
 
-from ff3r_model.core.geometry import transform_pose
+from ff3r_model.core.node import Node, place_each
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, check_range
-from ff3r_model.core.types import Prediction, Similarity, Window
-from ff3r_model.slam.placed_frames import SharedFrames
+from ff3r_model.core.types import Prediction, Window
+from ff3r_model.slam.placed_frames import PlacedFrames
+from ff3r_model.voxel_map.config import NO_WINDOW
 
 HALF_MAX = 6e4
 """Below the largest float16."""
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ArchiveConfig:
-    """How much is remembered of the frames. All ours."""
+    """How much is remembered of the keyframes."""
 
     max_frames: int = 2000
     depth_side: int = 56
@@ -48,29 +49,44 @@ class ArchiveConfig:
 
 @dataclass(frozen=True)
 class ArchivedFrame:
-    """A keyframe, in the frame and the unit of its submap."""
+    """A keyframe, relative to a node of the pose graph: it is where the node is, in the node's submap."""
 
     keyframe: int
     stamp: int
-    anchor: int
-    """The window it moves with."""
-    submap: int
+    """ns."""
+    node: Node
     jpeg: UInt8[np.ndarray, " bytes"]
     depth: Float16[Tensor, "h w"]
     """Of every `step`-th pixel, in units of `unit`."""
-    unit: float
+    node_unit: float
+    """Median depth, in the node's unit."""
     confidence: Float16[Tensor, "h w"]
     intrinsics: Float[Tensor, "3 3"]
     """In the pixels of `depth`."""
     full_intrinsics: Float[Tensor, "3 3"] | None
     """In the pixels of the picture, where they were given."""
-    map_from_camera: Float[Tensor, "4 4"]
+    node_from_camera: Float[Tensor, "4 4"]
     descriptor: Float16[Tensor, " channels"]
+
+    @property
+    def submap(self) -> int:
+        """Number of the submap that it is part of."""
+        return self.node.submap
+
+    @property
+    def unit(self) -> float:
+        """Median depth, in the unit of the submap."""
+        return self.node_unit * self.node.map_from_node.scale
+
+    @property
+    def map_from_camera(self) -> Float[Tensor, "4 4"]:
+        """Pose in the submap."""
+        return self.node.place(self.node_from_camera)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        arrays = (self.depth, self.confidence, self.descriptor, self.map_from_camera, self.intrinsics)
+        arrays = (self.depth, self.confidence, self.descriptor, self.node_from_camera, self.intrinsics)
         return self.jpeg.nbytes + sum(array.nbytes for array in arrays) + FRAME_OVERHEAD
 
     @property
@@ -82,8 +98,11 @@ class ArchivedFrame:
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-class Archive:
-    """Frames by keyframe id, of all submaps, within a budget of bytes. What lies closest to others goes first."""
+class KeyframeArchive:
+    """Keyframes by id, of all submaps, within a budget of bytes. What lies closest to others goes first.
+
+    Nothing here is to be told when a map moves: the frames are relative to nodes.
+    """
 
     def __init__(self, budget: int, config: ArchiveConfig | None = None) -> None:
         self.budget, self.config = budget, config or ArchiveConfig()
@@ -118,23 +137,11 @@ class Archive:
         start = max(0, min(place - count // 2, len(kin) - count))
         return kin[start : start + count]
 
-    def move(self, submap: int, new_from_old: Mapping[int, Similarity]) -> None:
-        """Let each frame of a submap go where its anchor goes."""
-        self._change(submap, lambda frame: _moved(frame, new_from_old.get(frame.anchor)))
-
-    def rescale(self, submap: int, factor: float) -> None:
-        """Multiply every length of a submap."""
-        self._change(submap, lambda frame: _moved(frame, Similarity(factor)))
-
-    def join(self, submap: int, into: int, map_from_map: Similarity) -> None:
-        """Let a submap's frames be another's."""
-        self._change(submap, lambda frame: replace(_moved(frame, map_from_map), submap=into))
-
-    def relabel(self, new_of_old: Mapping[int, int]) -> None:
-        """Give frames other anchors, where windows become one."""
+    def reanchor(self, nodes: Mapping[int, Node]) -> None:
+        """Let the frames of some windows move with other nodes from now on; they stay where they are."""
         for key, frame in self.frames.items():
-            if frame.anchor in new_of_old:
-                self.frames[key] = replace(frame, anchor=new_of_old[frame.anchor])
+            if frame.node.window in nodes:
+                self.frames[key] = _reanchored(frame, nodes[frame.node.window])
 
     def renumber(self, new_of_old: Mapping[int, int]) -> None:
         """Give the keyframes other ids."""
@@ -152,48 +159,42 @@ class Archive:
             return {}
         known = [torch.full((3, 3), torch.nan) if f.full_intrinsics is None else f.full_intrinsics for f in frames]
         return {
-            "ids": torch.tensor([[f.keyframe, f.stamp, f.anchor, f.submap, len(f.jpeg)] for f in frames]),
+            "ids": torch.tensor([[f.keyframe, f.stamp, f.node.window, f.submap, len(f.jpeg)] for f in frames]),
             "jpegs": torch.from_numpy(np.concatenate([f.jpeg for f in frames])),
             "depths": torch.stack([f.depth for f in frames]),
             "units": torch.tensor([f.unit for f in frames], dtype=torch.float64),
             "confidences": torch.stack([f.confidence for f in frames]),
             "intrinsics": torch.stack([f.intrinsics for f in frames]),
             "full_intrinsics": torch.stack(known),
-            "poses": torch.stack([f.map_from_camera for f in frames]),
+            "poses": _poses(frames),
             "descriptors": torch.stack([f.descriptor for f in frames]),
         }
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
+    def restore(self, tensors: Mapping[str, Tensor], nodes: Mapping[int, Node]) -> None:
+        """Take over what `tensors` gave. `nodes`: by window, of all submaps; a KeyError names one that is missing."""
         if not tensors:
             return
         ids = tensors["ids"].tolist()
         jpegs = np.split(tensors["jpegs"].numpy(), np.cumsum([row[4] for row in ids])[:-1])
-        for i, (keyframe, stamp, anchor, submap, _) in enumerate(ids):
-            full = tensors["full_intrinsics"][i]
+        for i, (keyframe, stamp, window, _, _) in enumerate(ids):
+            full, node = tensors["full_intrinsics"][i], nodes[window]
             depth, confidence, descriptor = (
                 tensors[name][i].clone() for name in ("depths", "confidences", "descriptors")
             )
             frame = ArchivedFrame(
                 keyframe=keyframe,
                 stamp=stamp,
-                anchor=anchor,
-                submap=submap,
+                node=node,
                 jpeg=jpegs[i].copy(),
                 depth=depth,
-                unit=float(tensors["units"][i]),
+                node_unit=float(tensors["units"][i]) / node.map_from_node.scale,
                 confidence=confidence,
                 intrinsics=tensors["intrinsics"][i].clone(),
                 full_intrinsics=None if full.isnan().any() else full.clone(),
-                map_from_camera=tensors["poses"][i].clone(),
+                node_from_camera=node.relative(tensors["poses"][i]),
                 descriptor=descriptor,
             )
             self.add([frame])
-
-    def _change(self, submap: int, new: Callable[[ArchivedFrame], ArchivedFrame]) -> None:
-        for key, frame in self.frames.items():
-            if frame.submap == submap:
-                self.frames[key] = new(frame)
 
     def _evict(self, count: int) -> None:
         """Forget `count` frames: again and again the older one of the two that see most nearly the same."""
@@ -218,43 +219,41 @@ class Archive:
 def archived(
     window: Window,
     prediction: Prediction,
-    placed: SharedFrames,
+    placed: PlacedFrames,
     views: Int[Tensor, " n"],
-    anchor: int,
-    submap: int,
     config: ArchiveConfig,
 ) -> list[ArchivedFrame]:
-    """Some views of a placed window, as they are remembered; none where the network gives no descriptors."""
+    """Some views of a placed window as keyframes to remember; none where the network gives no descriptors."""
     if prediction.descriptors is None:
         return []
     thin, descriptors = placed.thinned(config.depth_side), prediction.descriptors.float().cpu().half()
 
     def frame(view: int) -> ArchivedFrame:
-        depth = thin.depth[view].float().cpu()
+        depth = thin.node_depth[view].float().cpu()
         unit = float(depth.median().clamp_min(1e-6))
         return ArchivedFrame(
             keyframe=window.keyframes[view],
             stamp=window.stamps[view],
-            anchor=anchor,
-            submap=submap,
+            node=placed.node,
             jpeg=_jpeg(window.images[view], config.jpeg_quality),
             depth=(depth / unit).clamp(0, HALF_MAX).half(),
-            unit=unit,
+            node_unit=unit,
             confidence=thin.confidence[view].float().cpu().clamp(0, HALF_MAX).half(),
             intrinsics=thin.intrinsics[view].float().cpu(),
             full_intrinsics=None if window.intrinsics is None else window.intrinsics[view].float().cpu(),
-            map_from_camera=thin.map_from_camera[view].float().cpu(),
+            node_from_camera=thin.node_from_camera[view].float().cpu(),
             descriptor=descriptors[view],
         )
 
     return [frame(view) for view in views.tolist()]
 
 
-def shared_frames(frames: Sequence[ArchivedFrame]) -> SharedFrames:
-    """Remembered frames as something to align a window to."""
-    return SharedFrames(
+def placed_frames(frames: Sequence[ArchivedFrame]) -> PlacedFrames:
+    """Remembered keyframes of one submap as something to align a window to, in the submap's own frame."""
+    return PlacedFrames(
         tuple(frame.keyframe for frame in frames),
-        torch.stack([frame.map_from_camera for frame in frames]),
+        Node(NO_WINDOW),
+        _poses(frames),
         torch.stack([frame.depth.float() * frame.unit for frame in frames]),
         torch.stack([frame.confidence.float() for frame in frames]),
         torch.stack([frame.intrinsics for frame in frames]),
@@ -272,11 +271,14 @@ def joint_window(frames: Sequence[ArchivedFrame]) -> Window:
     )
 
 
-def _moved(frame: ArchivedFrame, motion: Similarity | None) -> ArchivedFrame:
-    if motion is None:
-        return frame
-    pose = transform_pose(motion, frame.map_from_camera.double()).float()
-    return replace(frame, map_from_camera=pose, unit=frame.unit * motion.scale)
+def _reanchored(frame: ArchivedFrame, node: Node) -> ArchivedFrame:
+    pose, unit = node.relative(frame.map_from_camera), frame.unit / node.map_from_node.scale
+    return replace(frame, node=node, node_from_camera=pose, node_unit=unit)
+
+
+def _poses(frames: Sequence[ArchivedFrame]) -> Float[Tensor, "n 4 4"]:
+    """map_from_camera of each."""
+    return place_each([frame.node for frame in frames], torch.stack([frame.node_from_camera for frame in frames]))
 
 
 def _jpeg(image: Float[Tensor, "3 h w"], quality: int) -> UInt8[np.ndarray, " bytes"]:
@@ -288,7 +290,7 @@ def _jpeg(image: Float[Tensor, "3 h w"], quality: int) -> UInt8[np.ndarray, " by
 
 def _apart(frames: Sequence[ArchivedFrame], heading: float) -> Float[Tensor, "n n"]:
     """How different the views of two frames are; infinite across submaps and on the diagonal."""
-    poses = torch.stack([frame.map_from_camera for frame in frames])
+    poses = _poses(frames)
     reach = torch.tensor([frame.unit for frame in frames])
     apart = torch.cdist(poses[:, :3, 3], poses[:, :3, 3]) / torch.minimum(reach[:, None], reach[None])
     apart += torch.cdist(poses[:, :3, 2], poses[:, :3, 2]) / heading

@@ -1,11 +1,10 @@
-"""Predictions in, one map out: where each window lies, what of it enters the map, what moves when a place returns."""
+"""The mapper, the back end of the SLAM system: predictions of windows in, one map out."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,19 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ff3r_model.core.geometry import compose, invert_rigid, invert_similarity, transform_pose
+from ff3r_model.core.geometry import invert_rigid, transform_pose
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.core.types import Cameras, Gaussians, Predict, Prediction, Similarity, Window
-from ff3r_model.gaussians.transform import transform_gaussians
-from ff3r_model.slam.alignment import Alignment, align_window, map_from_first_camera
-from ff3r_model.slam.atlas import Atlas, one_size
+from ff3r_model.core.types import Predict, Prediction, Window
+from ff3r_model.slam.alignment import Alignment, refused
+from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.file import load_atlas, save_atlas
-from ff3r_model.slam.keyframe_archive import archived
-from ff3r_model.slam.loop_closure import PlaceRecognition, Revisit
-from ff3r_model.slam.placed_frames import SharedFrames, thinned_prediction
-from ff3r_model.slam.pose_graph import SolverMissingError
-from ff3r_model.slam.reference.floor import upright
+from ff3r_model.slam.loop_closure import LoopClosure
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 log = logging.getLogger(__name__)
@@ -65,17 +59,21 @@ class Mapper:
     def place(self, window: Window, prediction: Prediction) -> MapUpdate:
         """Put a window and what the network says of it into the map, or say why not."""
         seconds: dict[str, float] = {}
+        # 1. Locate: where the window lies in the active submap, or that it begins a new one.
         with timed(seconds, "align"):
-            alignment, fresh = self._align(window, prediction)
+            alignment, fresh = self._locate(window, prediction)
         if not alignment.accepted:
             return self._update(window, prediction, alignment, seconds)
+        # 2. Integrate: its voxels, its node of the pose graph, its keyframes.
         with timed(seconds, "integrate"):
-            self._integrate(window, prediction, alignment, fresh)
-            corrected = self._level(window, prediction) | self._make_metric(window, prediction)
+            self._atlas.integrate(window, prediction, alignment, fresh)
+            # 3. Hold to the world: turn, scale and floor of the whole submap, once windows have shown them.
+            corrected = self._atlas.hold_to_world(window, prediction)
+        # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
         with timed(seconds, "loops"):
-            note, moved = self._revisit()
+            note, moved = self._loops.close()
         reason = "; ".join(part for part in (alignment.reason, note) if part)
-        placed = replace(alignment, map_from_window=self._atlas.active.placed, reason=reason)
+        placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
         return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
@@ -99,173 +97,45 @@ class Mapper:
         self._start(load_atlas(path, self.config, self.space))
 
     def _start(self, atlas: Atlas) -> None:
-        self._atlas, self._lost = atlas, 0
-        self._places = PlaceRecognition(self.engine, atlas.archive, self.config.loops, self.config.align)
+        self._atlas = atlas
+        self._loops = LoopClosure(self.engine, atlas)
+        self._lost = 0
+        """Windows in a row that could not be aligned."""
 
-    def _align(self, window: Window, prediction: Prediction) -> tuple[Alignment, Int[Tensor, " fresh"]]:
+    def _locate(self, window: Window, prediction: Prediction) -> tuple[Alignment, Int[Tensor, " fresh"]]:
         """Where the window lies in the map, and which of its views are new there."""
-        active = self._atlas.active
-        known = () if active.shared is None else active.shared.keyframes
+        active, config = self._atlas.active, self.config
+        # The views that the map has not seen yet, which must show something.
+        known = () if active.frames is None else active.frames.keyframes
         fresh = torch.tensor([view for view, key in enumerate(window.keyframes) if key not in known], dtype=torch.int64)
         usable = int(((prediction.depth[fresh] > 0) & prediction.depth[fresh].isfinite()).sum())
-        if usable < self.config.align.min_pairs:
-            return Alignment(
-                Similarity(), math.inf, 0.0, False, f"only {usable} pixels of the new views have a depth"
-            ), fresh
-        if active.shared is None:
+        if usable < config.align.min_pairs:
+            return refused(f"only {usable} pixels of the new views have a depth"), fresh
+        # The first window of all, or the first after a map from a file.
+        if active.frames is None:
             reason = "it follows a map from a file" if len(active.map) else ""
-            return self._first(window, prediction, fresh, reason), fresh
-        thin = thinned_prediction(prediction, self.config.align.long_side)
-        scale = active.standing.known_scale(window, prediction, active.map.scale)
-        alignment = align_window(thin, window, active.shared, self.config.align, scale)
+            return self._begin(window, prediction, fresh, reason), fresh
+        # Aligned to the window before, then pulled towards what is known of up and floor.
+        alignment = active.locate(window, prediction, config.align)
         if alignment.accepted:
             self._lost = 0
-            held = active.standing.hold(window, prediction, alignment.map_from_window)
-            return replace(alignment, map_from_window=held), fresh
+            return alignment, fresh
+        # It does not fit: left out a few times, then the beginning of a submap.
         self._lost += 1
         alone = len(fresh) == len(window.keyframes)
-        if self._lost <= self.config.patience and not alone:
+        if self._lost <= config.patience and not alone:
             return alignment, fresh
-        return self._first(window, prediction, fresh, alignment.reason), fresh
+        return self._begin(window, prediction, fresh, alignment.reason), fresh
 
-    def _first(self, window: Window, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
-        """The placement of a submap's first window: upright at its first new view. The first submap needs no reason."""
+    def _begin(self, window: Window, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
+        """The placement of a submap's first window, at its first new view. The first submap of all needs no reason."""
         self._lost = 0
         if reason:
             before, active = self._atlas.active.number, self._atlas.begin()
             reason = f"submap {active.number} begins, apart from {before}: {reason}"
             log.warning("%s", reason)
-        camera = prediction.cameras.camera_from_world[fresh[:1]].cpu()
-        placed = compose(map_from_first_camera(), Similarity(1.0, camera[0, :3, :3], camera[0, :3, 3]))
-        if window.up is not None and bool(window.up[fresh[0]].isfinite().all()):
-            placed = upright(placed, invert_rigid(camera), window.up[fresh[:1]], 1.0)
-            self._atlas.active.standing.gravity.source = "measured"
+        placed = self._atlas.active.reference.begin(window, prediction, int(fresh[0]))
         return Alignment(placed, 0.0, 1.0, True, reason)
-
-    def _certain(self, prediction: Prediction, fresh: Int[Tensor, " fresh"]) -> Gaussians:
-        """The certain Gaussians of the views that the map has not seen yet."""
-        confidence = prediction.depth_confidence[fresh.to(prediction.depth.device)]
-        sample = confidence.flatten()[:: 1 + confidence.numel() // 100_000]
-        keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
-        keep[fresh] = confidence >= torch.quantile(sample, self.config.drop_uncertain)
-        return prediction.gaussians.select(keep.flatten())
-
-    def _integrate(
-        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
-    ) -> None:
-        """The window's voxels, a node of the graph, and its new frames as keyframes and in the archive."""
-        atlas, active = self._atlas, self._atlas.active
-        node, atlas.next_window = atlas.next_window, atlas.next_window + 1
-        placed = SharedFrames.of(prediction, window, alignment.map_from_window)
-        shared = placed.thinned(self.config.align.long_side)
-        shared = shared if active.shared is not None else shared.select(fresh)
-        new = placed.select(fresh)
-        atlas.share_out(shared.nbytes)
-        self._add_voxels(prediction, alignment, fresh, new, node)
-        active.map.add_keyframes(new.keyframes, [window.stamps[i] for i in fresh], new.map_from_camera, node)
-        active.graph.add(node, alignment.map_from_window)
-        if active.newest is not None and active.shared is not None:
-            active.graph.connect(active.newest, node, alignment.rms, float(shared.depth.median()))
-        active.shared, active.newest, active.placed = shared, node, alignment.map_from_window
-        atlas.archive.add(archived(window, prediction, placed, fresh, node, active.number, self.config.archive))
-        self._merge_old_windows()
-
-    def _add_voxels(
-        self, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"], new: SharedFrames, node: int
-    ) -> None:
-        """What the new views look through fades, what they see is merged."""
-        gaussians = transform_gaussians(alignment.map_from_window, self._certain(prediction, fresh))
-        cameras = Cameras(invert_rigid(new.map_from_camera), new.intrinsics)
-        self.map.fade(cameras, new.depth, new.confidence)
-        self.map.integrate(gaussians, node)
-
-    def _merge_old_windows(self) -> None:
-        gone = self._atlas.active.graph.merge_old()
-        if gone:
-            self.map.relabel(gone)
-            self._atlas.archive.relabel(gone)
-            self._places.forget()
-
-    def _level(self, window: Window, prediction: Prediction) -> bool:
-        """Turn the map upright where a sensor, or the floor, says for the first time which way is up."""
-        active = self._atlas.active
-        turn = active.standing.turn(window, prediction, active.placed)
-        if turn is None:
-            return False
-        self._atlas.archive.move(active.number, active.turn(turn))
-        self._places.forget()
-        log.info("the map was turned upright: up is known from %s", active.standing.gravity.source)
-        return True
-
-    def _make_metric(self, window: Window, prediction: Prediction) -> bool:
-        """Scale the map once its windows have said how large it is, and again if a better source says so."""
-        active = self._atlas.active
-        scale = active.standing.observe(window, prediction, active.placed, self.map.scale)
-        if scale is None:
-            return False
-        active.rescale(scale.factor, scale)
-        self._atlas.archive.rescale(active.number, scale.factor)
-        self._places.forget()
-        active.standing.settle(scale.factor, torch.stack([pose[:3, 3] for _, pose in self.trajectory()]))
-        log.info("the map is metric: 1 unit was %.3f m, by %s", scale.factor, scale.source)
-        return True
-
-    def _revisit(self) -> tuple[str, bool]:
-        """Look whether the newest window's place was seen before, and let the map know: (what happened, what moved)."""
-        active = self._atlas.active
-        assert active.newest is not None
-        revisits = self._places.look(active.newest, active.number, [active.newest])
-        if not revisits:
-            return "", False
-        if revisits[0].before.submap == active.number:
-            return self._close(revisits)
-        return self._join(revisits)
-
-    def _close(self, revisits: Sequence[Revisit]) -> tuple[str, bool]:
-        """A place of the same submap: two more edges, and everything moves to where all edges agree best."""
-        active = self._atlas.active
-        pairs = self._connect(revisits)
-        if all(revisit.error < self.map.config.voxel_size / 2 for revisit in revisits):
-            return "", False
-        try:
-            moves = active.graph.optimise(fixed_scale=self.map.metric)
-            refusal = "a loop is refused: it strains the map too much"
-        except SolverMissingError as error:
-            moves, refusal = None, str(error)
-        if moves is None:
-            for pair in pairs:
-                active.graph.edges.pop(pair, None)
-            log.warning("%s", refusal)
-            return refusal, False
-        active.move(moves)
-        self._atlas.archive.move(active.number, moves)
-        self._places.forget()
-        text = f"loop closed: {max(revisit.error for revisit in revisits):.3f} off"
-        log.info("%s", text)
-        return text, True
-
-    def _join(self, revisits: Sequence[Revisit]) -> tuple[str, bool]:
-        """A place of another submap: the two are one from now on, in the frame of the older."""
-        best, active = min(revisits, key=lambda revisit: revisit.rms), self._atlas.active
-        into, correction = self._atlas.others[best.before.submap], best.correction
-        if into.map.metric and self.map.metric:
-            pose = best.now.map_from_camera
-            correction = one_size(correction, Similarity(1.0, pose[:3, :3], pose[:3, 3]))
-        factor = 1 / correction.scale if self.map.metric and not into.map.metric else 1.0
-        self._atlas.join(into.number, correction)
-        rest = [replace(each, correction=compose(each.correction, invert_similarity(correction))) for each in revisits]
-        self._connect([each.rescaled(factor) for each in rest])
-        self._places.forget()
-        text = f"submap {active.number} joined to {into.number}: a place was seen again"
-        log.info("%s", text)
-        return text, True
-
-    def _connect(self, revisits: Sequence[Revisit]) -> list[tuple[int, int]]:
-        """An edge for each revisit."""
-        graph = self._atlas.active.graph
-        for each in revisits:
-            graph.connect(each.before.anchor, each.now.anchor, each.rms, each.reach, each.correction, loop=True)
-        return [(each.before.anchor, each.now.anchor) for each in revisits]
 
     def _update(
         self, window: Window, prediction: Prediction, alignment: Alignment, seconds: dict[str, float]

@@ -1,4 +1,4 @@
-"""What the map remembers of a window's frames, so that windows to come can be joined to them."""
+"""Keyframes whose place in the map is known, so that windows to come can be aligned to them."""
 
 from __future__ import annotations
 
@@ -7,53 +7,72 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.core.geometry import invert_rigid, transform_points, transform_pose, unproject
+from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
+from ff3r_model.core.node import Node
 from ff3r_model.core.types import Prediction, Similarity, Window
 
 
 @dataclass(frozen=True)
-class SharedFrames:
-    """What the map remembers of a window's frames, so that the next window can be joined to them."""
+class PlacedFrames:
+    """Keyframes with depth, relative to a node of the pose graph: they are where the node is."""
 
     keyframes: tuple[int, ...]
-    map_from_camera: Float[Tensor, "views 4 4"]
-    depth: Float[Tensor, "views height width"]
-    """In the unit of the map."""
+    node: Node
+    node_from_camera: Float[Tensor, "views 4 4"]
+    node_depth: Float[Tensor, "views height width"]
+    """In the unit of the node."""
     confidence: Float[Tensor, "views height width"]
     intrinsics: Float[Tensor, "views 3 3"]
 
     @classmethod
-    def of(cls, prediction: Prediction, window: Window, map_from_window: Similarity) -> SharedFrames:
-        """The frames of a window that has been placed."""
-        poses = transform_pose(map_from_window, invert_rigid(prediction.cameras.camera_from_world))
+    def of(cls, prediction: Prediction, window: Window, node: Node) -> PlacedFrames:
+        """The frames of a window that lies where `node` does: the window's frame is the node's."""
         return cls(
             window.keyframes,
-            poses,
-            prediction.depth * map_from_window.scale,
+            node,
+            invert_rigid(prediction.cameras.camera_from_world),
+            prediction.depth,
             prediction.depth_confidence,
             prediction.cameras.intrinsics,
         )
 
-    def moved(self, motion: Similarity) -> SharedFrames:
-        """The same frames after all of them went elsewhere in the map."""
-        poses = transform_pose(motion, self.map_from_camera.double()).to(self.map_from_camera)
-        return replace(self, map_from_camera=poses, depth=self.depth * motion.scale)
+    @property
+    def map_from_camera(self) -> Float[Tensor, "views 4 4"]:
+        """Poses in the map."""
+        return self.node.place(self.node_from_camera)
 
-    def select(self, views: Tensor) -> SharedFrames:
+    @property
+    def depth(self) -> Float[Tensor, "views height width"]:
+        """In the unit of the map."""
+        return self.node_depth * self.node.map_from_node.scale
+
+    def transformed(self, new_from_old: Similarity) -> PlacedFrames:
+        """The same frames elsewhere; the node itself stays."""
+        node = replace(self.node)
+        node.transform(new_from_old)
+        return replace(self, node=node)
+
+    def select(self, views: Tensor) -> PlacedFrames:
         """Some of the frames, by integer index."""
-        rest = {name: getattr(self, name)[views] for name in self.__dataclass_fields__ if name != "keyframes"}
-        return SharedFrames(tuple(self.keyframes[view] for view in views.tolist()), **rest)
+        return PlacedFrames(
+            tuple(self.keyframes[view] for view in views.tolist()),
+            self.node,
+            self.node_from_camera[views],
+            self.node_depth[views],
+            self.confidence[views],
+            self.intrinsics[views],
+        )
 
-    def thinned(self, long_side: int) -> SharedFrames:
+    def thinned(self, long_side: int) -> PlacedFrames:
         """Every n-th pixel alone, so that the long side is at most this, with intrinsics of the pixels that stay."""
-        depth, intrinsics = thinned(self.depth, self.intrinsics, long_side)
+        depth, intrinsics = thinned(self.node_depth, self.intrinsics, long_side)
         confidence, _ = thinned(self.confidence, self.intrinsics, long_side)
-        return replace(self, depth=depth, confidence=confidence, intrinsics=intrinsics)
+        return replace(self, node_depth=depth, confidence=confidence, intrinsics=intrinsics)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(each.nbytes for each in (self.map_from_camera, self.depth, self.confidence, self.intrinsics))
+        return sum(each.nbytes for each in (self.node_from_camera, self.node_depth, self.confidence, self.intrinsics))
 
     @property
     def points(self) -> Float[Tensor, "views height width 3"]:

@@ -1,66 +1,114 @@
-"""One connected part of what was seen: voxels, the graph of its windows, and what the next window is joined to."""
+"""One connected part of what was seen: voxels, the pose graph of its windows, and its reference to the world."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from ff3r_model.core.geometry import compose
-from ff3r_model.core.types import Similarity
-from ff3r_model.slam.placed_frames import SharedFrames
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.node import Node
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
+from ff3r_model.slam.alignment import AlignConfig, Alignment, align_window
+from ff3r_model.slam.placed_frames import PlacedFrames, thinned_prediction
 from ff3r_model.slam.pose_graph import PoseGraph
-from ff3r_model.slam.reference.world_reference import Standing
-from ff3r_model.voxel_map.config import ScaleInfo
+from ff3r_model.slam.reference.world_reference import WorldReference
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 
 class Submap:
-    """Everything lies in the map's frame and moves with the window, the node of the graph, that brought it."""
+    """A map of its own. Keyframes move with the graph's nodes by themselves, so that `transform` has few to move."""
 
-    def __init__(self, number: int, voxels: VoxelMap, graph: PoseGraph, standing: Standing) -> None:
-        self.number, self.map, self.graph, self.standing = number, voxels, graph, standing
-        self.shared: SharedFrames | None = None
-        """Of the newest window; None before the first one."""
-        self.newest: int | None = None
-        """The newest window."""
-        self.placed = Similarity()
-        """map_from_window of the newest window."""
+    def __init__(self, number: int, voxels: VoxelMap, graph: PoseGraph, reference: WorldReference) -> None:
+        self.number = number
+        self.map = voxels
+        self.graph = graph
+        self.reference = reference
+        self.frames: PlacedFrames | None = None
+        """Of the newest window, which the next one is aligned to; None before the first one and after loading."""
+        self._adopt(graph.nodes)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.map.nbytes + self.graph.nbytes + self.shared_bytes
+        return self.map.nbytes + self.graph.nbytes + (0 if self.frames is None else self.frames.nbytes)
 
     @property
-    def shared_bytes(self) -> int:
-        """Bytes of the newest window's frames."""
-        return 0 if self.shared is None else self.shared.nbytes
+    def newest(self) -> Node:
+        """The newest window's node."""
+        assert self.frames is not None
+        return self.frames.node
 
-    def move(self, new_from_old: Mapping[int, Similarity]) -> None:
-        """Let everything but the graph go where its window goes."""
-        self.map.move(new_from_old)
-        if self.newest is not None and self.newest in new_from_old:
-            self._move_newest(new_from_old[self.newest])
+    def locate(self, window: Window, prediction: Prediction, config: AlignConfig) -> Alignment:
+        """Where the window lies: aligned to the newest window's frames, then held to what is known of up and floor."""
+        assert self.frames is not None
+        thin = thinned_prediction(prediction, config.long_side)
+        scale = self.reference.known_scale(window, prediction, self.map.scale)
+        alignment = align_window(thin, window, self.frames, config, scale)
+        if not alignment.accepted:
+            return alignment
+        held = self.reference.pull_towards(window, prediction, alignment.map_from_window)
+        return replace(alignment, map_from_window=held)
 
-    def turn(self, motion: Similarity) -> dict[int, Similarity]:
-        """Move everything alike, the graph too; says by window how."""
-        moves = dict.fromkeys(self.graph.nodes, motion)
-        self.graph.move(motion)
-        self.move(moves)
-        return moves
+    def integrate(
+        self, frames: PlacedFrames, new: PlacedFrames, stamps: Sequence[int], gaussians: Gaussians, rms: float
+    ) -> None:
+        """Take in a window: the frames that the next one is aligned to, the new views and their placed Gaussians.
 
-    def rescale(self, factor: float, scale: ScaleInfo) -> None:
-        """Multiply every length by `factor`, which gives the unit that `scale` tells."""
-        self.map.rescale(factor, scale)
-        self.graph.rescale(factor)
-        self._move_newest(Similarity(factor))
+        `rms` is its alignment's.
+        """
+        node = new.node
+        # What the new views look through fades, what they see is merged.
+        self.map.fade(Cameras(invert_rigid(new.map_from_camera), new.intrinsics), new.depth, new.confidence)
+        self.map.integrate(gaussians, node.window)
+        # A node of the pose graph, an edge to the one before, and the keyframes that move with it.
+        self.graph.add(node)
+        if self.frames is not None:
+            self.graph.connect(self.newest.window, node.window, rms, float(frames.node_depth.median()))
+        self.map.add_keyframes(new.keyframes, stamps, new.map_from_camera, node)
+        self.frames = frames
+
+    def transform(self, by_anchor: Mapping[int, Similarity], others: Similarity) -> None:
+        """Move each window by its correction (new_from_old), or all of the submap alike by `others`."""
+        self.graph.transform(by_anchor, others)
+        self.map.transform(by_anchor, others)
+        self.reference.transform(others)
+
+    def merge_old_windows(self) -> dict[int, Node]:
+        """Bring the graph within its bounds; says by what stands in for each window that is gone."""
+        stand_ins = self.graph.merge_old()
+        if stand_ins:
+            self.map.reanchor(stand_ins)
+        return stand_ins
 
     def absorb(self, other: Submap, map_from_other: Similarity) -> None:
         """Take in another submap, whose newest window is the newest of both from now on."""
         self.map.absorb(other.map, map_from_other)
-        self.graph.absorb(other.graph, map_from_other)
-        self.shared, self.newest, self.placed = other.shared, other.newest, other.placed
-        self._move_newest(map_from_other)
+        other.graph.transform({}, map_from_other)
+        other.reference.transform(map_from_other)
+        self._adopt(other.graph.nodes)
+        self.graph.absorb(other.graph)
+        self.reference.inherit_floor(other.reference)
+        self.frames = other.frames
 
-    def _move_newest(self, motion: Similarity) -> None:
-        self.placed = compose(motion, self.placed)
-        self.shared = None if self.shared is None else self.shared.moved(motion)
+    def anchor_floor(self) -> None:
+        """Put the floor below the keyframes."""
+        self.reference.anchor_floor(torch.stack([pose[:3, 3] for _, pose in self.map.trajectory()]))
+
+    def _adopt(self, nodes: Mapping[int, Node]) -> None:
+        """Let nodes be this submap's, and keyframes move with them."""
+        for node in nodes.values():
+            node.submap = self.number
+        self.map.keyframes.reanchor(nodes)
+
+
+def certain_gaussians(prediction: Prediction, views: Int[Tensor, " n"], drop: float) -> Gaussians:
+    """The Gaussians of some views, without the least certain share of them."""
+    confidence = prediction.depth_confidence[views.to(prediction.depth.device)]
+    sample = confidence.flatten()[:: 1 + confidence.numel() // 100_000]
+    keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
+    keep[views] = confidence >= torch.quantile(sample, drop)
+    return prediction.gaussians.select(keep.flatten())

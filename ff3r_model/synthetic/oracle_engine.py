@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from ff3r_model.core.geometry import invert_rigid, rigid, transform_points, unproject
+from ff3r_model.core.geometry import anchored, invert_rigid, rigid, transform_points, unproject
 from ff3r_model.core.overlap import overlaps
-from ff3r_model.core.types import SH_C0, Cameras, Gaussians, Prediction, Window
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, Window, harmonics_from_rgb
 from ff3r_model.synthetic.sequences import Sequence
 from ff3r_model.synthetic.vocabulary import CLASSES
 
@@ -104,7 +104,7 @@ class OracleEngine:
         shifts = math.tan(angle) * torch.randn(len(index), 3, generator=generator)
         centres = first_from_camera[:, :3, 3]
         noisy = rigid(first_from_camera[:, :3, :3] @ turns, centres + shifts * centres.norm(dim=1, keepdim=True))
-        return _anchored(noisy), sizes
+        return invert_rigid(anchored(invert_rigid(noisy))), sizes
 
     def _groups(self, index: Int[Tensor, " views"]) -> list[list[int]]:
         """Views that see the same surfaces, directly or through others."""
@@ -137,7 +137,7 @@ class OracleEngine:
             means=means,
             scales=(footprint / 2).expand(-1, 3).contiguous(),
             quaternions=upright,
-            harmonics=((colors - 0.5) / SH_C0)[:, None],
+            harmonics=harmonics_from_rgb(colors)[:, None],
             opacities=torch.full((len(means),), 0.9),
             confidences=confidence.flatten().log(),
             features=self._codes[self._labels(index, colors)],
@@ -167,13 +167,6 @@ def rotations(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
     x, y, z = vectors.unbind(1)
     zero = torch.zeros_like(x)
     return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).unflatten(1, (3, 3)))
-
-
-def _anchored(poses: Float[Tensor, "views 4 4"]) -> Float[Tensor, "views 4 4"]:
-    """The same poses in the frame of the first, which is exactly the identity then."""
-    anchored = invert_rigid(poses[:1]) @ poses
-    anchored[0] = torch.eye(4)
-    return anchored
 
 
 def _misplaced(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.files import remove_leftovers, replaced
 from ff3r_model.visualization.pictures import save_picture
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ class RunFolder:
         path = self.path / LOG
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            _replace(path, "".join(line + "\n" for line in lines).encode())
+            with replaced(path) as temporary:
+                temporary.write_text("".join(line + "\n" for line in lines))
 
     def holds_a_run(self) -> bool:
         """Whether another run was here."""
@@ -80,10 +81,10 @@ class RunFolder:
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """A torch file that is whole or the one before, whenever the power fails."""
-        partial = self.path / f".{name}"
-        torch.save(state, partial)
-        _sync(partial)
-        partial.rename(self.path / name)
+        path = self.path / name
+        remove_leftovers(path)
+        with replaced(path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, name: str) -> dict[str, Any]:
         """What `save` wrote. Raises RunError where it is missing or damaged."""
@@ -99,7 +100,8 @@ class RunFolder:
     def save_failure(self, batch: dict[str, Any]) -> Path:
         """Who was in the batch whose loss is no number."""
         path = self.path / FAILED
-        _replace(path, json.dumps(batch, indent=1).encode())
+        with replaced(path) as temporary:
+            temporary.write_text(json.dumps(batch, indent=1))
         return path
 
     def close(self) -> None:
@@ -117,18 +119,6 @@ def _step(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
         return 2**62
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(content)
-    _sync(partial)
-    partial.rename(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 class RunError(UserError):

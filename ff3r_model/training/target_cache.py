@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ff3r_model.core.files import replaced, tensors_digest
 
 log = logging.getLogger(__name__)
 
@@ -88,20 +89,14 @@ class TargetCache:
                 "%s is full (%.2f GB): later targets are computed each time", self.folder, self.limit / GIGABYTE
             )
             return
-        partial = self.folder / f".{name}.{os.getpid()}"
-        torch.save(values, partial)
-        partial.rename(path)
+        with replaced(path) as temporary:
+            torch.save(values, temporary)
         self._bytes += path.stat().st_size
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A name for weights: the same for the same values, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return tensors_digest(tensors, heading="{name}{dtype}{shape}")[:16]
 
 
 def _digest(*parts: str | bytes) -> str:

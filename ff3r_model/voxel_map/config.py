@@ -1,4 +1,4 @@
-"""A map's settings, its scale, and what a window did to it."""
+"""A map's settings and its scale."""
 
 from __future__ import annotations
 
@@ -61,17 +61,6 @@ class ScaleInfo:
     """Metres per unit that the map had before."""
     confidence: float = 0.0
     """Share, 0 to 1, of the windows that agree on it."""
-
-
-@dataclass(frozen=True)
-class IntegrationStats:
-    """What one window did to the map."""
-
-    added: int
-    merged: int
-    evicted: int
-    refused: int
-    """Voxels of the window itself that found no room: the lightest."""
 
 
 def check_voxels(voxels: VoxelizedGaussians, config: MapConfig, channels: int) -> None:

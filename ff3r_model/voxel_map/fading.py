@@ -21,7 +21,7 @@ _SIDE = 128
 
 
 @dataclass(frozen=True)
-class Surfaces:
+class ObservedSurfaces:
     """What each view measured, pooled: around each pixel, the nearest and the farthest depth and the least trust."""
 
     cameras: Cameras
@@ -33,13 +33,18 @@ class Surfaces:
     """Confidence over the window's median, at most 1."""
 
     @classmethod
-    def of(cls, cameras: Cameras, depth: Float[Tensor, "v h w"], confidence: Float[Tensor, "v h w"]) -> Surfaces:
+    def of(
+        cls, cameras: Cameras, depth: Float[Tensor, "v h w"], confidence: Float[Tensor, "v h w"]
+    ) -> ObservedSurfaces:
         """Pool to about `_SIDE` pixels, then over 3 × 3 of these, so that poses may be off by 1 % of the image."""
+        # what is unknown counts as depth 0 without any trust
         known = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
         depth, confidence = torch.where(known, depth, 0), torch.where(known, confidence, 0)
-        step = -(-max(depth.shape[1:]) // _SIDE)
+        # trust: confidence against the window's median, so that its unit does not matter
         middle = confidence[known].median() if known.any() else confidence.new_ones(())
         trust = (confidence / middle.clamp_min(torch.finfo(confidence.dtype).tiny)).clamp(max=1)
+        # pool everything to the cautious side, intrinsics along
+        step = -(-max(depth.shape[1:]) // _SIDE)
         scale = torch.tensor([1 / step, 1 / step, 1.0]).to(cameras.intrinsics)
         shrunk = Cameras(cameras.camera_from_world, cameras.intrinsics * scale[:, None])
         return cls(shrunk, -_pool(-depth, step), _pool(depth, step), -_pool(-trust, step))
@@ -51,10 +56,12 @@ class Surfaces:
         """
         total = points.new_zeros(len(points))
         for view in range(len(self.nearest)):
+            # the points whose pixel is known, with what the view measured around it
             rows, pixels, z = self._visible(points, view)
             nearest, farthest, trust = (
                 image[view].flatten()[pixels] for image in (self.nearest, self.farthest, self.trust)
             )
+            # +trust where the ray goes on beyond the point, −trust where it ends there, 0 where it ended before
             through = (z < nearest * (1 - margin) - slack).to(trust)
             there = (z < farthest * (1 + margin) + slack).to(trust) - through
             total.index_add_(0, rows, trust * (through - there))
@@ -62,11 +69,14 @@ class Surfaces:
 
     def box(self, margin: float) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
         """Corners of a box around all that the views look through."""
+        # how far along its axis each view looks through
         reach = self.nearest.flatten(1).amax(dim=1) * (1 - margin)
         height, width = self.nearest.shape[1:]
+        # the rays through the outer edges of the corner pixels, as far as that
         frame = pixel_grid(height, width, self.nearest)[[0, 0, -1, -1], [0, -1, 0, -1]]
         frame = frame + (frame - frame.mean(dim=0)).sign() / 2
         far = torch.linalg.solve(self.cameras.intrinsics, torch.cat([frame, frame.new_ones(4, 1)], dim=1).T).mT
+        # in the map, with the cameras' own centres
         world_from_camera = invert_rigid(self.cameras.camera_from_world)
         far = transform_points(world_from_camera, far * reach[:, None, None])
         low, high = torch.cat([far, world_from_camera[:, None, :3, 3]], dim=1).flatten(0, 1).aminmax(dim=0)

@@ -7,11 +7,11 @@ import logging
 import math
 import unicodedata
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from ff3r_model.core.errors import UserError
@@ -22,6 +22,7 @@ from ff3r_model.voxel_map.voxel_map import VoxelMap
 logger = logging.getLogger(__name__)
 
 NO_QUERY = -1
+"""In place of a query's id; no query has it."""
 _SLACK = 1e-3
 """Nats by which float32 may misjudge a voxel before it is scored in full."""
 
@@ -44,9 +45,7 @@ class QueryConfig:
     negatives: tuple[str, ...] = (
         "wall", "floor", "ceiling", "window", "door", "furniture", "object", "decoration",
     )  # fmt: skip
-    """What each query competes with, alone, so that two words for one thing do not halve each other. These made the
-    masks of an earlier nano best in rooms of the training kind: IoU 0.41 for classes and 0.46 for colour and class,
-    against 0.31 and 0.18 with "object", "things", "stuff", "texture"."""
+    """What each query competes with, alone, so that two words for one thing do not halve each other."""
 
     def __post_init__(self) -> None:
         check_range(self, AT_LEAST_ONE, "max_queries", "max_length")
@@ -65,14 +64,28 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """How well each voxel answers each query."""
+class Match:
+    """The voxels that answer a query, as rows of the map; valid until the map changes."""
 
-    probability: Float[Tensor, "n q"]
-    """The query's share of a softmax over itself and the negatives; columns as in `QuerySet.active`."""
-    best: Int[Tensor, " n"]
-    """Id of the query with the largest probability, NO_QUERY where there are no queries."""
-    best_score: Float[Tensor, " n"]
+    query: Query
+    threshold: float
+    rows: Int64[Tensor, " m"]
+    """Ascending."""
+    scores: Float[Tensor, " m"]
+    """The query's share of a softmax over itself and the negatives, at least the threshold."""
+
+    def mask(self, voxel_map: VoxelMap) -> Mask:
+        """The same as cells of the map, on the CPU."""
+        size = voxel_map.config.voxel_size
+        return Mask(
+            query=self.query,
+            threshold=self.threshold,
+            voxel_size=size,
+            origin=torch.full((3,), -size / 2, dtype=torch.float64),
+            indices=voxel_map.cells(self.rows).cpu(),
+            scores=self.scores.cpu(),
+            metric=voxel_map.metric,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,72 +148,54 @@ class QuerySet:
             raise ValueError(f"the threshold must lie between 0 and 1, not {threshold}")
         self.config = replace(self.config, threshold=threshold)
 
-    def score(self, features: Float[Tensor, "n channels"], norms: Float[Tensor, " n"] | None = None) -> Scores:
-        """Compare features with all active queries. `norms` (of `TextSpace.norms`) saves time where they are known."""
-        queries = self.active
-        if not queries:
-            best = torch.full((len(features),), NO_QUERY, dtype=torch.int64, device=features.device)
-            return Scores(best.new_zeros(len(features), 0, dtype=torch.float32), best, best.float() * 0)
-        lengths = self._norms(features, norms)
-        asked = torch.stack([query.embedding for query in queries])
-        logits = self.space.similarity(features, asked, lengths).T / self.config.temperature
-        keys = [self._key(query) for query in queries]
-        combined = {key: self._rivals(features, lengths, key) for key in dict.fromkeys(keys)}
-        # softmax over a query and its rivals, that is exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid
-        probability = torch.stack([torch.sigmoid(row - combined[key]) for row, key in zip(logits, keys, strict=True)])
-        best_score, index = probability.max(dim=0)
-        ids = torch.tensor([query.id for query in queries], device=features.device)
-        return Scores(probability.T, ids[index], best_score)
-
     def masks(self, voxel_map: VoxelMap) -> list[Mask]:
         """Each query's voxels of the map, those whose score reaches the threshold; one mask per active query."""
+        return [match.mask(voxel_map) for match in self.match(voxel_map)]
+
+    def match(self, voxel_map: VoxelMap) -> list[Match]:
+        """Score the map's voxels for every active query; one match per query, of those that reach the threshold.
+
+        A score is at least p where the query's logit exceeds its rivals' by log p / (1 − p): told without a division
+        or an exponential, which only the few that pass need.
+        """
         queries = self.active
         if not queries:
             return []
-        size = voxel_map.config.voxel_size
-        return [
-            Mask(
-                query=query,
-                threshold=self.config.threshold,
-                voxel_size=size,
-                origin=torch.full((3,), -size / 2, dtype=torch.float64),
-                indices=voxel_map.cells(rows).cpu(),
-                scores=scores.cpu(),
-                metric=voxel_map.metric,
-            )
-            for query, (rows, scores) in zip(queries, self._matches(voxel_map), strict=True)
-        ]
-
-    def _matches(self, voxel_map: VoxelMap) -> list[tuple[Int[Tensor, " m"], Float[Tensor, " m"]]]:
-        """For each query, the rows that reach the threshold and their probabilities.
-
-        A probability is at least p where the query's logit exceeds its rivals' by log p / (1 − p): told without a
-        division or an exponential, which only the few that pass need.
-        """
-        features, norms = voxel_map.features, self._norms(voxel_map.features, voxel_map.feature_norms)
-        rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(map(self._key, self.active))}
-        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.active]
-        asked = torch.stack([query.embedding for query in self.active])
+        # what all queries of a map share: the features' lengths, and log Σ exp of each query's rivals
+        features, norms = voxel_map.features, self._norms(voxel_map)
+        rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(map(self._key, queries))}
+        asked = torch.stack([query.embedding for query in queries])
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in queries]
         temperature, margin = self.config.temperature, self._least_margin()
         for rows, products in self.space.products(features, asked):
+            # the least |W f| · cosine that may reach the threshold
             lengths = norms[rows]
             least = {key: (rival[rows] + margin) * (temperature * lengths) for key, rival in rivals.items()}
-            for query, product, matches in zip(self.active, products, found, strict=True):
+            for query, product, parts in zip(queries, products, found, strict=True):
                 key = self._key(query)
                 likely = (product >= least[key]).nonzero().squeeze(1)
-                logits = (product[likely] / lengths[likely]).clamp_(-1, 1) / temperature
-                probability = torch.sigmoid(logits - rivals[key][rows][likely])
-                sure = probability >= self.config.threshold
-                matches.append((likely[sure] + rows.start, probability[sure]))
-        return [_joined(matches, features.device) for matches in found]
+                # those are scored in full
+                scores = self._scores(product[likely], lengths[likely], rivals[key][rows][likely])
+                sure = scores >= self.config.threshold
+                parts.append((likely[sure] + rows.start, scores[sure]))
+        joined = [_joined(parts, features.device) for parts in found]
+        return [Match(query, self.config.threshold, *each) for query, each in zip(queries, joined, strict=True)]
+
+    def _scores(
+        self, products: Float[Tensor, " n"], norms: Float[Tensor, " n"], rivals: Float[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Softmax over a query and its rivals, exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid."""
+        logits = (products / norms).clamp_(-1, 1) / self.config.temperature
+        return torch.sigmoid(logits - rivals)
 
     def _key(self, query: Query) -> str:
         """What tells a query's rivals from those of others: its text, where that is a negative itself."""
         return query.text if query.text in self._negatives else ""
 
-    def _norms(self, features: Float[Tensor, "n channels"], norms: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
-        """The features' lengths in the text's space, none of them zero."""
-        lengths = self.space.norms(features) if norms is None else norms
+    def _norms(self, voxel_map: VoxelMap) -> Float[Tensor, " n"]:
+        """The features' lengths in the text's space, none of them zero; those that the map keeps, if it does."""
+        known = voxel_map.feature_norms
+        lengths = self.space.norms(voxel_map.features) if known is None else known
         return lengths.clamp_min(torch.finfo(torch.float32).tiny)
 
     def _kept_rivals(self, voxel_map: VoxelMap, norms: Float[Tensor, " n"], key: str) -> Float[Tensor, " n"]:
@@ -230,11 +225,27 @@ class QuerySet:
         return math.log(p) - math.log1p(-p) - _SLACK if p > 0 else -math.inf
 
 
-def _joined(matches: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and probabilities of all blocks."""
+def best_queries(matches: Sequence[Match], voxel_map: VoxelMap) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+    """For each of a map's voxels, the id of the query that it answers best, and its score there.
+
+    NO_QUERY and 0 for voxels that answer none, that is, whose scores are all below the threshold; where two scores are
+    equal, the query that was asked first. `matches` is what `QuerySet.match` gave for the map as it is.
+    """
+    ids = torch.full((len(voxel_map),), NO_QUERY, dtype=torch.int64, device=voxel_map.device)
+    scores = torch.full((len(voxel_map),), -1.0, device=voxel_map.device)
+    for match in matches:
+        better = match.scores > scores[match.rows]
+        rows = match.rows[better]
+        ids[rows] = match.query.id
+        scores[rows] = match.scores[better]
+    return ids, scores.clamp_min(0)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and scores of all blocks."""
     none = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
-    rows, probabilities = zip(none, *matches, strict=True)
-    return torch.cat(rows), torch.cat(probabilities)
+    rows, scores = zip(none, *parts, strict=True)
+    return torch.cat(rows), torch.cat(scores)
 
 
 def _clean(text: str, max_length: int) -> str:

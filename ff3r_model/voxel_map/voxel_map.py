@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
+from ff3r_model.core.node import Node
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Cameras, Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
-from ff3r_model.voxel_map.columns import Columns, Layout, values_of
-from ff3r_model.voxel_map.config import NO_WINDOW, IntegrationStats, MapConfig, ScaleInfo, check_voxels
-from ff3r_model.voxel_map.fading import Surfaces
+from ff3r_model.voxel_map.columns import Layout
+from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig, ScaleInfo, check_voxels
+from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
-from ff3r_model.voxel_map.fusion import Motion
+from ff3r_model.voxel_map.fusion import VoxelMotion
 from ff3r_model.voxel_map.hash_index import pack, unpack
+from ff3r_model.voxel_map.rows import VoxelRows
 from ff3r_model.voxel_map.store import VoxelStore, rows_within
-from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES, Keyframes
+from ff3r_model.voxel_map.trajectory import KEYFRAME_BYTES, Trajectory
 
 Device = torch.device | str
 _EXTRA = "extra."
@@ -38,14 +39,14 @@ class VoxelMap:
     knows only their mean.
 
     A voxel is anchored to the window that brought it; where two merge, the heavier one's anchor stays. When windows are
-    placed anew, `move` takes the voxels along.
+    placed anew, `transform` takes the voxels along; keyframes move with the nodes that they are relative to.
 
     Eviction: voxels go in the order of log mass − evict_decay × windows since last seen, smallest first, oldest row
     first where equal; never those of the window that is being integrated, unless it alone exceeds the map.
 
     The cap holds for what the map keeps, at any time. Working memory comes on top: the window's own size for
     `integrate`, one column while columns grow or shrink, and about 64 bytes per voxel for what sorts the whole map
-    (`move`, `rescale`, and each eviction).
+    (`transform` and each eviction).
     """
 
     def __init__(
@@ -57,11 +58,14 @@ class VoxelMap:
     ) -> None:
         if space is not None and space.channels != channels:
             raise ValueError(f"the text space has {space.channels} channels, the map {channels}")
-        self.config, self.channels, self.space, self.device = config, channels, space, torch.device(device)
+        self.config = config
+        self.channels = channels
+        self.space = space
+        self.device = torch.device(device)
         self.scale = ScaleInfo()
         self.revision = 0
         self.max_rows = self._rows_under_cap()
-        self.keyframes = Keyframes(config.max_keyframes)
+        self.keyframes = Trajectory(config.max_keyframes)
         """Where its frames were taken."""
         self._store = VoxelStore(config, self._layout(), self.max_rows, space, self.device)
 
@@ -81,81 +85,83 @@ class VoxelMap:
     @property
     def features(self) -> Float[Tensor, "n channels"]:
         """The features as stored."""
-        return self._columns["features"]
+        return self.rows.features
 
     @property
     def feature_norms(self) -> Float[Tensor, " n"] | None:
         """Lengths of the features in the text's space, where the map knows that space."""
-        return None if self.space is None else self._columns["norms"]
-
-    @property
-    def log_mass(self) -> Float[Tensor, " n"]:
-        """What each voxel weighs when a window is merged."""
-        return self._columns["log_mass"]
+        return None if self.space is None else self.rows.norms
 
     @property
     def members(self) -> Float[Tensor, " n"]:
         """About how many Gaussians each voxel was merged from: its mass over that of one of its mean confidence."""
-        return (self._columns["log_mass"] - self._columns["confidences"]).exp()
+        return (self.rows.log_mass - self.rows.confidences).exp()
 
     @property
-    def anchors(self) -> Int[Tensor, " n"]:
-        """The window that each voxel moves with; NO_WINDOW for those of files that do not say."""
-        return self._columns["anchors"]
+    def rows(self) -> VoxelRows:
+        """All voxels as they are stored, in no particular order: views, valid until the map changes."""
+        return self._store.columns.rows
 
-    def gaussians(self, limit: int | None = None) -> Gaussians:
-        """The map's Gaussians, one per voxel, in float32. In no particular order; the same as `cells`.
+    def gaussians(self, rows: Int64[Tensor, " n"] | None = None) -> Gaussians:
+        """The Gaussians of all voxels, or of some rows, in float32: copies."""
+        return self.rows.gaussians(rows)
 
-        At most `limit` of them, spread evenly over that order; only those are copied.
-        """
-        if limit is None or len(self) <= limit:
-            return self._columns.gaussians()
-        return self._columns.gaussians(torch.arange(limit, device=self.device) * len(self) // limit)
+    def spread_rows(self, limit: int) -> Int64[Tensor, " n"]:
+        """At most `limit` rows, spread evenly over all; all of them where there are no more."""
+        count = min(limit, len(self))
+        return torch.arange(count, device=self.device) * len(self) // max(count, 1)
 
-    def cells(self, rows: Int[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
-        """The cells of all voxels, or of some: the centre of cell k is k · voxel_size."""
-        keys = self._columns["keys"]
+    def cells(self, rows: Int64[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
+        """The cells of all voxels, or of some rows: the centre of cell k is k · voxel_size."""
+        keys = self.rows.keys
         return unpack(keys if rows is None else keys.index_select(0, rows))
 
-    def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> IntegrationStats:
+    def integrate(self, gaussians: Gaussians | VoxelizedGaussians, window_id: int) -> None:
         """Merge a window that has been placed in the map's frame. Time is linear in the window, not in the map.
 
         `window_id` grows from window to window. Gaussians that are not voxelized yet are, with the map's ε and λ.
         """
         config, voxels = self.config, gaussians
+        # one voxel per cell of the window
         if isinstance(voxels, Gaussians):
             voxels = voxelize(voxels, VoxelizeConfig(config.voxel_size, config.distance_weight))
         check_voxels(voxels, config, self.channels)
-        values = values_of(voxels, pack(voxels.cells).to(self.device), window_id, self.config.bands)
+        # as rows, anchored to the window
+        keys = pack(voxels.cells).to(self.device)
+        values = VoxelRows.of_window(voxels, keys, window_id, config.bands)
+        # merged with the voxels of the same cells, or added
         self.revision += 1
-        return self._store.enter(values, window_id, protect=True)
+        self._store.enter(values, window_id, protect=True)
 
-    def move(self, new_from_old: Mapping[int, Similarity]) -> None:
-        """Let each voxel go where its anchor's correction takes it, those without one stay; then fuse anew.
+    def transform(self, by_anchor: Mapping[int, Similarity], others: Similarity | None = None) -> None:
+        """Let each voxel go where its anchor's correction (new_from_old) takes it, or `others`, where it has none.
 
-        Voxels that meet in a cell become one: attributes weighted by mass, the newest sight, the heaviest's anchor.
-        Linear in the map. What leaves the range of cells is dropped with a warning. Keyframes move with their anchors.
+        Without `others` those stay. Voxels are sorted into cells anew, the voxel size stays; those that meet in a cell
+        become one: attributes weighted by mass, the newest sight, the heaviest's anchor. Linear in the map. What leaves
+        the range of cells is dropped with a warning. Keyframes of a pose graph move with its nodes, the rest like
+        voxels. Raises ValueError for similarities that are not finite, or not of positive scale.
         """
-        if new_from_old:
-            motion = Motion(new_from_old, Similarity(), self.config.bands, self.device)
-            self.keyframes.move(new_from_old)
-            self._move(motion)
+        others = others or Similarity()
+        motion = VoxelMotion(by_anchor, others, self.config.bands, self.device)
+        self.keyframes.transform(by_anchor, others)
+        self._store.move(motion)
+        self.revision += 1
 
-    def relabel(self, new_of_old: Mapping[int, int]) -> None:
-        """Give voxels and keyframes other anchors, where windows become one."""
-        self.keyframes.relabel(new_of_old)
-        self._store.relabel(new_of_old)
+    def reanchor(self, nodes: Mapping[int, Node]) -> None:
+        """Let what some windows brought move with other nodes from now on, where windows become one."""
+        self.keyframes.reanchor(nodes)
+        self._store.relabel({window: node.window for window, node in nodes.items()})
         self.revision += 1
 
     def absorb(self, other: VoxelMap, map_from_other: Similarity) -> None:
-        """Take in all voxels and keyframes of another map, with anchors and masses; `other` stays as it is.
+        """Take in all voxels and keyframes of another map, with anchors and masses; `other` keeps its voxels.
 
         Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
         """
         if other is self or self._kind() != other._kind():
             raise ValueError(f"{other._kind()} cannot be taken into {self._kind()}: two maps that agree are needed")
         self.keyframes.absorb(other.keyframes, map_from_other)
-        self._store.absorb(other._store, Motion({}, map_from_other, self.config.bands, self.device))
+        self._store.absorb(other._store, VoxelMotion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
 
     def fade(self, cameras: Cameras, depth: Float[Tensor, "v h w"], confidence: Float[Tensor, "v h w"]) -> int:
@@ -168,7 +174,7 @@ class VoxelMap:
         lies behind the surfaces or outside the images stays as it is. Costs time for the views and the voxels around
         them; of the rest of the map, one comparison per voxel (some milliseconds per million).
         """
-        faded, gone = self._store.fade(Surfaces.of(cameras, depth, confidence))
+        faded, gone = self._store.fade(ObservedSurfaces.of(cameras, depth, confidence))
         self.revision += bool(faded)
         return gone
 
@@ -187,25 +193,17 @@ class VoxelMap:
         self.revision += 1
 
     def add_keyframes(
-        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], window_id: int = NO_WINDOW
+        self, ids: Sequence[int], stamps: Sequence[int], poses: Float[Tensor, "n 4 4"], node: Node | None = None
     ) -> None:
-        """Remember frames and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`."""
-        self.keyframes.add(ids, stamps, poses, window_id)
+        """Remember keyframes and their map_from_camera, the first pose of each; the oldest go beyond `max_keyframes`.
+
+        They move with the pose graph's `node`; without one, with the map as a whole.
+        """
+        self.keyframes.add(ids, stamps, poses, node)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe, in the order they came."""
         return iter(self.keyframes)
-
-    def rescale(self, factor: float, scale: ScaleInfo | None = None) -> None:
-        """Multiply every length by `factor`, and say what the unit is now.
-
-        The voxel size stays, so voxels are sorted into cells anew, and those that meet are merged by their mass.
-        """
-        if not (factor > 0 and math.isfinite(factor)):
-            raise ValueError(f"a map is rescaled by a positive factor, not {factor}")
-        self.keyframes.rescale(factor)
-        self._move(Motion({}, Similarity(factor), self.config.bands, self.device))
-        self.scale = scale or self.scale
 
     def save(
         self,
@@ -225,8 +223,8 @@ class VoxelMap:
 
     def tensors(self) -> dict[str, Tensor]:
         """Voxels and keyframes, for a file."""
-        names = [name for name in self._columns.layout.fields() if name != "norms"]
-        return {f"voxels.{name}": self._columns[name] for name in names} | self.keyframes.tensors()
+        voxels = {f"voxels.{name}": column for name, column in vars(self.rows).items() if name != "norms"}
+        return voxels | self.keyframes.tensors()
 
     def header(self) -> dict[str, Any]:
         """What `restored` needs besides the tensors; JSON can hold it."""
@@ -264,17 +262,15 @@ class VoxelMap:
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over the voxels and keyframes of a file."""
-        values = {name.removeprefix("voxels."): tensor.to(self.device) for name, tensor in tensors.items()}
-        values.setdefault("anchors", torch.full_like(values["last_seen"], NO_WINDOW))
-        if len(values["keys"]) > self.max_rows:
-            raise ValueError(f"{len(values['keys'])} voxels exceed max_map_bytes = {self.config.max_map_bytes}")
-        self._store.make_room(len(values["keys"]))
-        self._store.append(values)
+        prefix = "voxels."
+        columns = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        columns.setdefault("anchors", torch.full_like(columns["last_seen"], NO_WINDOW))
+        voxels = VoxelRows(**columns, norms=torch.zeros(len(columns["keys"])))
+        if len(voxels) > self.max_rows:
+            raise ValueError(f"{len(voxels)} voxels exceed max_map_bytes = {self.config.max_map_bytes}")
+        self._store.make_room(len(voxels))
+        self._store.append(voxels.to(self.device))
         self.keyframes.restore(tensors)
-
-    @property
-    def _columns(self) -> Columns:
-        return self._store.columns
 
     def _layout(self) -> Layout:
         return Layout(self.channels, self.config.bands, self.config.compact)
@@ -290,7 +286,3 @@ class VoxelMap:
     def _kind(self) -> dict[str, float]:
         """What two maps must agree in for their voxels to mix."""
         return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}
-
-    def _move(self, motion: Motion) -> None:
-        self._store.move(motion)
-        self.revision += 1

@@ -10,7 +10,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from torch import Tensor
 
-from ff3r_model.core.types import SH_C0, Gaussians
+from ff3r_model.core.types import Gaussians, rgb_from_harmonics
 from ff3r_model.voxel_map.queries import NO_QUERY
 
 FIELDS = ("x", "y", "z", "rgb", "confidence", "query_id", "score")
@@ -28,7 +28,8 @@ def semantic_cloud(
 ) -> PointCloud2:
     """The Gaussians' centres as a dense, unorganised cloud with the fields of `FIELDS`.
 
-    `query_ids` and `scores` name the best query of each point; without them every point has query_id -1, score 0.
+    `query_ids` and `scores` are those of `best_queries`: -1 and 0 for a point that answers no query, and for all points
+    where they are not given.
     Works on the Gaussians' device and copies to the message once.
     """
     count = len(gaussians)
@@ -66,7 +67,7 @@ def _fill(
     rows = table[block]
     integers = rows.view(torch.int32)
     rows[:, 0:3] = gaussians.means[block]
-    integers[:, 3] = pack_rgb((gaussians.harmonics[block, 0] * SH_C0).add_(0.5).clamp_(0, 1))
+    integers[:, 3] = pack_rgb(rgb_from_harmonics(gaussians.harmonics[block, 0]).clamp_(0, 1))
     rows[:, 4] = gaussians.confidences[block]
     integers[:, 5] = NO_QUERY if query_ids is None else query_ids[block]
     rows[:, 6] = 0.0 if scores is None else scores[block]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.spatial import cKDTree
 
-from ff3r_model.core.geometry import transform_points, unproject
+from ff3r_model.core.geometry import transform_points, umeyama, unproject
 from ff3r_model.synthetic import CLASSES, COLORS, Room, pinhole, render
 
 MAX_POSE_ERROR = 0.08
@@ -78,17 +78,12 @@ class Verdict:
     failures: list[str] = field(default_factory=list)
 
 
-def umeyama(source: Float[ndarray, "n 3"], target: Float[ndarray, "n 3"]) -> Alignment:
+def align_positions(source: Float[ndarray, "n 3"], target: Float[ndarray, "n 3"]) -> Alignment:
     """The least-squares similarity target_from_source (Umeyama 1991), in float64."""
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    centred, goal = source - source_mean, target - target_mean
-    u, singular, vt = np.linalg.svd(goal.T @ centred / len(source))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = u @ np.diag(signs) @ vt
-    scale = float((singular * signs).sum() / max(centred.var(0).sum(), 1e-12))
-    translation = target_mean - scale * rotation @ source_mean
-    residual = scale * source @ rotation.T + translation - target
-    return Alignment(scale, rotation, translation, float(np.sqrt((residual**2).sum(1).mean())))
+    found = umeyama(torch.from_numpy(source), torch.from_numpy(target))
+    rotation, translation = found.rotation.numpy(), found.translation.numpy()
+    residual = found.scale * source @ rotation.T + translation - target
+    return Alignment(found.scale, rotation, translation, float(np.sqrt((residual**2).sum(1).mean())))
 
 
 def check_poses(
@@ -103,7 +98,7 @@ def check_poses(
             f"{len(stamps)} poses along {length:.2f} m prove nothing: {MIN_POSES} along {MIN_PATH} m are needed"
         )
         return None
-    world_from_map = umeyama(np.array([estimated[stamp][:3, 3] for stamp in stamps]), positions)
+    world_from_map = align_positions(np.array([estimated[stamp][:3, 3] for stamp in stamps]), positions)
     share = world_from_map.rms / length
     still = world_from_map.rms / float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean()))
     verdict.lines.append(

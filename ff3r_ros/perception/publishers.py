@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from geometry_msgs.msg import PoseStamped
-from jaxtyping import Float, Int
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
-from torch import Tensor
 
-from ff3r_model.core.types import Gaussians
 from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.slam.mapper import MapUpdate
-from ff3r_model.voxel_map.queries import NO_QUERY, Mask, Query
+from ff3r_model.voxel_map.queries import Mask, Match, Query, best_queries
+from ff3r_model.voxel_map.voxel_map import VoxelMap
 from ff3r_ros.conversions import messages as conversions
 from ff3r_ros.conversions.point_cloud import semantic_cloud
 from ff3r_ros.msg import OccupancyMask, QueryList
@@ -63,8 +60,9 @@ class MapPublishers:
         if update is not None and update.accepted:
             self._publish_poses(pipeline, update)
         head = conversions.header(self._stamp, self.parameters.map_frame)
-        self._cloud.publish(self._cloud_message(head, pipeline))
-        masks = pipeline.queries.masks(pipeline.map)
+        matches = pipeline.queries.match(pipeline.map)
+        self._cloud.publish(self._cloud_message(head, pipeline.map, matches))
+        masks = [match.mask(pipeline.map) for match in matches]
         for message in [*self._emptied(head, masks), *(conversions.mask_message(head, mask) for mask in masks)]:
             self._masks.publish(message)
         self.grids.publish(head, pipeline.map, masks, self.parameters)
@@ -96,14 +94,7 @@ class MapPublishers:
         gone = [query for query_id, query in before.items() if query_id not in self._listed]
         return [OccupancyMask(header=head, query_id=query.id, query=query.text) for query in gone]
 
-    def _cloud_message(self, head: Header, pipeline: Pipeline) -> PointCloud2:
-        gaussians = pipeline.map.gaussians(limit=self.parameters.max_cloud_points)
-        ids, scores = _best_queries(pipeline, gaussians)
-        return semantic_cloud(head, gaussians, ids, scores)
-
-
-def _best_queries(pipeline: Pipeline, gaussians: Gaussians) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """Each Gaussian's best query and its score; NO_QUERY where the best score is below the threshold."""
-    scores = pipeline.queries.score(gaussians.features)
-    ids = torch.where(scores.best_score >= pipeline.queries.config.threshold, scores.best, NO_QUERY)
-    return ids, scores.best_score
+    def _cloud_message(self, head: Header, voxel_map: VoxelMap, matches: Sequence[Match]) -> PointCloud2:
+        rows = voxel_map.spread_rows(self.parameters.max_cloud_points)
+        ids, scores = best_queries(matches, voxel_map)
+        return semantic_cloud(head, voxel_map.gaussians(rows), ids[rows], scores[rows])

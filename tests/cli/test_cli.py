@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,9 @@ from ff3r_model import __version__
 from ff3r_model.cli import COMMANDS, main, map_files
 from ff3r_model.cli.map_page import MapPage
 from ff3r_model.cli.query import best_places
+from ff3r_model.core.types import Frame
+from ff3r_model.frames.image_folder import FolderSource
+from ff3r_model.frames.source import SourceError
 from ff3r_model.gaussians.ply import read_ply
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import save_checkpoint
@@ -93,6 +97,24 @@ def test_reconstruct_writes_what_the_map_holds(made: Path) -> None:
     assert cv2.imread(str(made / map_files.PICTURE)) is not None
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SourceError("frame 9 is damaged")])
+def test_what_was_mapped_is_written_when_a_run_stops_early(
+    frames: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def broken(self: FolderSource) -> Iterator[Frame]:
+        yield from islice(whole(self), FRAMES - 2)
+        raise error
+
+    whole = FolderSource.__iter__
+    monkeypatch.setattr(FolderSource, "__iter__", broken)
+    options = ["--weights", weights, "--device", "cpu", "--min-motion", "0", "--views", 4, "--overlap", 2]
+    status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", *options)
+    assert status == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert "stopped early" in out and ("interrupted" in err or "frame 9 is damaged" in err)
+    assert len(VoxelMap.load(tmp_path / "out" / map_files.MAP)) > 0
+    assert file_interface.read_tum_trajectory_file(str(tmp_path / "out" / map_files.TRAJECTORY)).num_poses > 0
+
+
 def test_stride_skips_frames(frames: Path, weights: Path, tmp_path: Path, run: Run) -> None:
     options = ["--weights", weights, "--stride", 2, "--min-motion", 0, "--views", 4, "--overlap", 2, "--device", "cpu"]
     status, out, _ = run("reconstruct", frames, "-o", tmp_path, *options)
@@ -164,10 +186,14 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--stride", "0"], "stride must be at least 1, not 0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "-1"], "must be positive metres, not -1.0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--weights", "{tmp}/w"], "w is not there"),
+        (["reconstruct", "{frames}", "-o", "{frames}"], "holds 0.png, 1.png, 10.png and"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--device", "toaster"], "device 'toaster'"),
         (["eval", "synthetic", "--json", "{tmp}/f.json", "--device", "toaster"], "device 'toaster'"),
         (["train", "-o", "{tmp}/o", "--images", "{frames}", "--device", "toaster"], "device 'toaster'"),
-        (["reconstruct", "{frames}", "-o", "{frames}/0.png", "--weights", "{weights}"], "File exists"),
+        (
+            ["reconstruct", "{frames}", "-o", "{frames}/0.png", "--weights", "{weights}"],
+            "0.png is a file: give a folder",
+        ),
         (["query", "{tmp}/none", "chair", "--weights", "{weights}"], "none"),
         (["query", "{frames}/0.png", "chair", "--weights", "{weights}"], "not a map file"),
         (["query", "{map}", "", "--weights", "{weights}"], "empty"),

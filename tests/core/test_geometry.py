@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,11 +13,13 @@ from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.geometry import (
     BODY_FROM_OPTICAL,
+    anchored,
     apply_similarity,
     compose,
     invert_rigid,
     invert_similarity,
     matrix_to_quaternion,
+    nearest_rotation,
     pixel_grid,
     project,
     quaternion_multiply,
@@ -22,6 +27,7 @@ from ff3r_model.core.geometry import (
     rigid,
     transform_points,
     transform_pose,
+    umeyama,
     unproject,
 )
 from ff3r_model.core.types import Similarity
@@ -95,7 +101,8 @@ def test_applying_a_similarity(seed: int, factor: float) -> None:
     points = torch.randn(7, 3, dtype=torch.float64)
     homogeneous = torch.cat([points, torch.ones(7, 1, dtype=torch.float64)], dim=1) @ matrix(transform).T
     torch.testing.assert_close(apply_similarity(transform, points), homogeneous[:, :3])
-    torch.testing.assert_close(apply_similarity(transform.rescaled(factor), points), factor * homogeneous[:, :3])
+    scaled = compose(Similarity(factor, torch.eye(3).double(), torch.zeros(3).double()), transform)
+    torch.testing.assert_close(apply_similarity(scaled, points), factor * homogeneous[:, :3])
 
 
 @settings(max_examples=30, deadline=None)
@@ -137,3 +144,63 @@ def test_body_axes_are_forward_left_up() -> None:
     forward, left, up = [0.0, 0, 1], [-1.0, 0, 0], [0.0, -1, 0]
     torch.testing.assert_close(torch.tensor([forward, left, up]) @ BODY_FROM_OPTICAL.T, torch.eye(3))
     assert float(torch.det(BODY_FROM_OPTICAL)) == 1.0
+
+
+def test_anchored_cameras_see_what_they_saw() -> None:
+    poses = rigid(torch.tensor(rotations(3, 5).as_matrix()), torch.randn(5, 3, dtype=torch.float64))
+    found = anchored(poses)
+    assert found[0].equal(torch.eye(4, dtype=torch.float64))
+    for view in range(5):
+        torch.testing.assert_close(found[view], poses[view] @ poses[0].inverse())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS)
+def test_the_nearest_rotation_is_scipys(seed: int) -> None:
+    """Nearest in the Frobenius norm is what SciPy's align_vectors maximises, with the matrix as its covariance."""
+    matrix = torch.tensor(np.random.default_rng(seed).normal(size=(3, 3)))
+    expected = Rotation.align_vectors(matrix.T.numpy(), np.eye(3))[0].as_matrix()
+    found = nearest_rotation(matrix)
+    assert float(torch.det(found)) == pytest.approx(1)
+    nearest, other = ((matrix - torch.as_tensor(each)).norm() for each in (found, expected))
+    assert float(nearest) == pytest.approx(float(other), abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, count=st.integers(4, 200))
+def test_umeyama_recovers_an_exact_similarity(seed: int, count: int) -> None:
+    true = similarity(seed)
+    source = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)).double()
+    found = umeyama(source, apply_similarity(true, source))
+    assert found.scale == pytest.approx(true.scale, rel=1e-5)
+    torch.testing.assert_close(found.rotation, true.rotation.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.translation, true.translation.double(), atol=1e-4, rtol=0)
+
+
+def test_umeyama_is_least_squares() -> None:
+    """Rotation against SciPy's solver of the same problem; no nearby similarity has a smaller error."""
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randn(100, 3, generator=generator).double()
+    target = apply_similarity(similarity(4), source) + 0.1 * torch.randn(100, 3, generator=generator)
+    weights = torch.rand(100, generator=generator).double()
+    found = umeyama(source, target, weights)
+
+    def centred(points: torch.Tensor) -> np.ndarray:
+        return (points - (weights[:, None] * points).sum(0) / weights.sum()).numpy()
+
+    expected = Rotation.align_vectors(centred(target), centred(source), weights=weights.numpy())[0].as_matrix()
+    np.testing.assert_allclose(found.rotation, expected, atol=1e-8)
+
+    def cost(candidate: Similarity) -> float:
+        return float((weights * (apply_similarity(candidate, source) - target).square().sum(1)).sum())
+
+    for factor in (0.999, 1.001):
+        assert cost(replace(found, scale=found.scale * factor)) > cost(found)
+    for axis in range(3):
+        assert cost(replace(found, translation=found.translation + 0.001 * torch.eye(3)[axis].double())) > cost(found)
+
+
+def test_umeyama_never_mirrors() -> None:
+    source = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
+    found = umeyama(source, source * torch.tensor([1.0, 1.0, -1.0]))
+    assert float(torch.det(found.rotation)) == pytest.approx(1, abs=1e-4)

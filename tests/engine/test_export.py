@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.network.cost import available_bytes
 from benchmarks.network.standin import tiny
+from ff3r_model.core.output_folder import OutputError, OutputFolder
 from ff3r_model.engine.onnx import export as exporting
 from ff3r_model.engine.onnx.export import ExportConfig, FramesGraph, WindowGraph, export
 from ff3r_model.engine.onnx.manifest import ExportError, Manifest, graph_path, weights_hash
@@ -242,8 +243,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_export_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "onnx"
-    folder.mkdir()
-    (folder / "window.onnx").write_text("old")
+    OutputFolder(folder, "export").file("window.onnx").write_text("old")
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no space")
@@ -252,6 +252,13 @@ def test_an_export_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: py
     with pytest.raises(RuntimeError, match="no space"):
         export(small(), ExportConfig(*SIZE), folder)
     assert (folder / "window.onnx").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_export_removes_nothing_that_it_has_not_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_text("weights")
+    with pytest.raises(OutputError, match=r"holds mine\.safetensors"):
+        export(small(), ExportConfig(*SIZE), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
 @pytest.mark.skipif("FF3R_FULL_TESTS" not in os.environ, reason="takes minutes and 16 GB; set FF3R_FULL_TESTS")

@@ -19,7 +19,7 @@ from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
 from ff3r_model.network.public_weights import convert as module
 from ff3r_model.network.public_weights.convert import convert, convert_own, fit_basis, shipped_words
-from ff3r_model.network.public_weights.safe_pickle import read_tensors
+from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.network.public_weights.tensor_names import CLIP_UNUSED, LSEG_UNUSED, VGGT_UNUSED, expand, split_lseg
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 
@@ -212,6 +212,9 @@ def test_other_files(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([1, 2, 3]))
     with pytest.raises(CheckpointError, match=str(path)):
         read_tensors(path)
-    torch.save({"model": {"x": torch.zeros(1)}}, path)
-    with pytest.raises(CheckpointError, match="'model' is no tensor"):
+    torch.save({"weights": {"x": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError, match="'weights' is no tensor"):
         read_tensors(path)
+    for wrapper in ("model", "state_dict"):
+        torch.save({wrapper: {"x": torch.zeros(1)}, "epoch": 3}, path)
+        assert torch.equal(read_tensors(path)["x"], torch.zeros(1)), "as trainers wrap it"

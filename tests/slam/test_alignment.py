@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.geometry import (
@@ -22,16 +20,17 @@ from ff3r_model.core.geometry import (
     transform_points,
     unproject,
 )
-from ff3r_model.core.robust import mean_rotation, weighted_median
+from ff3r_model.core.node import Node
+from ff3r_model.core.robust import robust_mean_rotation, weighted_median
 from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
 from ff3r_model.slam.alignment import (
     AlignConfig,
     DegenerateError,
-    align,
     align_window,
+    check_spread,
     map_from_first_camera,
 )
-from ff3r_model.slam.placed_frames import SharedFrames
+from ff3r_model.slam.placed_frames import PlacedFrames
 
 SIDE = 24
 INTRINSICS = torch.tensor([[24.0, 0, 12], [0, 24, 12], [0, 0, 1]])
@@ -48,74 +47,21 @@ def angle(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.degrees(Rotation.from_matrix((a.double().T @ b.double()).numpy()).magnitude()))
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), count=st.integers(4, 200), fixed=st.booleans())
-def test_align_recovers_an_exact_similarity(seed: int, count: int, fixed: bool) -> None:
-    true = replace(similarity(seed), scale=1.0) if fixed else similarity(seed)
-    source = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)).double()
-    found = align(source, apply_similarity(true, source), fixed_scale=fixed)
-    assert found.scale == pytest.approx(true.scale, rel=1e-5)
-    torch.testing.assert_close(found.rotation, true.rotation.double(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.translation, true.translation.double(), atol=1e-4, rtol=0)
-
-
-def test_align_is_least_squares_where_nothing_is_reweighted() -> None:
-    """Rotation against SciPy's solver of the same problem; no nearby similarity has a smaller error."""
-    generator = torch.Generator().manual_seed(1)
-    source = torch.randn(100, 3, generator=generator).double()
-    target = apply_similarity(similarity(4), source) + 0.1 * torch.randn(100, 3, generator=generator)
-    weights = torch.rand(100, generator=generator).double()
-    found = align(source, target, weights, rounds=0)
-
-    def centred(points: torch.Tensor) -> np.ndarray:
-        return (points - (weights[:, None] * points).sum(0) / weights.sum()).numpy()
-
-    expected = Rotation.align_vectors(centred(target), centred(source), weights=weights.numpy())[0].as_matrix()
-    np.testing.assert_allclose(found.rotation, expected, atol=1e-8)
-
-    def cost(candidate: Similarity) -> float:
-        return float((weights * (apply_similarity(candidate, source) - target).square().sum(1)).sum())
-
-    for factor in (0.999, 1.001):
-        assert cost(replace(found, scale=found.scale * factor)) > cost(found)
-    for axis in range(3):
-        assert cost(replace(found, translation=found.translation + 0.001 * torch.eye(3)[axis].double())) > cost(found)
-
-
-def test_align_survives_outliers() -> None:
-    generator = torch.Generator().manual_seed(2)
-    true = similarity(7)
-    source = torch.randn(600, 3, generator=generator)
-    target = apply_similarity(true, source)
-    target[:180] += 5 * torch.randn(180, 3, generator=generator)  # 30 %
-    found = align(source, target)
-    assert found.scale == pytest.approx(true.scale, rel=0.01)
-    assert angle(found.rotation, true.rotation) < 0.5
-    assert align(source, target, rounds=0).scale != pytest.approx(true.scale, rel=0.01)
-
-
-def test_align_never_mirrors() -> None:
-    source = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
-    assert float(torch.det(align(source, source * torch.tensor([1.0, 1.0, -1.0])).rotation)) == pytest.approx(
-        1, abs=1e-4
-    )
-
-
 @pytest.mark.parametrize(
     "source",
     [torch.zeros(0, 3), torch.randn(2, 3), torch.ones(10, 3), torch.arange(10.0)[:, None] * torch.tensor([1.0, 2, 3])],
     ids=["none", "two", "one spot", "one line"],
 )
-def test_align_refuses_degenerate_points(source: torch.Tensor) -> None:
+def test_degenerate_points_are_refused(source: torch.Tensor) -> None:
     with pytest.raises(DegenerateError, match="points"):
-        align(source, source)
+        check_spread(source, torch.ones(len(source)))
 
 
-def test_weighted_median_and_mean_rotation() -> None:
+def test_weighted_median_and_robust_mean_rotation() -> None:
     assert float(weighted_median(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([1.0, 1.0, 10.0]))) == 3.0
     assert float(weighted_median(torch.tensor([5.0, 1.0, 3.0]), torch.ones(3))) == 3.0
     turns = torch.tensor(Rotation.from_rotvec([[0, 0, 0.1], [0, 0, 0.1], [0, 0.01, 0.1], [2, 0, 0]]).as_matrix())
-    assert angle(mean_rotation(turns), turns[0]) < 1.0
+    assert angle(robust_mean_rotation(turns), turns[0]) < 1.0
 
 
 def room_depth(world_from_camera: torch.Tensor) -> torch.Tensor:
@@ -172,13 +118,13 @@ def window(first: int, views: int) -> Window:
 
 def two_windows(
     seed: int, noise: float, outliers: float, overlap: int = 4
-) -> tuple[SharedFrames, Prediction, Window, Similarity]:
+) -> tuple[PlacedFrames, Prediction, Window, Similarity]:
     """A window in a map of its own scale, the next one, and the true map_from_window of the next."""
     poses = walk(16 - overlap, yaw=seed * 0.7)
     start = 8 - overlap
     first, second = poses[:8], poses[start : start + 8]
     placed = replace(map_from_first_camera(), scale=0.5)
-    shared = SharedFrames.of(prediction(first, 0.7, seed, noise, outliers), window(0, 8), placed)
+    shared = PlacedFrames.of(prediction(first, 0.7, seed, noise, outliers), window(0, 8), Node(0, placed))
     relative = invert_rigid(first[:1]) @ second[:1]
     first_from_second = Similarity(0.7 / 1.3, relative[0, :3, :3], 0.7 * relative[0, :3, 3])
     return (
@@ -189,11 +135,10 @@ def two_windows(
     )
 
 
-@pytest.mark.parametrize("method", ["cameras", "points"])
 @pytest.mark.parametrize("overlap", [1, 4])
-def test_exact_windows_are_joined_exactly(method: str, overlap: int) -> None:
+def test_exact_windows_are_joined_exactly(overlap: int) -> None:
     shared, predicted, views, true = two_windows(0, 0.0, 0.0, overlap)
-    alignment = align_window(predicted, views, shared, AlignConfig(method=method))
+    alignment = align_window(predicted, views, shared)
     assert alignment.accepted
     assert alignment.reason == ""
     assert alignment.inlier_share == pytest.approx(1)
@@ -203,19 +148,17 @@ def test_exact_windows_are_joined_exactly(method: str, overlap: int) -> None:
     torch.testing.assert_close(alignment.map_from_window.translation, true.translation, atol=1e-4, rtol=0)
 
 
-def test_noisy_windows_and_why_cameras_are_the_default() -> None:
-    errors: dict[str, list[tuple[float, float]]] = {"cameras": [], "points": []}
+def test_noisy_windows() -> None:
+    errors: list[tuple[float, float]] = []
     for seed in range(12):
         shared, predicted, views, true = two_windows(seed, 1.0, 0.05)
-        for method, found in errors.items():
-            alignment = align_window(predicted, views, shared, AlignConfig(method=method))
-            assert alignment.accepted, alignment.reason
-            scale = abs(alignment.map_from_window.scale / true.scale - 1)
-            found.append((scale, angle(alignment.map_from_window.rotation, true.rotation)))
-    cameras, points = (np.sqrt(np.square(errors[method]).mean(axis=0)) for method in ("cameras", "points"))
-    assert cameras[0] < 0.03
-    assert cameras[1] < 2.0
-    assert (cameras < points).all()
+        alignment = align_window(predicted, views, shared)
+        assert alignment.accepted, alignment.reason
+        scale = abs(alignment.map_from_window.scale / true.scale - 1)
+        errors.append((scale, angle(alignment.map_from_window.rotation, true.rotation)))
+    scale, degrees = np.sqrt(np.square(errors).mean(axis=0))
+    assert scale < 0.03
+    assert degrees < 2.0
 
 
 def test_thirty_percent_outliers() -> None:
@@ -242,19 +185,18 @@ def test_fixed_scale() -> None:
     assert align_window(predicted, views, shared, AlignConfig(fixed_scale=True)).map_from_window.scale == 1.0
 
 
-@pytest.mark.parametrize("method", ["cameras", "points"])
-def test_a_known_scale_is_kept_and_the_rest_fitted(method: str) -> None:
+def test_a_known_scale_is_kept_and_the_rest_fitted() -> None:
     shared, predicted, views, true = two_windows(3, 0.0, 0.0)
-    alignment = align_window(predicted, views, shared, AlignConfig(method=method), scale=true.scale)
+    alignment = align_window(predicted, views, shared, scale=true.scale)
     assert alignment.map_from_window.scale == true.scale and alignment.rms < 1e-4
-    off = align_window(predicted, views, shared, AlignConfig(method=method), scale=0.3 * true.scale)
+    off = align_window(predicted, views, shared, scale=0.3 * true.scale)
     assert off.map_from_window.scale == 0.3 * true.scale and not off.accepted
 
 
 def test_rejections_have_reasons() -> None:
     shared, predicted, views, _ = two_windows(4, 0.0, 0.0)
     assert "no keyframe" in align_window(predicted, window(50, 8), shared).reason
-    smaller = replace(shared, depth=shared.depth[:, ::2], confidence=shared.confidence[:, ::2])
+    smaller = replace(shared, node_depth=shared.node_depth[:, ::2], confidence=shared.confidence[:, ::2])
     assert "(12, 24)" in align_window(predicted, views, smaller).reason
     empty = replace(predicted, depth=predicted.depth * math.nan)
     assert "pixels" in align_window(empty, views, shared).reason
@@ -267,9 +209,13 @@ def test_rejections_have_reasons() -> None:
     assert "%" in verdict.reason
 
 
-def test_shared_frames_move_with_the_map() -> None:
+def test_placed_frames_move_with_their_node() -> None:
     shared, *_ = two_windows(5, 0.0, 0.0)
-    torch.testing.assert_close(shared.moved(Similarity(2.5)).points, shared.points * 2.5)
+    before = shared.points
+    torch.testing.assert_close(shared.transformed(Similarity(2.5)).points, before * 2.5)
+    torch.testing.assert_close(shared.points, before)
+    shared.node.transform(Similarity(2.5))
+    torch.testing.assert_close(shared.points, before * 2.5)
 
 
 def test_map_frame_is_the_first_camera_turned_upright() -> None:

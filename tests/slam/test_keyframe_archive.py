@@ -8,21 +8,22 @@ import pytest
 import torch
 
 from ff3r_model.core.geometry import invert_rigid, transform_pose
+from ff3r_model.core.node import Node
 from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
 from ff3r_model.slam.keyframe_archive import (
-    Archive,
     ArchiveConfig,
     ArchivedFrame,
+    KeyframeArchive,
     archived,
     joint_window,
-    shared_frames,
+    placed_frames,
 )
-from ff3r_model.slam.placed_frames import SharedFrames
+from ff3r_model.slam.placed_frames import PlacedFrames
 
 HEIGHT, WIDTH = 42, 56
 
 
-def frames(places: list[float], submap: int = 0, first: int = 0) -> list[ArchivedFrame]:
+def frames(places: list[float], node: Node | None = None, first: int = 0) -> list[ArchivedFrame]:
     """Frames along x at these places, which look ahead at a wall 2 away."""
     wanted, places = len(places), [*places, 99.0]  # a window has two views at least
     count = len(places)
@@ -40,14 +41,14 @@ def frames(places: list[float], submap: int = 0, first: int = 0) -> list[Archive
     ramp = torch.linspace(0, 1, WIDTH).expand(count, 3, HEIGHT, WIDTH)
     ids = tuple(range(first, first + count))
     window = Window(ramp, ids, tuple(10 * i for i in ids), intrinsics)
-    placed = SharedFrames.of(prediction, window, Similarity())
+    placed = PlacedFrames.of(prediction, window, node or Node(7))
     config = ArchiveConfig(depth_side=28)
-    return archived(window, prediction, placed, torch.arange(wanted), 7, submap, config)
+    return archived(window, prediction, placed, torch.arange(wanted), config)
 
 
 def test_a_frame_is_remembered_as_it_was_but_coarser() -> None:
     given = frames([0.0, 1.0])
-    remembered = shared_frames(given)
+    remembered = placed_frames(given)
     assert remembered.depth.shape == (2, 21, 28)
     assert remembered.depth.min() > 1.99 and remembered.depth.max() < 2.11
     assert float((remembered.points[1, 0, 0] - remembered.points[0, 0, 0])[0]) == pytest.approx(1, abs=0.1)
@@ -60,16 +61,16 @@ def test_a_frame_is_remembered_as_it_was_but_coarser() -> None:
 
 
 def test_what_sees_most_nearly_the_same_goes_first() -> None:
-    archive = Archive(10**9, ArchiveConfig(max_frames=4, evict_share=0.01))
+    archive = KeyframeArchive(10**9, ArchiveConfig(max_frames=4, evict_share=0.01))
     archive.add(frames([0.0, 3.0, 3.1, 6.0, 9.0]))
     assert sorted(archive.frames) == [0, 2, 3, 4], "of the two beside each other, the older went"
-    archive.add(frames([0.01], submap=1, first=9))
+    archive.add(frames([0.01], Node(8, submap=1), first=9))
     assert 9 in archive.frames, "another submap's frames are no neighbours"
 
 
 def test_bytes_stay_within_the_budget() -> None:
     one = frames([0.0])[0].nbytes
-    archive = Archive(int(5.5 * one), ArchiveConfig())
+    archive = KeyframeArchive(int(5.5 * one), ArchiveConfig())
     for number in range(20):
         archive.add(frames([0.5 * number], first=number))
         assert archive.nbytes <= archive.budget
@@ -77,41 +78,51 @@ def test_bytes_stay_within_the_budget() -> None:
     assert len(archive) >= 4
 
 
-def test_frames_move_with_their_anchor_and_submap() -> None:
-    archive = Archive(10**9)
-    archive.add(frames([0.0, 1.0]))
-    archive.add(frames([2.0], submap=1, first=5))
+def test_frames_move_with_their_node_and_into_its_submap() -> None:
+    archive, node, other = KeyframeArchive(10**9), Node(7), Node(8, submap=1)
+    archive.add(frames([0.0, 1.0], node))
+    archive.add(frames([2.0], other, first=5))
     motion = Similarity(2.0, torch.eye(3), torch.tensor([0.0, 5.0, 0.0]))
-    archive.move(0, {7: motion})
+    node.transform(motion)
     assert archive.frames[1].map_from_camera.equal(transform_pose(motion, frames([0.0, 1.0])[1].map_from_camera))
     assert archive.frames[1].unit == pytest.approx(2 * frames([0.0, 1.0])[1].unit)
     assert archive.frames[5].map_from_camera[0, 3] == 2
-    archive.move(0, {8: motion})
     assert archive.frames[1].map_from_camera[1, 3] == 5, "another window's correction is not its own"
-    archive.relabel({7: 3})
-    archive.join(1, 0, Similarity(0.5))
-    assert {(frame.anchor, frame.submap) for frame in archive.frames.values()} == {(3, 0)}
+    before = archive.frames[1]
+    kept = Node(3, Similarity(4.0, torch.eye(3), torch.tensor([1.0, 0.0, 0.0])))
+    archive.reanchor({7: kept})
+    assert archive.frames[1].node is kept
+    assert archive.frames[1].map_from_camera.allclose(before.map_from_camera), "it stays where it was"
+    assert archive.frames[1].unit == pytest.approx(before.unit)
+    kept.transform(Similarity(0.5))
+    assert archive.frames[1].map_from_camera[1, 3] == pytest.approx(2.5)
+    assert archive.frames[1].unit == pytest.approx(before.unit / 2)
+    other.transform(Similarity(0.5))
+    other.submap = 0
+    assert {(frame.node.window, frame.submap) for frame in archive.frames.values()} == {(3, 0), (8, 0)}
     assert archive.frames[5].map_from_camera[0, 3] == 1
     assert [frame.keyframe for frame in archive.around(archive.frames[1], 2)] == [0, 1]
 
 
 def test_an_archive_comes_back_from_its_tensors() -> None:
-    archive, again = Archive(10**9), Archive(10**9)
+    archive, again = KeyframeArchive(10**9), KeyframeArchive(10**9)
     given = frames([0.0, 1.0, 2.0])
     archive.add([given[0], replace(given[1], full_intrinsics=None), given[2]])
-    again.restore({name: tensor.clone() for name, tensor in archive.tensors().items()})
+    node = Node(7, Similarity(2.0, torch.eye(3), torch.ones(3)))
+    again.restore({name: tensor.clone() for name, tensor in archive.tensors().items()}, {7: node})
     assert again.nbytes == archive.nbytes
     for key, frame in archive.frames.items():
         other = again.frames[key]
-        assert (other.stamp, other.anchor, other.submap, other.unit) == (frame.stamp, 7, 0, frame.unit)
+        assert (other.stamp, other.node, other.submap, other.unit) == (frame.stamp, node, 0, frame.unit)
+        assert other.map_from_camera.allclose(frame.map_from_camera)
         assert other.image.equal(frame.image) and other.depth.equal(frame.depth)
         assert (other.full_intrinsics is None) == (frame.full_intrinsics is None)
-    again.restore({})
+    again.restore({}, {})
     assert len(again) == 3
 
 
 def test_pictures_of_another_size_replace_what_was_there(caplog: pytest.LogCaptureFixture) -> None:
-    archive = Archive(10**9)
+    archive = KeyframeArchive(10**9)
     archive.add(frames([0.0, 1.0]))
     other = frames([5.0], first=8)[0]
     archive.add([replace(other, depth=other.depth[:-1], confidence=other.confidence[:-1])])

@@ -15,8 +15,8 @@ from ff3r_model.core.geometry import transform_points, unproject
 from ff3r_model.core.types import Prediction, Window
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
-from ff3r_model.slam.loop_closure import LoopConfig
 from ff3r_model.slam.mapper import Mapper, MapUpdate
+from ff3r_model.slam.place_recognition import LoopConfig
 from ff3r_model.slam.pose_graph import GraphConfig
 from ff3r_model.synthetic.oracle_engine import OracleEngine, OracleNoise
 from ff3r_model.synthetic.sequences import Sequence
@@ -99,7 +99,7 @@ def test_places_that_only_look_alike_are_refused() -> None:
     most = range(90)
     eager = replace(CONFIG, loops=LoopConfig(recent=8, every=1))
     mapper, updates = run(OracleEngine(world(), noise, channels=CHANNELS), most, eager)
-    assert mapper._places.joint_windows > 3, "descriptors did propose places"
+    assert mapper._loops.places.joint_windows > 3, "descriptors did propose places"
     assert not any(update.corrected for update in updates)
     apart, _ = run(mapper.engine, most, without_loops())
     for (_, pose), (_, other) in zip(mapper.trajectory(), apart.trajectory(), strict=True):
@@ -251,6 +251,39 @@ def test_old_windows_are_merged_and_nothing_is_lost() -> None:
     graph = mapper._atlas.active.graph
     assert len(graph) <= 10
     assert len(mapper._atlas.archive) <= 30
-    assert set(mapper.map.anchors.tolist()) <= set(graph.nodes)
-    assert {frame.anchor for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
+    assert set(mapper.map.rows.anchors.tolist()) <= set(graph.nodes)
+    assert {frame.node.window for frame in mapper._atlas.archive.frames.values()} <= set(graph.nodes)
     assert ate(world(), list(mapper.trajectory())) < 0.01
+
+
+def test_merged_windows_move_together_when_a_loop_is_closed() -> None:
+    """Keyframes of windows that are no nodes any more follow those that stand in for them."""
+    config = replace(CONFIG, graph=GraphConfig(max_windows=12, keep_recent=4))
+    mapper, updates = run(oracle(OracleNoise.realistic()), range(len(world())), config)
+    assert any("loop closed" in update.reason for update in updates)
+    nodes, poses = mapper._atlas.active.graph.nodes, dict(mapper.trajectory())
+    for frame in mapper._atlas.archive.frames.values():
+        assert nodes[frame.node.window] is frame.node
+        assert frame.map_from_camera.allclose(poses[frame.stamp], atol=1e-4)
+    open_end, _ = run(oracle(OracleNoise.realistic()), range(len(world())), without_loops(config))
+    assert ate(world(), list(mapper.trajectory())) < 0.6 * ate(world(), list(open_end.trajectory()))
+
+
+def test_a_metric_submap_makes_the_one_that_it_joins_metric() -> None:
+    engine = oracle(OracleNoise.realistic())
+    mapper, _ = run(engine, range(48))
+    assert not mapper.map.metric
+    before = dict(mapper.trajectory())
+    mapper, after = run(engine, range(76, len(world())), mapper=mapper, measured=True)
+    assert any("submap 1 joined to 0" in update.reason for update in after)
+    assert mapper.map.metric and mapper.map.scale.source == "depth images"
+    now = dict(mapper.trajectory())
+    lengths = [torch.stack([poses[stamp][:3, 3] for stamp in list(before)]) for poses in (before, now)]
+    units = [float(each.diff(dim=0).norm(dim=1).sum()) for each in lengths]
+    assert units[1] == pytest.approx(world().select(list(range(48))).path_length, rel=0.25), f"was {units[0]:.2f}"
+    for frame in mapper._atlas.archive.frames.values():
+        assert frame.submap == 0
+        assert frame.map_from_camera.allclose(now[frame.stamp], atol=1e-4)
+    depths = [frame.unit for frame in mapper._atlas.archive.frames.values()]
+    truth = [float(world().depth[world().stamps.index(stamp)].median()) for stamp in now]
+    assert sum(depths) / len(depths) == pytest.approx(sum(truth) / len(truth), rel=0.3)

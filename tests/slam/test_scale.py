@@ -65,7 +65,6 @@ def test_the_best_source_there_is_gives_the_scale(
     assert best.source == source
     assert best.factor == pytest.approx(1.7, rel=within)
     assert best.confidence >= 0.5
-    assert best.spread < 2 * within
 
 
 def test_nothing_to_measure_by_is_no_scale(hall: Sequence) -> None:
@@ -93,12 +92,10 @@ def test_a_source_that_contradicts_itself_is_not_believed(hall: Sequence) -> Non
 def test_rescaling_the_map_rescales_what_was_seen(hall: Sequence) -> None:
     ladder = observed(hall, ScaleLadder(), {"depth"}, 3.0)
     before = ladder.best
-    ladder.rescaled(3.0)
+    ladder.transform(Similarity(3.0))
     after = ladder.best
     assert before is not None and after is not None
     assert after.factor == pytest.approx(before.factor / 3)
-    ladder.reset()
-    assert ladder.best is None
 
 
 def exact(depth: torch.Tensor | None, odometry: torch.Tensor | None, hall: Sequence) -> tuple[Window, Prediction]:

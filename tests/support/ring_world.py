@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from ff3r_model.core.geometry import BODY_FROM_OPTICAL, rigid, unproject
+from ff3r_model.core.geometry import BODY_FROM_OPTICAL, apply_similarity, rigid, umeyama, unproject
 from ff3r_model.synthetic.sequences import FRAME_NANOSECONDS, Sequence
 
 SIDE = 28
@@ -81,10 +81,7 @@ def ring(world_from_camera: Float[Tensor, "n 4 4"]) -> Sequence:
 
 def ate(truth: Sequence, found: list[tuple[int, Tensor]]) -> float:
     """Root mean square distance of camera centres after the best similarity between the two paths, in metres."""
-    from ff3r_model.core.geometry import apply_similarity
-    from ff3r_model.slam.alignment import align
-
     true = {stamp: pose[:3, 3].double() for stamp, pose in zip(truth.stamps, truth.world_from_camera, strict=True)}
     here = torch.stack([pose[:3, 3].double() for _, pose in found])
     there = torch.stack([true[stamp] for stamp, _ in found])
-    return math.sqrt(float((apply_similarity(align(here, there, rounds=0), here) - there).square().sum(1).mean()))
+    return math.sqrt(float((apply_similarity(umeyama(here, there), here) - there).square().sum(1).mean()))

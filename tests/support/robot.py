@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -17,8 +16,6 @@ from tests.support.fake_engine import FakeEngine, noise
 from tests.support.ros import Ros, wait_until
 from tests.support.ros_fakes import fake_pipeline
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-LATCHED_MANY = QoSProfile(depth=100, reliability=LATCHED.reliability, durability=LATCHED.durability)
 SECOND = 1_000_000_000
 START = SECOND
 """A stamp of zero would mean none."""

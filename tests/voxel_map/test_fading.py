@@ -12,7 +12,7 @@ from ff3r_model.core.geometry import invert_rigid, rigid, transform_points, unpr
 from ff3r_model.core.types import Cameras, Gaussians
 from ff3r_model.synthetic import Room, Views, make_room, make_trajectory, pinhole, render
 from ff3r_model.voxel_map.config import MapConfig
-from ff3r_model.voxel_map.fading import Surfaces
+from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.hash_index import pack
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
@@ -56,7 +56,7 @@ def mapped(points: torch.Tensor, times: int = 1) -> VoxelMap:
 def state(voxel_map: VoxelMap) -> dict[tuple[int, ...], float]:
     """Log mass by cell; the index checked."""
     assert torch.equal(voxel_map._store.find(pack(voxel_map.cells())), torch.arange(len(voxel_map)))
-    return dict(zip(map(tuple, voxel_map.cells().tolist()), voxel_map.log_mass.tolist(), strict=True))
+    return dict(zip(map(tuple, voxel_map.cells().tolist()), voxel_map.rows.log_mass.tolist(), strict=True))
 
 
 def brute_evidence(
@@ -93,7 +93,7 @@ def test_evidence_equals_a_loop_over_views_and_pixels() -> None:
     depth[:, 10:13, 20:40] = 0
     confidence = rng.uniform(0.1, 3, depth.shape).astype(np.float32)
     points = rng.uniform([-2, -2, -1], [2, 2, 5], (400, 3)).astype(np.float32)
-    surfaces = Surfaces.of(cameras, torch.tensor(depth), torch.tensor(confidence))
+    surfaces = ObservedSurfaces.of(cameras, torch.tensor(depth), torch.tensor(confidence))
     found = surfaces.evidence(torch.tensor(points), 0.1, 0.05)
     expected = [brute_evidence(point.astype(np.float64), cameras, depth, confidence, 0.1, 0.05) for point in points]
     assert (np.array(expected) > 0).sum() > 20
@@ -107,7 +107,7 @@ def test_large_images_are_pooled_towards_caution() -> None:
     cameras.intrinsics[:, :2, 2] = 256
     depth = torch.full((1, 512, 512), 3.0)
     depth[0, :, 201] = 1.0
-    surfaces = Surfaces.of(cameras, depth, torch.ones_like(depth))
+    surfaces = ObservedSurfaces.of(cameras, depth, torch.ones_like(depth))
     assert surfaces.nearest.shape == (1, 128, 128)
     spots = torch.tensor([200.5, 196.5, 230.5])
     points = torch.stack([(spots - 256) / 480, torch.zeros(3), torch.ones(3)], dim=1)
@@ -145,11 +145,11 @@ def test_heavy_voxels_take_more_views_and_light_ones_two() -> None:
         voxel_map = mapped(spot, times)
         rounds[times] = 0
         while len(voxel_map):
-            mass = voxel_map.log_mass.clone()
+            mass = voxel_map.rows.log_mass.clone()
             voxel_map.fade(row_of_cameras(2), depth, torch.ones_like(depth))
             rounds[times] += 1
             if len(voxel_map):
-                torch.testing.assert_close(voxel_map.log_mass, mass - 2)
+                torch.testing.assert_close(voxel_map.rows.log_mass, mass - 2)
     assert rounds == {1: 1, 30: 2}  # log 30 = 3.4 nats, two per round
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ff3r_model.voxel_map.file import LEFTOVER_SECONDS, MapFileError, read_map, write_map
+from ff3r_model.core.files import LEFTOVER_SECONDS
+from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
 
 MOMENTS = 10
 ELEMENTS = 2_000_000

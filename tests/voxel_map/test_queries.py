@@ -12,7 +12,7 @@ from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Gaussians
 from ff3r_model.gaussians.voxelize import VoxelizedGaussians
 from ff3r_model.voxel_map.config import MapConfig, ScaleInfo
-from ff3r_model.voxel_map.queries import NO_QUERY, QueryConfig, QueryRejected, QuerySet
+from ff3r_model.voxel_map.queries import NO_QUERY, QueryConfig, QueryRejected, QuerySet, best_queries
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 WORDS = ("chair", "table", "red chair", "sofa", "object", "stuff")
@@ -48,6 +48,25 @@ def map_of(features: torch.Tensor, cells: torch.Tensor, voxel_size: float = 0.1)
     )
     voxel_map.integrate(VoxelizedGaussians(gaussians, cells.int(), torch.zeros(count), voxel_size), 0)
     return voxel_map
+
+
+def line_of(count: int) -> torch.Tensor:
+    """Distinct cells."""
+    return torch.arange(3 * count).view(count, 3) - 100
+
+
+def brute_scores(asked: QuerySet, features: torch.Tensor) -> np.ndarray:
+    """voxels × queries in float64: decode every feature, then a softmax over a query and the negatives."""
+    decoder = space().decoder.double().numpy()
+    decoded = features.double().numpy() @ decoder.T
+    decoded /= np.maximum(np.linalg.norm(decoded, axis=1, keepdims=True), 1e-300)
+    columns = []
+    for query in asked.active:
+        rivals = [text for text in dict.fromkeys(asked.config.negatives) if text != query.text]
+        cosines = decoded @ embed([query.text, *rivals]).double().numpy().T
+        exponentials = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / asked.config.temperature)
+        columns.append(exponentials[:, 0] / exponentials.sum(axis=1))
+    return np.stack(columns, axis=1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -88,47 +107,84 @@ def test_similarity_spans_chunks() -> None:
     torch.testing.assert_close(whole[-5:], space().similarity(features[-5:], embed(["chair"])))
 
 
-def test_probability_is_a_softmax_over_a_query_and_the_negatives() -> None:
-    asked = queries(temperature=0.1)
+def test_scores_are_a_softmax_over_a_query_and_the_negatives() -> None:
+    asked = queries(temperature=0.1, threshold=0.0)
     for text in ("chair", "sofa", "object"):
         asked.add(text)
-    features = torch.randn(40, 6)
-    scores = asked.score(features)
-    decoded = torch.nn.functional.normalize(features.double() @ space().decoder.double().T, dim=1)
-    for column, (text, rivals) in enumerate(
-        [("chair", ["object", "stuff"]), ("sofa", ["object", "stuff"]), ("object", ["stuff"])]
+    voxel_map = map_of(torch.randn(40, 6), line_of(40))
+    matches = asked.match(voxel_map)
+    decoded = torch.nn.functional.normalize(voxel_map.features.double() @ space().decoder.double().T, dim=1)
+    for match, (text, rivals) in zip(
+        matches, [("chair", ["object", "stuff"]), ("sofa", ["object", "stuff"]), ("object", ["stuff"])], strict=True
     ):
         cosines = decoded @ embed([text, *rivals]).double().T
         expected = torch.softmax(cosines / 0.1, dim=1)[:, 0]
-        np.testing.assert_allclose(scores.probability[:, column], expected, atol=1e-5)
-    ids = torch.tensor([query.id for query in asked.active])
-    assert torch.equal(scores.best, ids[scores.probability.argmax(dim=1)])
-    assert torch.equal(scores.best_score, scores.probability.amax(dim=1))
+        assert match.query.text == text
+        assert torch.equal(match.rows, torch.arange(40)), "with threshold 0 every voxel answers"
+        np.testing.assert_allclose(match.scores, expected, atol=1e-5)
+    ids, best = best_queries(matches, voxel_map)
+    scores = torch.stack([match.scores for match in matches], dim=1)
+    active = torch.tensor([query.id for query in asked.active])
+    assert torch.equal(ids, active[scores.argmax(dim=1)])
+    assert torch.equal(best, scores.amax(dim=1))
 
 
 def test_synonyms_do_not_halve_each_other() -> None:
-    features = torch.randn(20, 6)
-    alone = queries()
+    voxel_map = map_of(torch.randn(20, 6), line_of(20))
+    alone = queries(threshold=0.0)
     alone.add("sofa")
-    both = queries()
+    both = queries(threshold=0.0)
     both.add("sofa")
     both.add("chair")
-    torch.testing.assert_close(alone.score(features).probability[:, 0], both.score(features).probability[:, 0])
+    torch.testing.assert_close(alone.match(voxel_map)[0].scores, both.match(voxel_map)[0].scores)
 
 
 def test_without_rivals_everything_answers() -> None:
     for negatives in ((), ("chair", "chair")):
         asked = queries(negatives=negatives)
         asked.add("chair")
-        assert asked.score(torch.randn(3, 6)).probability.tolist() == [[1.0]] * 3
+        match = asked.match(map_of(torch.randn(3, 6), line_of(3)))[0]
+        assert match.rows.tolist() == [0, 1, 2] and match.scores.tolist() == [1.0] * 3
 
 
 def test_without_queries_nothing_is_best() -> None:
-    scores = queries().score(torch.randn(5, 6))
-    assert scores.probability.shape == (5, 0)
-    assert scores.best.tolist() == [NO_QUERY] * 5
-    assert scores.best_score.tolist() == [0.0] * 5
-    assert queries().masks(map_of(torch.randn(5, 6), torch.arange(15).view(5, 3))) == []
+    voxel_map = map_of(torch.randn(5, 6), line_of(5))
+    assert queries().match(voxel_map) == queries().masks(voxel_map) == []
+    ids, scores = best_queries([], voxel_map)
+    assert ids.tolist() == [NO_QUERY] * 5
+    assert scores.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 1.0])
+def test_the_best_query_has_exactly_the_masks_scores(threshold: float) -> None:
+    """A cloud and the masks of one map say the same: bit by bit, for every voxel, against a loop over all masks."""
+    voxel_map = map_of(torch.randn(300, 6, generator=torch.Generator().manual_seed(2)), line_of(300))
+    asked = queries(threshold=threshold, temperature=0.2)
+    for text in ("chair", "table", "object"):
+        asked.add(text)
+    matches = asked.match(voxel_map)
+    ids, scores = best_queries(matches, voxel_map)
+    listed: dict[tuple[int, ...], dict[int, float]] = {}
+    for mask in [match.mask(voxel_map) for match in matches]:
+        for cell, score in zip(mask.indices.tolist(), mask.scores.tolist(), strict=True):
+            listed.setdefault(tuple(cell), {})[mask.query.id] = score
+    several = 0
+    for cell, query_id, score in zip(voxel_map.cells().tolist(), ids.tolist(), scores.tolist(), strict=True):
+        answers = listed.get(tuple(cell), {})
+        several += len(answers) > 1
+        assert score == max(answers.values(), default=0.0)
+        assert query_id == max(answers, key=lambda each: answers[each], default=NO_QUERY)
+    assert several or threshold > 0.5
+    np.testing.assert_allclose(
+        np.where(ids.numpy() == NO_QUERY, 0, brute_scores(asked, voxel_map.features).max(axis=1)), scores, atol=1e-5
+    )
+
+
+def test_of_two_queries_that_fit_alike_the_older_one_is_best() -> None:
+    voxel_map = map_of(torch.randn(6, 6), line_of(6))
+    asked = QuerySet(lambda texts: torch.ones(len(texts), 24), space(), QueryConfig(negatives=(), threshold=0.5))
+    first, _ = asked.add("sofa"), asked.add("couch")
+    assert best_queries(asked.match(voxel_map), voxel_map)[0].tolist() == [first.id] * 6
 
 
 def test_same_text_is_the_same_query_and_ids_are_not_used_again() -> None:
@@ -192,13 +248,13 @@ def test_masks_hold_the_voxels_above_the_threshold() -> None:
     asked.add("chair")
     asked.add("table")
     masks = asked.masks(voxel_map)
-    scores = asked.score(voxel_map.gaussians().features)
+    scores = torch.tensor(brute_scores(asked, voxel_map.features))
     for column, mask in enumerate(masks):
-        chosen = scores.probability[:, column] >= 0.4
+        chosen = scores[:, column] >= 0.4
         assert {tuple(row) for row in mask.indices.tolist()} == {
             tuple(row) for row in voxel_map.cells()[chosen].tolist()
         }
-        torch.testing.assert_close(mask.scores, scores.probability[chosen, column])
+        torch.testing.assert_close(mask.scores.double(), scores[chosen, column], atol=1e-5, rtol=1e-5)
         assert mask.metric
         assert mask.threshold == 0.4
         # the centre of voxel k, as the mask's own geometry has it, is the map's: k times the voxel size
@@ -227,17 +283,26 @@ def test_masks_are_what_scoring_every_voxel_gives(
     for text in ("chair", "table", "object"):
         asked.add(text)
         for voxel_map in (*maps, maps[0]):
-            scores = asked.score(voxel_map.features).probability
-            for column, mask in enumerate(asked.masks(voxel_map)):
-                chosen = scores[:, column] >= threshold
-                assert torch.equal(mask.indices, voxel_map.cells()[chosen])
-                torch.testing.assert_close(mask.scores, scores[chosen, column], atol=1e-5, rtol=1e-5)
+            scores = brute_scores(asked, voxel_map.features)
+            for column, match in enumerate(asked.match(voxel_map)):
+                found = np.zeros(len(voxel_map), dtype=bool)
+                found[match.rows] = True
+                # exactly the voxels that reach the threshold; float32 may misjudge a logit by a thousandth or so
+                share = scores[:, column]
+                clear = (np.abs(share - threshold) > 2e-7 + 2e-3 * share * (1 - share)) | (threshold == 0)
+                assert clear.mean() > 0.5 or threshold > 0.99
+                assert (found == (share >= threshold))[clear].all()
+                assert (match.rows.diff() > 0).all() and (match.scores >= threshold).all()
+                np.testing.assert_allclose(match.scores, share[match.rows], atol=1e-4, rtol=1e-4)
+                mask = match.mask(voxel_map)
+                assert torch.equal(mask.indices, voxel_map.cells()[found])
+                assert torch.equal(mask.scores, match.scores)
         maps[0].integrate(voxels_of(maps[1]), 1)
 
 
 def voxels_of(voxel_map: VoxelMap) -> VoxelizedGaussians:
     size = voxel_map.config.voxel_size
-    return VoxelizedGaussians(voxel_map.gaussians(), voxel_map.cells(), voxel_map.log_mass.clone(), size)
+    return VoxelizedGaussians(voxel_map.gaussians(), voxel_map.cells(), voxel_map.rows.log_mass.clone(), size)
 
 
 def test_set_threshold() -> None:

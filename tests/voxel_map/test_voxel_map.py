@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.core.types import Gaussians
+from ff3r_model.core.types import Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import CELL_LIMIT, VoxelizeConfig, voxelize
 from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig, ScaleInfo
 from ff3r_model.voxel_map.file import MapFileError, write_map
@@ -63,12 +63,27 @@ def by_cell(voxel_map: VoxelMap) -> tuple[torch.Tensor, Gaussians]:
     return voxel_map.cells()[order], voxel_map.gaussians().select(order)
 
 
+class Counted:
+    """What a window did to a map: counted by cells, before and after."""
+
+    def __init__(self, voxel_map: VoxelMap, window: Gaussians, window_id: int) -> None:
+        before = set(map(tuple, voxel_map.cells().tolist()))
+        voxel_map.integrate(window, window_id)
+        after = set(map(tuple, voxel_map.cells().tolist()))
+        own = set(map(tuple, torch.round(window.means / voxel_map.config.voxel_size).int().tolist()))
+        assert after <= before | own
+        self.added = len(after - before)
+        self.merged = len(own & before & after)
+        self.evicted = len(before - after)
+        self.refused = len(own - after)
+
+
 def test_windows_merge_to_what_voxelizing_everything_at_once_gives() -> None:
     """Exactly so without the semantic term; see the next test for what it brings."""
     config = replace(CONFIG, distance_weight=0.0)
     windows = [scene(300, seed, offset=0.3 * seed) for seed in range(4)]
     voxel_map = VoxelMap(config, CHANNELS)
-    stats = [voxel_map.integrate(window, number) for number, window in enumerate(windows)]
+    stats = [Counted(voxel_map, window, number) for number, window in enumerate(windows)]
     whole = voxelize(joined(windows), VoxelizeConfig(0.25, 0.0))
     cells, merged = by_cell(voxel_map)
     assert torch.equal(cells, whole.cells)
@@ -78,7 +93,7 @@ def test_windows_merge_to_what_voxelizing_everything_at_once_gives() -> None:
     assert aligned.min() > math.cos(math.radians(1) / 2)
     assert sum(stat.added for stat in stats) == len(whole)
     order = pack(voxel_map.cells()).argsort()
-    torch.testing.assert_close(voxel_map.log_mass[order], whole.log_mass, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(voxel_map.rows.log_mass[order], whole.log_mass, atol=1e-4, rtol=1e-4)
 
 
 def test_merging_with_the_semantic_term_weighs_by_mass() -> None:
@@ -103,7 +118,7 @@ def test_compact_storage_stays_close() -> None:
     for number in range(6):
         full.integrate(scene(300, number), number)
         compact.integrate(scene(300, number), number)
-    assert compact._columns.layout.row_bytes < 0.8 * full._columns.layout.row_bytes
+    assert compact._store.columns.layout.row_bytes < 0.8 * full._store.columns.layout.row_bytes
     for name in NAMES:
         torch.testing.assert_close(
             getattr(by_cell(full)[1], name), getattr(by_cell(compact)[1], name), atol=5e-3, rtol=5e-3
@@ -125,7 +140,7 @@ def test_never_exceeds_its_cap(kilobytes: int) -> None:
     voxel_map = VoxelMap(replace(CONFIG, voxel_size=0.05, max_map_bytes=cap, compact=True), CHANNELS, space)
     total = 0
     for number in range(40):
-        stats = voxel_map.integrate(scene(150, number, offset=0.5 * number), number)
+        stats = Counted(voxel_map, scene(150, number, offset=0.5 * number), number)
         voxel_map.add_keyframes([number], [number], torch.eye(4)[None])
         total += stats.added
         assert voxel_map.nbytes <= cap
@@ -138,7 +153,7 @@ def test_never_exceeds_its_cap(kilobytes: int) -> None:
 def test_nbytes_counts_what_is_held() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS, TextSpace(torch.randn(12, CHANNELS)))
     voxel_map.integrate(scene(200), 0)
-    held = sum(column.untyped_storage().nbytes() for column in voxel_map._columns._data.values())
+    held = sum(column.untyped_storage().nbytes() for column in voxel_map._store.columns._data.values())
     held += voxel_map._store._index._table.untyped_storage().nbytes()
     assert voxel_map.nbytes >= held + 12 * CHANNELS * 4
     before = voxel_map.nbytes
@@ -149,10 +164,10 @@ def test_nbytes_counts_what_is_held() -> None:
 def test_a_window_larger_than_the_map() -> None:
     voxel_map = VoxelMap(replace(CONFIG, voxel_size=0.01, max_map_bytes=20_000), CHANNELS)
     window = scene(3000, confidence=3)
-    stats = voxel_map.integrate(window, 0)
+    stats = Counted(voxel_map, window, 0)
     assert stats.added == len(voxel_map) == voxel_map.max_rows
     heaviest = voxelize(window, VoxelizeConfig(0.01)).log_mass.sort(descending=True).values[: voxel_map.max_rows]
-    torch.testing.assert_close(voxel_map.log_mass.sort(descending=True).values, heaviest)
+    torch.testing.assert_close(voxel_map.rows.log_mass.sort(descending=True).values, heaviest)
     assert stats.refused > 0
 
 
@@ -170,7 +185,7 @@ def test_order_of_eviction() -> None:
     assert len(voxel_map) == count
     lightest = window.select(row[:3])  # seen again: no longer first to go, however light
     newcomers = replace(scene(7, seed=1), means=torch.arange(7)[:, None] * torch.tensor([1.0, 0, 0]) - 100)
-    stats = voxel_map.integrate(joined([lightest, newcomers]), 14)
+    stats = Counted(voxel_map, joined([lightest, newcomers]), 14)
     assert (stats.merged, stats.added, stats.evicted) == (3, 7, 7)
     age = torch.where(row < count // 2, 14, 2)
     priority = window.confidences - 0.5 * age
@@ -224,8 +239,8 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     voxel_map.integrate(window, 3)
     voxel_map.add_keyframes([0], [5], torch.eye(4)[None] + torch.tensor([[0, 0, 0, 1.0], *[[0] * 4] * 3]))
     fine = voxel_map.gaussians()
-    mass = voxel_map.log_mass.clone()
-    voxel_map.rescale(0.2, ScaleInfo(True, "camera height"))
+    mass = voxel_map.rows.log_mass.clone()
+    voxel_map.transform({}, Similarity(0.2))
     small = replace(fine, means=fine.means * 0.2, scales=fine.scales * 0.2, confidences=mass)
     expected = voxelize(small, VoxelizeConfig(0.02, 0.0))
     cells, merged = by_cell(voxel_map)
@@ -233,18 +248,18 @@ def test_rescaling_equals_mapping_at_the_other_scale() -> None:
     torch.testing.assert_close(merged.means, expected.gaussians.means)
     torch.testing.assert_close(merged.scales, expected.gaussians.scales)
     torch.testing.assert_close(merged.features, expected.gaussians.features)
-    assert float(voxel_map.log_mass.exp().sum()) == pytest.approx(float(mass.exp().sum()), rel=1e-4)
+    assert float(voxel_map.rows.log_mass.exp().sum()) == pytest.approx(float(mass.exp().sum()), rel=1e-4)
     assert merged.confidences.max() <= fine.confidences.max() + 1e-4
-    assert voxel_map.metric
     assert next(voxel_map.trajectory())[1][0, 3] == pytest.approx(0.2)
     voxel_map.integrate(scene(100, 9), 4)
     with pytest.raises(ValueError, match="positive"):
-        voxel_map.rescale(0.0)
+        voxel_map.transform({}, Similarity(0.0))
 
 
 def test_rescaling_an_empty_map() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS)
-    voxel_map.rescale(2.0, ScaleInfo(True, "test"))
+    voxel_map.transform({}, Similarity(2.0))
+    voxel_map.scale = ScaleInfo(True, "test")
     assert (len(voxel_map), voxel_map.metric) == (0, True)
     voxel_map.integrate(scene(50), 0)
     assert len(voxel_map.gaussians()) == len(voxel_map) > 0
@@ -264,7 +279,7 @@ def test_feature_norms_follow_the_features() -> None:
     voxel_map = VoxelMap(replace(CONFIG, compact=True), CHANNELS, space)
     for number in range(3):
         voxel_map.integrate(scene(200, number), number)
-    voxel_map.rescale(0.7)
+    voxel_map.transform({}, Similarity(0.7))
     expected = (voxel_map.features.double() @ space.decoder.double().T).norm(dim=1)
     assert voxel_map.feature_norms is not None
     torch.testing.assert_close(voxel_map.feature_norms.double(), expected, rtol=2e-3, atol=1e-3)
@@ -288,7 +303,7 @@ def test_an_empty_window_changes_nothing() -> None:
     voxel_map = VoxelMap(CONFIG, CHANNELS)
     voxel_map.integrate(scene(20), 0)
     before = len(voxel_map)
-    stats = voxel_map.integrate(scene(20).select(torch.zeros(0, dtype=torch.long)), 1)
+    stats = Counted(voxel_map, scene(20).select(torch.zeros(0, dtype=torch.long)), 1)
     assert (stats.added, stats.merged, len(voxel_map)) == (0, 0, before)
 
 
@@ -309,7 +324,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     for name in NAMES:
         assert torch.equal(getattr(after.gaussians(), name), getattr(before.gaussians(), name))
     assert torch.equal(after.cells(), before.cells())
-    assert torch.equal(after.log_mass, before.log_mass)
+    assert torch.equal(after.rows.log_mass, before.rows.log_mass)
     assert (after.scale, after.config, after.revision) == (before.scale, before.config, before.revision)
     for (stamp, pose), (other_stamp, other_pose) in zip(after.trajectory(), before.trajectory(), strict=True):
         assert stamp == other_stamp
@@ -386,7 +401,7 @@ def test_files_of_the_first_format_are_read(tmp_path: Path, monkeypatch: pytest.
     write_map(tmp_path / "old", {**old, "decoder": before.space.decoder}, header)
     after, extras, extra_header = VoxelMap.load_with_extras(tmp_path / "old")
     assert torch.equal(after.gaussians().means, before.gaussians().means)
-    assert set(after.anchors.tolist()) == {NO_WINDOW}
+    assert set(after.rows.anchors.tolist()) == {NO_WINDOW}
     assert (extras, extra_header) == ({}, {})
 
 
@@ -403,12 +418,15 @@ def test_extras_come_back(tmp_path: Path) -> None:
 
 def test_a_thinned_copy_is_spread_over_the_map() -> None:
     voxel_map = filled()
-    some, everything = voxel_map.gaussians(limit=50), voxel_map.gaussians()
+    chosen = voxel_map.spread_rows(50)
+    some, everything = voxel_map.gaussians(chosen), voxel_map.gaussians()
     rows = [int((everything.means == mean).all(dim=1).nonzero()[0, 0]) for mean in some.means]
+    assert rows == chosen.tolist()
     assert len(rows) == 50
     assert max(after - before for before, after in itertools.pairwise(rows)) <= -(-len(voxel_map) // 50)
     assert torch.equal(some.features, everything.features[rows])
-    assert len(voxel_map.gaussians(limit=10**6)) == len(voxel_map)
+    assert torch.equal(voxel_map.spread_rows(10**6), torch.arange(len(voxel_map)))
+    assert len(VoxelMap(CONFIG, CHANNELS).spread_rows(5)) == 0
     everything.means.zero_()
     assert voxel_map.gaussians().means.abs().max() > 0
 

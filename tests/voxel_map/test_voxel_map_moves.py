@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from ff3r_model.core.node import Node
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Gaussians, Similarity
 from ff3r_model.gaussians.spherical_harmonics import basis
@@ -61,7 +62,7 @@ def rows_of(voxel_map: VoxelMap) -> dict[tuple[int, ...], dict[str, np.ndarray]]
     """Everything that a map holds, by cell, in float64; and its index checked."""
     cells = voxel_map.cells()
     assert torch.equal(voxel_map._store.find(pack(cells)), torch.arange(len(cells)))
-    columns = voxel_map._columns.take(slice(None))
+    columns = vars(voxel_map.rows)
     arrays = {name: column.double().numpy() for name, column in columns.items() if name not in ("keys", "norms")}
     listed = [tuple(cell) for cell in cells.tolist()]
     assert len(set(listed)) == len(listed)
@@ -123,7 +124,7 @@ def test_move_equals_moving_each_voxel_by_itself(seed: int) -> None:
     before = rows_of(voxel_map)
     moves = {10: similarity(seed, 0.8), 12: similarity(seed + 10, 1.3, shift=0.3), 99: similarity(5)}
     revision = voxel_map.revision
-    voxel_map.move(moves)
+    voxel_map.transform(moves)
     assert_moved(voxel_map, before, moves)
     assert voxel_map.revision > revision
 
@@ -135,7 +136,7 @@ def test_moving_all_windows_alike_moves_the_map_as_one() -> None:
     before, count = rows_of(voxel_map), len(voxel_map)
     order = voxel_map.gaussians().confidences.argsort()
     common = similarity(4, 1.7)
-    voxel_map.move(dict.fromkeys((10, 11, 12), common))
+    voxel_map.transform(dict.fromkeys((10, 11, 12), common))
     assert len(voxel_map) == count
     moved = voxel_map.gaussians().select(voxel_map.gaussians().confidences.argsort())
     exact = np.stack([row["means"] for row in before.values()])[order]
@@ -143,7 +144,7 @@ def test_moving_all_windows_alike_moves_the_map_as_one() -> None:
         moved.means, common.scale * exact @ common.rotation.numpy().T + common.translation.numpy(), atol=2e-6
     )
     back = common.rotation.T
-    voxel_map.move(dict.fromkeys((10, 11, 12), Similarity(1 / 1.7, back, -back @ common.translation / 1.7)))
+    voxel_map.transform(dict.fromkeys((10, 11, 12), Similarity(1 / 1.7, back, -back @ common.translation / 1.7)))
     again = voxel_map.gaussians().select(voxel_map.gaussians().confidences.argsort())
     np.testing.assert_allclose(again.means, exact, atol=2e-6)
     originals = list(before.values())
@@ -156,7 +157,7 @@ def test_colours_turn_with_the_voxels() -> None:
     voxel_map = mapped(1, replace(CONFIG, voxel_size=1e-4))
     before = voxel_map.gaussians()
     motion = similarity(7)
-    voxel_map.move({10: motion})
+    voxel_map.transform({10: motion})
     after = voxel_map.gaussians()
     directions = torch.nn.functional.normalize(torch.randn(20, 3), dim=1)
     old = torch.einsum("db,nbc->ndc", basis(directions, 4), before.harmonics)
@@ -167,9 +168,9 @@ def test_colours_turn_with_the_voxels() -> None:
 def test_moving_in_blocks_is_moving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     moves = {10: similarity(1, 0.5), 11: similarity(2, 0.5)}
     whole, pieces = mapped(), mapped()
-    whole.move(moves)
+    whole.transform(moves)
     monkeypatch.setattr("ff3r_model.voxel_map.store.BLOCK", 7)
-    pieces.move(moves)
+    pieces.transform(moves)
     found, expected = rows_of(pieces), rows_of(whole)
     assert found.keys() == expected.keys()
     for cell, row in expected.items():
@@ -179,14 +180,14 @@ def test_moving_in_blocks_is_moving_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_voxels_that_leave_the_range_are_dropped_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
     voxel_map = mapped()
-    gone = int((voxel_map.anchors == 11).sum())
+    gone = int((voxel_map.rows.anchors == 11).sum())
     left = {cell for cell, row in rows_of(voxel_map).items() if row["anchors"] != 11}
-    voxel_map.move({11: Similarity(1.0, torch.eye(3), torch.tensor([CELL_LIMIT * 1.0, 0, 0]))})
+    voxel_map.transform({11: Similarity(1.0, torch.eye(3), torch.tensor([CELL_LIMIT * 1.0, 0, 0]))})
     assert rows_of(voxel_map).keys() == left
     assert str(gone) in caplog.text
-    voxel_map.move({10: Similarity(1e30), 12: Similarity(1e30)})
+    voxel_map.transform({10: Similarity(1e30), 12: Similarity(1e30)})
     assert len(voxel_map) == 0
-    voxel_map.move({10: Similarity()})
+    voxel_map.transform({10: Similarity()})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_no_motion_that_is_none(bad: Similarity) -> None:
     voxel_map = mapped()
     before = rows_of(voxel_map)
     with pytest.raises(ValueError, match="similarities"):
-        voxel_map.move({10: bad})
+        voxel_map.transform({10: bad})
     assert rows_of(voxel_map).keys() == before.keys()
 
 
@@ -207,7 +208,7 @@ def test_a_full_compact_map_moves_within_its_bytes() -> None:
     held = voxel_map.nbytes
     before = rows_of(voxel_map)
     moves = {10: similarity(1), 13: similarity(2, 0.3)}
-    voxel_map.move(moves)
+    voxel_map.transform(moves)
     assert voxel_map.nbytes == held <= config.max_map_bytes
     assert rows_of(voxel_map).keys() == brute_move(before, moves, 0.02).keys()
     assert voxel_map.feature_norms is not None
@@ -229,14 +230,14 @@ def test_a_merged_voxel_keeps_the_heavier_sides_anchor() -> None:
     assert all(row["last_seen"] == 4 for row in rows.values())
 
 
-def test_relabel() -> None:
+def test_reanchor() -> None:
     voxel_map = mapped()
     before = rows_of(voxel_map)
-    voxel_map.relabel({10: 77, 12: 11, 11: 10, 5: 6})
+    voxel_map.reanchor({10: Node(77), 12: Node(11), 11: Node(10), 5: Node(6)})
     new = {10: 77, 11: 10, 12: 11}
     for cell, row in rows_of(voxel_map).items():
         assert row["anchors"] == new[int(before[cell]["anchors"])]
-    VoxelMap(CONFIG, CHANNELS).relabel({1: 2})
+    VoxelMap(CONFIG, CHANNELS).reanchor({1: Node(2)})
 
 
 def test_absorb_equals_moving_and_merging_each_voxel() -> None:
@@ -317,8 +318,8 @@ def test_a_budget_for_nothing_is_refused_and_changes_nothing() -> None:
 def test_files_keep_the_anchors(tmp_path: object) -> None:
     voxel_map = mapped()
     voxel_map.save(f"{tmp_path}/map")
-    assert torch.equal(VoxelMap.load(f"{tmp_path}/map").anchors, voxel_map.anchors)
-    assert NO_WINDOW not in voxel_map.anchors.tolist()
+    assert torch.equal(VoxelMap.load(f"{tmp_path}/map").rows.anchors, voxel_map.rows.anchors)
+    assert NO_WINDOW not in voxel_map.rows.anchors.tolist()
 
 
 def test_fields_that_a_motion_must_think_of() -> None:

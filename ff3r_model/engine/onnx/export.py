@@ -6,7 +6,6 @@ The number of views stays open, 2 to 64; the images' size is fixed. Needs the pa
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ff3r_model.core.files import remove_leftovers
+from ff3r_model.core.output_folder import OutputFolder
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW, ExportError, Graph, Manifest, graph_path, weights_hash
 from ff3r_model.engine.onnx.precision import Precision, in_precision
@@ -96,16 +97,10 @@ def export(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
     Raises ExportError for a missing package or a size that the network cannot take.
     """
     _check(network, config)
-    half_made = folder.with_name(f".{folder.name}.half")
-    shutil.rmtree(half_made, ignore_errors=True)
-    half_made.mkdir(parents=True)
-    try:
-        manifest = _write(network, config, half_made)
-        shutil.rmtree(folder, ignore_errors=True)
-        half_made.rename(folder)
-    finally:
-        shutil.rmtree(half_made, ignore_errors=True)
-    return manifest
+    output = OutputFolder(folder, "export")
+    remove_leftovers(output.path)
+    with output.whole() as half_made:
+        return _write(network, config, half_made)
 
 
 def _check(network: FF3R, config: ExportConfig) -> None:

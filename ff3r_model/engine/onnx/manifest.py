@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.files import tensors_digest
 from ff3r_model.engine.onnx.precision import Precision
 
 MANIFEST = "manifest.json"
@@ -80,8 +79,4 @@ def graph_path(folder: Path, graph: str) -> Path:
 
 def weights_hash(network: nn.Module) -> str:
     """SHA-256 over names, shapes and values of all weights: equal for equal networks, wherever they lie."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(network.state_dict(), heading="{name} {dtype} {shape}")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ff3r_model.core.files import replaced_folder
 from ff3r_model.core.types import MAX_VIEWS
 from ff3r_model.engine.onnx.manifest import GRAPHS, ExportError, Manifest, graph_path
 from ff3r_model.engine.tensorrt.build import Report, build_plan, profiles
@@ -142,37 +143,21 @@ def expectation(key: PlanKey) -> str:
 def _build(cache: Path, key: PlanKey, library: Library, onnx: Callable[[Path], Path], report: Report | None) -> None:
     for abandoned in cache.glob(f".{key.slot}.*/"):  # of a builder that was killed: we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{key.slot}.") as scratch:
-        exported, folder = Path(scratch, "onnx"), Path(scratch, "plan")
-        exported.mkdir()
-        folder.mkdir()
-        source = onnx(exported)
+    with (
+        tempfile.TemporaryDirectory(dir=cache, prefix=f".{key.slot}.") as exported,
+        replaced_folder(cache / key.slot) as folder,
+    ):
+        source = onnx(Path(exported))
         manifest = Manifest.read(source)
         sums = {}
         for graph, ranges in profiles(key.views, key.max_views).items():
             data = build_plan(library, graph_path(source, graph), ranges, _named(report, graph))
-            sums[graph] = _write(folder / f"{graph}.plan", data)
+            (folder / f"{graph}.plan").write_bytes(data)
+            sums[graph] = hashlib.sha256(data).hexdigest()
             data.release()
         manifest.write(folder)
         description = {"key": dataclasses.asdict(key), "sha256": sums}
-        _write(folder / DESCRIPTION, memoryview(json.dumps(description, indent=1).encode()))
-        _replace(folder, cache / key.slot)
-
-
-def _replace(new: Path, place: Path) -> None:
-    """Put a whole folder where an older one may be. Between the two steps there is none, which `find` reports."""
-    if place.exists():
-        place.rename(new.with_name("old"))  # goes with the scratch folder
-    new.rename(place)
-
-
-def _write(path: Path, data: memoryview) -> str:
-    """To the disk itself; returns the SHA-256."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
 
 
 def _sum(path: Path) -> str:

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from ff3r_model.core.errors import UserError
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ff3r_model.network.public_weights.safe_pickle import read_tensors
+from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.network.public_weights.tensor_names import load_lseg, load_vggt, split_lseg, text_tower
 from ff3r_model.network.text_encoder import TextEncoder, TextWeightsError, load_clip_text
 
-logger = logging.getLogger(__name__)
-
-"""The shipped word list, comma-separated: read as data, so that nothing of the training is imported."""
+log = logging.getLogger(__name__)
 
 
 class ConvertError(UserError):
@@ -59,16 +57,16 @@ def convert(
     base = config or FF3RConfig.full()
     if not 1 <= channels <= base.text_width:
         raise ConvertError(f"compact features have 1 to {base.text_width} channels, not {channels}")
-    logger.info("reading %s", lseg)
+    log.info("reading %s", lseg)
     image_side, text_side = split_lseg(read_tensors(lseg, "state_dict"), str(lseg))
     text = _text(text_side if clip is None else text_tower(read_tensors(clip, "state_dict")), clip or lseg)
-    logger.info("fitting %d channels to words", channels)
+    log.info("fitting %d channels to words", channels)
     basis = fit_basis(text, words if words is not None else shipped_words(), channels)
-    logger.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
+    log.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
     with torch.device("meta"):
         network = FF3R(replace(base, decode_gaussians=False, feature_channels=channels)).to(dtype or torch.float32)
     load_lseg(network, image_side, str(lseg))
-    logger.info("reading %s", vggt)
+    log.info("reading %s", vggt)
     load_vggt(network, read_tensors(vggt), str(vggt))
     network.feature_decoder.weight = nn.Parameter(basis.vectors.to(dtype))
     card = {
@@ -76,7 +74,7 @@ def convert(
         "compact_features": {"channels": channels, "words": basis.words, "cosine_kept": _cosines(basis)},
         "terms": "VGGT-1B's weights are for non-commercial use; LSeg's and CLIP's have terms of their own.",
     }
-    logger.info("writing %s", output)
+    log.info("writing %s", output)
     save_checkpoint(output, network, text, mode="lifting", card=card, dtype=dtype)
     return basis
 
@@ -85,9 +83,9 @@ def convert_own(
     source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
 ) -> None:
     """Check a checkpoint of this program and write it again, narrower if asked."""
-    logger.info("reading %s", source)
+    log.info("reading %s", source)
     checkpoint = load_checkpoint(source)
-    logger.info("writing %s", output)
+    log.info("writing %s", output)
     save_checkpoint(
         output, checkpoint.network, checkpoint.text_encoder, mode=checkpoint.mode, card=checkpoint.card, dtype=dtype
     )

@@ -14,11 +14,11 @@ from ff3r_model.core.types import Prediction, Similarity
 
 log = logging.getLogger(__name__)
 MAX_TILT = 30.0
-"""Degrees by which the camera may look up or down (ours)."""
+"""Degrees by which the camera may look up or down."""
 TOLERANCE = 0.05
-"""A point lies on the plane within this share of its distance from the camera (ours)."""
+"""A point lies on the plane within this share of its distance from the camera."""
 MIN_SUPPORT = 0.15
-"""Share of the points below the camera that the floor must hold (ours)."""
+"""Share of the points below the camera that the floor must hold."""
 MIN_POINTS = 100
 _HYPOTHESES = 1024
 _SAMPLE = 2000
@@ -28,12 +28,12 @@ _SPREADS = 4.0
 _TIGHTEST = 1e-4
 
 MAX_CORRECTION = 2.0
-"""No window is made larger or smaller by more than this factor at once (ours)."""
+"""No window is made larger or smaller by more than this factor at once."""
 
 OPPOSITE = 1e-6
 """Sine below which two unit vectors lie on one line."""
 MIN_AGREEMENT = 0.9
-"""Length of the mean of what a window's views call up, below which they do not agree (ours)."""
+"""Length of the mean of what a window's views call up, below which they do not agree."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Floor:
     normal: Float[Tensor, " 3"]
     """Up, unit length."""
     offset: float
+
+    def transformed(self, new_from_old: Similarity) -> Floor:
+        """The same floor in another frame, or in another unit."""
+        normal = new_from_old.rotation.double() @ self.normal.double()
+        offset = self.offset * new_from_old.scale + float(normal @ new_from_old.translation.double())
+        return Floor(normal.to(self.normal), offset)
 
 
 def floor_below(prediction: Prediction, map_from_window: Similarity, height: float) -> FloorEstimate | None:
@@ -126,19 +132,23 @@ def metric_scale_from_camera_height(points: Float[Tensor, "n 3"], height: float)
     """
     if not height > 0:
         raise ValueError(f"the camera height must be positive, not {height}")
+    # Finite points below the camera, thinned.
     below = points[torch.isfinite(points).all(dim=1) & (points[:, 2] < 0)].double()
     if len(below) < MIN_POINTS:
         log.warning("no metric scale: only %d points lie below the camera", len(below))
         return None
     below = below[:: -(-len(below) // _SAMPLE)]
+    # Planes through random triples (RANSAC).
     normals, distances = _proposals(below)
     if not len(normals):
         log.warning("no metric scale: no plane below the camera is level")
         return None
+    # The plane that most points lie on and few lie under: those count against it twice.
     offsets = below @ normals.T + distances
     tolerance = TOLERANCE * below.norm(dim=1, keepdim=True)
     support = (offsets.abs() < tolerance).sum(dim=0) - 2 * (offsets < -tolerance).sum(dim=0)
     best = int(support.argmax())
+    # Least squares through its points; a floor must hold enough of them.
     normal, distance, share = _refine(below, normals[best], distances[best])
     if share < MIN_SUPPORT:
         log.warning("no metric scale: the best plane below the camera holds %.0f %% of the points", 100 * share)
@@ -163,14 +173,17 @@ def _refine(
     """Least squares through the plane's points, a few times over, ever closer to it; and the share of points on it."""
     near, tolerance = 1 / points.norm(dim=1), torch.tensor(TOLERANCE, dtype=points.dtype, device=points.device)
     for _ in range(_REFINEMENTS):
+        # The points within the tolerance, each counted by how near it is, since errors grow with the distance.
         residuals = (points @ normal + distance).abs() * near
         on_plane = residuals <= tolerance
         weights = (near.square() * on_plane)[:, None]
+        # Their plane goes through their centre, across the direction in which they extend least.
         centre = (weights * points).sum(dim=0) / weights.sum()
         centred = points - centre
         fitted = torch.linalg.eigh((weights * centred).T @ centred).eigenvectors[:, 0]
         normal = fitted * (1.0 if fitted[2] >= 0 else -1.0)
         distance = -(normal * centre).sum()
+        # The next round takes what is nearer.
         tolerance = (_SPREADS * residuals[on_plane].median()).clamp(_TIGHTEST, TOLERANCE)
     on_plane = (points @ normal + distance).abs() * near < TOLERANCE
     return normal, distance, float(on_plane.double().mean())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ Source = Literal["measured", "floor", "camera"]
 
 @dataclass(frozen=True)
 class GravityConfig:
-    """When the map is turned. All ours."""
+    """When the map is turned."""
 
     floors: int = 3
     """Windows that must have seen a floor, the newest all within `agreement` of their mean."""
@@ -58,6 +59,21 @@ class Gravity:
             return None
         self.source = "floor"
         return self._turn(normal)
+
+    def transform(self, new_from_old: Similarity) -> None:
+        """The map has moved: what was seen of its floor moves along."""
+        self._floors = [new_from_old.rotation.to(normal) @ normal for normal in self._floors]
+
+    def state(self) -> dict[str, Any]:
+        """For a file; JSON can hold it."""
+        return {"source": self.source, "floors": [normal.tolist() for normal in self._floors], "tries": self._tries}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        if state["source"] not in get_args(Source):
+            raise ValueError(f"up is known from one of {get_args(Source)}, not from {state['source']!r}")
+        self.source, self._tries = state["source"], int(state["tries"])
+        self._floors = [torch.tensor(normal) for normal in state["floors"]]
 
     def _floor(self, prediction: Prediction, map_from_window: Similarity) -> Float[Tensor, " 3"] | None:
         """The mean normal of the newest floors in the map, if there are enough of them and they agree."""

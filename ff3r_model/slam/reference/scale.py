@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +25,7 @@ LADDER = (DEPTH, ODOMETRY, HEIGHT)
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """When a source is believed. All ours."""
+    """When a source is believed."""
 
     windows: int = 3
     """Least number of windows that must have measured."""
@@ -54,8 +56,6 @@ class ScaleEstimate:
     """Metres per unit of the map."""
     confidence: float
     """Share of the windows that agree, 0 to 1."""
-    spread: float
-    """Standard deviation of the windows' values, as a share of the factor; robust."""
 
 
 class ScaleLadder:
@@ -96,31 +96,35 @@ class ScaleLadder:
         factor = float(values.quantile(0.5))
         errors = (values / factor - 1).abs()
         agreeing = float((errors <= self.config.agreement).double().mean())
-        return ScaleEstimate(source, factor, agreeing, 1.4826 * float(errors.quantile(0.5)))
+        return ScaleEstimate(source, factor, agreeing)
 
     def window_scale(self, window: Window, prediction: Prediction) -> float | None:
         """Metres per unit of this window, by itself: from its depth images, else odometry, else None."""
         metres = scale_from_depth(window, prediction, self.config.min_valid)
         return metres if metres is not None else scale_from_odometry(window, prediction, self.config.min_baseline)
 
-    def rescaled(self, factor: float) -> None:
-        """Every length of the map was multiplied by `factor`."""
+    def transform(self, new_from_old: Similarity) -> None:
+        """The map has moved: its unit may be another, and the floors' normals are turned."""
         for values in self._seen.values():
-            kept = [value / factor for value in values]
+            kept = [value / new_from_old.scale for value in values]
             values.clear()
             values.extend(kept)
-
-    def turned(self, rotation: Float[Tensor, "3 3"]) -> None:
-        """The map was turned about its origin."""
-        floors = [replace(floor, normal=rotation.to(floor.normal) @ floor.normal) for floor in self.floors]
+        turn = new_from_old.rotation
+        floors = [replace(floor, normal=turn.to(floor.normal) @ floor.normal) for floor in self.floors]
         self.floors.clear()
         self.floors.extend(floors)
 
-    def reset(self) -> None:
-        """Forget all windows."""
-        for values in self._seen.values():
-            values.clear()
-        self.floors.clear()
+    def state(self) -> dict[str, Any]:
+        """For a file; JSON can hold it."""
+        floors = [{**asdict(floor), "normal": floor.normal.tolist()} for floor in self.floors]
+        return {"metres": {source: list(values) for source, values in self._seen.items()}, "floors": floors}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        for source, values in state["metres"].items():
+            self._seen[source].extend(float(value) for value in values)
+        for floor in state["floors"]:
+            self.floors.append(FloorEstimate(floor["scale"], floor["confidence"], torch.tensor(floor["normal"])))
 
 
 def better(source: str, other: str) -> bool:

@@ -1,42 +1,59 @@
-"""How a submap stands in the world: its scale, what is up, and the floor; and windows held to these."""
+"""The world reference of a submap: its metric scale, which way is up, and the floor; and windows held to these."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.geometry import compose, invert_rigid
 from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.slam.alignment import map_from_first_camera
 from ff3r_model.slam.reference.floor import Floor, floor_below, stand_on, upright
 from ff3r_model.slam.reference.gravity import Gravity
 from ff3r_model.slam.reference.scale import HEIGHT, ScaleConfig, ScaleLadder, better
 from ff3r_model.voxel_map.config import ScaleInfo
 
-log = logging.getLogger(__name__)
 
-
-class Standing:
+class WorldReference:
     """What the windows of one submap say about scale, up and floor, and what follows for windows to come."""
 
-    def __init__(self, ladder: ScaleConfig, camera_height: float | None, weight: float) -> None:
+    def __init__(self, scale: ScaleConfig, camera_height: float | None, weight: float) -> None:
         """`camera_height`: metres above the floor, where known; `weight`: see `MappingConfig.ground_weight`."""
-        self.ladder, self.weight = ScaleLadder(ladder, camera_height), weight
-        self.floor: Floor | None = None
+        self.weight = weight
+        self.ladder = ScaleLadder(scale, camera_height)
         self.gravity = Gravity()
+        self.floor: Floor | None = None
+
+    def begin(self, window: Window, prediction: Prediction, view: int) -> Similarity:
+        """map_from_window of a submap's first window: upright at one view's camera, by its sensor where it has one."""
+        camera = prediction.cameras.camera_from_world[view : view + 1].cpu()
+        placed = compose(map_from_first_camera(), Similarity(1.0, camera[0, :3, :3], camera[0, :3, 3]))
+        if window.up is None or not bool(window.up[view].isfinite().all()):
+            return placed
+        self.gravity.source = "measured"
+        return upright(placed, invert_rigid(camera), window.up[view : view + 1], 1.0)
+
+    def freeze(self) -> None:
+        """The submap stays turned as it is, since nobody knows where its up came from."""
+        self.gravity.source = "measured"
 
     def known_scale(self, window: Window, prediction: Prediction, scale: ScaleInfo) -> float | None:
         """Map units per window unit where both are known in metres by themselves: the window is joined by SE(3)."""
         return self.ladder.window_scale(window, prediction) if scale.metric else None
 
-    def hold(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity:
+    def pull_towards(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity:
         """The placement moved by `weight` towards standing upright, and on the floor where that is known and seen."""
+        # Upright, where a sensor says what is up.
         if self.gravity.source == "measured" and window.up is not None:
             poses = invert_rigid(prediction.cameras.camera_from_world)
             map_from_window = upright(map_from_window, poses, window.up, self.weight)
+        # On the floor, at the camera's height; the window's size stays where it is known by itself.
         height = self.ladder.camera_height
         if self.floor is None or height is None or not self.weight:
             return map_from_window
@@ -47,16 +64,7 @@ class Standing:
             seen = replace(seen, scale=1.0)
         return stand_on(self.floor, seen, height, prediction, map_from_window, self.weight)
 
-    def turn(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> Similarity | None:
-        """new_from_old map, where a placed window says better than what came before which way is up."""
-        turn = self.gravity.observe(window, prediction, map_from_window)
-        if turn is not None:
-            self.ladder.turned(turn.rotation)
-            if self.floor is not None:
-                self.floor = replace(self.floor, normal=turn.rotation.to(self.floor.normal) @ self.floor.normal)
-        return turn
-
-    def observe(
+    def observe_scale(
         self, window: Window, prediction: Prediction, map_from_window: Similarity, scale: ScaleInfo
     ) -> ScaleInfo | None:
         """Take in a placed window; a scale, where the map has none yet or this one comes from a better source."""
@@ -66,20 +74,32 @@ class Standing:
             return None
         return ScaleInfo(metric=True, source=best.source, factor=best.factor, confidence=best.confidence)
 
-    def settle(self, factor: float, centres: Float[Tensor, "n 3"]) -> None:
-        """The map was made metric by `factor`, and its cameras are here now: put the floor below them, where seen."""
-        self.ladder.rescaled(factor)
-        height = self.ladder.camera_height
-        if height is not None and self.ladder.estimate(HEIGHT) is not None:
-            normals = torch.stack([each.normal for each in self.ladder.floors])
-            normal = torch.nn.functional.normalize(normals.mean(0), dim=0)
-            self.floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)
+    def transform(self, new_from_old: Similarity) -> None:
+        """The whole submap was turned, scaled or taken elsewhere: what is known of it moves along."""
+        self.ladder.transform(new_from_old)
+        self.gravity.transform(new_from_old)
+        self.floor = None if self.floor is None else self.floor.transformed(new_from_old)
 
-    def follow(self, other: Standing, map_from_other: Similarity) -> None:
-        """Take over the floor of a metric map that became part of this one, unless this one's own is known."""
-        if self.floor is None and other.floor is not None:
-            normal = (map_from_other.rotation.double() @ other.floor.normal.double()).float()
-            offset = other.floor.offset * map_from_other.scale + float(
-                normal.double() @ map_from_other.translation.double()
-            )
-            self.floor = Floor(normal, offset)
+    def anchor_floor(self, centres: Float[Tensor, "n 3"]) -> None:
+        """The map is metric, and its cameras are here: put the floor at their height below them, where it was seen."""
+        height = self.ladder.camera_height
+        if height is None or self.ladder.estimate(HEIGHT) is None:
+            return
+        normal = normalize(torch.stack([each.normal for each in self.ladder.floors]).mean(0), dim=0)
+        self.floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)
+
+    def inherit_floor(self, other: WorldReference) -> None:
+        """Take over the floor of a submap that became part of this one, unless this one's own is known."""
+        self.floor = self.floor or other.floor
+
+    def state(self) -> dict[str, Any]:
+        """For a file; JSON can hold it."""
+        floor = None if self.floor is None else {"normal": self.floor.normal.tolist(), "offset": self.floor.offset}
+        return {"gravity": self.gravity.state(), "ladder": self.ladder.state(), "floor": floor}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave; Key-, Type- or ValueError for what it did not give."""
+        self.gravity.restore(state["gravity"])
+        self.ladder.restore(state["ladder"])
+        floor = state["floor"]
+        self.floor = None if floor is None else Floor(torch.tensor(floor["normal"]), float(floor["offset"]))

@@ -29,7 +29,7 @@ CLOSEST = 1e-3
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """All ours; chosen on rooms that are neither training nor held out."""
+    """Noise and priors; chosen on rooms that are neither training nor held out."""
 
     iterations: int = 14
     pixel_noise: float = 0.4
@@ -95,7 +95,7 @@ class _State:
 def adjust(
     matches: Matches, cameras: Cameras, config: BundleConfig | None = None, known_intrinsics: bool = False
 ) -> Adjusted:
-    """Gauss–Newton with robust weights, in float64; the first camera stays.
+    """Bundle adjustment by Gauss–Newton with robust weights, in float64; the first camera stays.
 
     Without matches the cameras come back as they are, up to rounding.
     """
@@ -106,16 +106,21 @@ def adjust(
     state = _State(start, start.new_zeros(views), start.new_zeros(()), torch.zeros_like(matches.depth))
     prior = _prior(views, config, known_intrinsics).to(start)
     for _ in range(config.iterations):
+        # How far each match is missed, seen from the network's depth, and how that follows the unknowns.
         residual, jacobian = _linearise(state, matches, intrinsics)
-        residual = residual + jacobian[..., DEPTH] * state.log_depth[..., None]  # from the network's word on depth
+        residual = residual + jacobian[..., DEPTH] * state.log_depth[..., None]
+        # Rows of unit variance; those that depth may explain count for little.
         rows, right = _whitened(residual, jacobian, matches.valid, config)
+        # Normal equations with the priors, which hold what no match sees and what must not move.
         hessian, gradient = _scattered(rows.mT @ rows, (rows.mT @ right[..., None])[..., 0], matches, views)
         step = torch.linalg.solve(hessian + prior.diag(), gradient - prior * _moved(state, start))
         step = step * (prior < FIXED)
+        # What the cameras leave over moves each match's depth, within its noise.
         left = residual - (jacobian @ _gathered(step, matches, views)[:, None, :, None])[..., 0]
         state = _stepped(state, step, _explained(left, jacobian[..., DEPTH], config))
         if float(step.abs().max()) < 1e-4:
             break
+    # Depth scales and the focal length back from their logarithms.
     scaled = intrinsics.clone()
     scaled[:, :2, :2] *= state.log_focal.exp()
     adjusted = Cameras(state.camera_from_world.to(cameras.camera_from_world), scaled.to(cameras.intrinsics))
@@ -130,16 +135,19 @@ def _linearise(
     A camera is moved by exp(ξ) on its left, ξ = (translation, rotation).
     """
     source, target = matches.source, matches.target
+    # Each match's point in the source's camera.
     focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1) * state.log_focal.exp()
     centre = intrinsics[:, :2, 2]
     rays = (matches.pixels - centre[source, None]) / focal[source, None]
     depth = matches.depth * (state.log_scale[source, None] + state.log_depth).exp()
     here = torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1) * depth[..., None]
+    # The same in the target's camera, and its pixel there relative to the image's centre.
     relative = state.camera_from_world[target] @ invert_rigid(state.camera_from_world[source])
     rotation = relative[:, None, :3, :3]
     there = (rotation @ here[..., None])[..., 0] + relative[:, None, :3, 3]
     z = there[..., 2:].clamp(min=CLOSEST)
     across = there[..., :2] / z * focal[target, None]
+    # Derivatives by the chain rule: by the point, then by what moves it.
     by_point = torch.cat([torch.diag_embed(focal[target, None] / z), -(across / z)[..., None]], dim=-1)
     turned = by_point @ rotation
     by_depth = turned @ here[..., None]

@@ -1,4 +1,4 @@
-"""Cameras refined by optical flow: all overlapping views against each other, through the predicted depth.
+"""Optical flow between all overlapping views of a window, and cameras refined by it through the predicted depth.
 
 Not in the paper, and off for a network that does not need it: a small network's rotations come out too small, and such
 an error adds up from window to window. The network's own cameras and depth say where every pixel should have gone;
@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, project, transform_points, unproject
+from ff3r_model.core.overlap import overlaps
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
 from ff3r_model.core.types import Cameras, Prediction, Window
 from ff3r_model.frames.optical_flow import dense_flow, grey
@@ -26,7 +27,7 @@ from ff3r_model.slam.refinement.bundle_adjustment import Adjusted, BundleConfig,
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """All ours."""
+    """How flow is measured, and between which views."""
 
     rounds: int = 2
     """Flow is measured anew after each adjustment, from where the better cameras expect it."""
@@ -66,11 +67,13 @@ def refine_cameras(
     flow agrees with no other's keep the network's word.
     """
     config = config or RefineConfig()
+    # The solver runs in float64 on the CPU, as the flow does.
     gray = [grey(image) for image in images]
     device, depth = cameras.camera_from_world.device, depth.cpu().double()
     current = Cameras(cameras.camera_from_world.cpu().double(), cameras.intrinsics.cpu().double())
     scale = torch.ones(len(gray), dtype=torch.float64)
     for _ in range(config.rounds):
+        # Flow, started where the present cameras expect it; then the cameras that explain it best.
         matches = _matches(gray, depth * scale[:, None, None], current, config)
         if matches is None:
             break
@@ -91,13 +94,16 @@ def _matches(
     gray: list[ndarray], depth: Float[Tensor, "views h w"], cameras: Cameras, config: RefineConfig
 ) -> Matches | None:
     """Flow between each view and its neighbours, both ways; None where nothing agrees."""
+    # Where cameras and depth send each pixel.
     points = unproject(depth, cameras.intrinsics)
     flow = {
         (i, j): _expected_flow(points[i], cameras, i, j)
-        for pair in _pairs(points, cameras, config)
+        for pair in _pairs(depth, cameras, config)
         for i, j in (pair, pair[::-1])
     }
+    # Dense flow from there.
     flow = {(i, j): dense_flow(gray[i], gray[j], expected) for (i, j), expected in flow.items()}
+    # Correspondences where there is something to see, and where flow there and back agrees.
     textured = [_textured(image, config) for image in gray]
     found = []
     for (i, j), forward in flow.items():
@@ -107,15 +113,9 @@ def _matches(
     return _padded(found, depth, config.max_matches) if found else None
 
 
-def _pairs(points: Float[Tensor, "views h w 3"], cameras: Cameras, config: RefineConfig) -> list[tuple[int, int]]:
+def _pairs(depth: Float[Tensor, "views h w"], cameras: Cameras, config: RefineConfig) -> list[tuple[int, int]]:
     """The pairs of views, lower one first, that either counts among the neighbours it shares most with."""
-    coarse = points[:, 4::8, 4::8].flatten(1, 2)
-    relative = cameras.camera_from_world[None] @ invert_rigid(cameras.camera_from_world)[:, None]
-    views = len(points)
-    seen = transform_points(relative, coarse[:, None].expand(-1, views, -1, -1))
-    pixels, z = project(seen, cameras.intrinsics[None].expand(views, -1, -1, -1))
-    size = torch.tensor([points.shape[2], points.shape[1]])
-    overlap = ((pixels >= 0) & (pixels < size)).all(-1).logical_and(z > 0).double().mean(-1)
+    overlap, _ = overlaps(depth, cameras)
     overlap.fill_diagonal_(-1)
     best = overlap.argsort(dim=1, descending=True)[:, : config.neighbours].tolist()
     chosen = {(min(i, j), max(i, j)) for i, row in enumerate(best) for j in row if overlap[i, j] >= config.min_overlap}

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.geometry import anchored, invert_rigid
 from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Cameras, Prediction, Window
 from ff3r_model.gaussians.transform import with_geometry
@@ -17,7 +17,7 @@ from ff3r_model.slam.reference.scale import ScaleConfig, scale_from_depth, scale
 
 GeometrySource = Literal["predicted", "sensor"]
 MIN_PIXELS = 50
-"""Measured pixels that a view needs for a scale of its own (ours)."""
+"""Measured pixels that a view needs for a scale of its own."""
 
 
 def use_sensor_geometry(prediction: Prediction, window: Window, config: ScaleConfig) -> Prediction:
@@ -53,9 +53,7 @@ def _poses(cameras: Cameras, window: Window, metres: float) -> Float[Tensor, "vi
     nearest = known[(views[:, None] - known[None]).abs().argmin(dim=1)]
     odom_from_camera = odometry[nearest] @ invert_rigid(predicted[nearest]) @ predicted
     odom_from_camera[known] = odometry[known]
-    poses = invert_rigid(odom_from_camera) @ odom_from_camera[:1]
-    poses[0] = torch.eye(4).to(poses)
-    return poses
+    return anchored(invert_rigid(odom_from_camera))
 
 
 def _depth(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ff3r_model.core.files import replaced
 from ff3r_model.synthetic import make_room, make_trajectory, render
 
 log = logging.getLogger(__name__)
@@ -59,10 +60,8 @@ def write_shards(folder: Path, first_seed: int, shards: int, rooms: int, views: 
         if path.exists():
             continue
         arrays = render_shard(first_seed + index * rooms, rooms, views, SIZES[index % len(SIZES)])
-        partial = folder / f".{path.name}"
-        with partial.open("wb") as file:
+        with replaced(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.rename(path)
         log.info("shard %d of %d: %s", index + 1, shards, path.name)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ff3r_model.core.types import SH_C0
+from ff3r_model.core.types import rgb_from_harmonics
 from ff3r_model.network.gaussian_head import split
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
@@ -122,7 +122,7 @@ class Objective(nn.Module):
         terms = depth_losses(depth[:, 0].float(), depth[:, 1].float(), truth, self.weights.confidence)
         gaussians = split(raw[:, None], network.config)
         error = (depth[:, 0].detach().float().clamp(min=1e-4).log() - truth.clamp(min=1e-4).log()).abs()
-        color = gaussians.harmonics[:, 0, :3].float() * SH_C0 + 0.5
+        color = rgb_from_harmonics(gaussians.harmonics[:, 0, :3].float())
         identity = torch.tensor([1.0, 0, 0, 0], device=color.device)[:, None, None]
         rotation = F.normalize(gaussians.quaternion[:, 0].float(), dim=1)
         terms["color"] = F.l1_loss(color, images)

@@ -27,7 +27,7 @@ from ff3r_model.synthetic import CLASSES, COLORS, make_room, make_trajectory
 from ff3r_ros.demo import checks as demo_check
 from ff3r_ros.demo import dds_domain as domain
 from ff3r_ros.demo import run as demo
-from ff3r_ros.demo.checks import Surfaces, Verdict, check_masks, check_poses, thin, tolerant_iou, umeyama
+from ff3r_ros.demo.checks import Surfaces, Verdict, align_positions, check_masks, check_poses, thin, tolerant_iou
 from ff3r_ros.demo.processes import Child, ChildDied, stop_all
 from ff3r_ros.demo.status import status_text
 
@@ -50,11 +50,11 @@ def walk(count: int = 40) -> np.ndarray:
     return np.stack([2 * np.cos(angle), 2 * np.sin(angle), 1 + 0.1 * np.sin(5 * angle)], axis=1)
 
 
-def test_umeyama_agrees_with_evo() -> None:
+def test_align_positions_agrees_with_evo() -> None:
     rng = np.random.default_rng(0)
     source, rotation = rng.normal(size=(50, 3)), Rotation.from_euler("xyz", [0.3, -1.0, 2.0]).as_matrix()
     target = 2.5 * source @ rotation.T + [1.0, 2.0, 3.0] + rng.normal(scale=0.05, size=(50, 3))
-    found = umeyama(source, target)
+    found = align_positions(source, target)
     expected_rotation, expected_translation, expected_scale = evo_geometry.umeyama_alignment(source.T, target.T, True)
     np.testing.assert_allclose(found.rotation, expected_rotation, atol=1e-9)
     np.testing.assert_allclose(found.translation, expected_translation, atol=1e-9)
@@ -110,7 +110,7 @@ def test_masks_are_judged_in_the_world() -> None:
     classes = np.repeat([chair, chair, sofa], 100)
     colors = np.repeat([COLORS.index("red"), COLORS.index("blue"), COLORS.index("red")], 100)
     surfaces = Surfaces(points, classes, colors)
-    world_from_map = umeyama(points / 2, points)  # the map is half as large
+    world_from_map = align_positions(points / 2, points)  # the map is half as large
     right = {"red chair": grid / 2, "chair": points[:200] / 2, "zebra": grid}
     verdict = Verdict()
     check_masks(right, 0.05, world_from_map, surfaces, verdict)

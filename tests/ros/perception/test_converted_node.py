@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 
 from benchmarks.network.standin import tiny, write_published
@@ -20,10 +19,10 @@ from ff3r_model.network import FF3RConfig
 from ff3r_model.network.public_weights.convert import convert
 from ff3r_ros.lifecycle import LifecycleClient
 from ff3r_ros.perception.node import PerceptionNode
+from ff3r_ros.qos import LATCHED
 from tests.support.robot import image_message
 from tests.support.ros import Ros, wait_until
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 FULL = pytest.mark.skipif("FF3R_FULL_TESTS" not in os.environ, reason="takes minutes and 12 GB: set FF3R_FULL_TESTS")
 PICTURES = np.load(Path(__file__).parents[2] / "reference" / "vggt_2x56x84.npz")["images"][0]
 

@@ -10,7 +10,8 @@ from nav2_msgs.msg import CostmapFilterInfo
 from nav_msgs.msg import OccupancyGrid
 from std_msgs.msg import String
 
-from tests.support.robot import LATCHED, Robot
+from ff3r_ros.qos import LATCHED
+from tests.support.robot import Robot
 from tests.support.ros import Ros, wait_until
 
 LETHAL, NO_INFORMATION = 254, 255

@@ -18,8 +18,9 @@ from tf2_msgs.msg import TFMessage
 from ff3r_model.frames.stamps import nanoseconds_from_time
 from ff3r_ros.conversions.messages import header
 from ff3r_ros.msg import OccupancyMask, QueryList
+from ff3r_ros.qos import LATCHED, LATCHED_MANY
 from tests.support.fake_engine import SPEED, noise
-from tests.support.robot import LATCHED, LATCHED_MANY, SECOND, START, Robot
+from tests.support.robot import SECOND, START, Robot
 from tests.support.ros import Ros, wait_until
 
 
@@ -62,6 +63,7 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     chairs = rows.view(np.int32)[:, 5] == 1
     assert len(rows) == clouds[-1].width == int(robot.values["voxels"]) and chairs.sum() == len(voxels)
     assert set(rows.view(np.int32)[:, 5].tolist()) == {-1, 1} and (rows[chairs, 6] >= 0.5).all()
+    assert sorted(rows[chairs, 6].tolist()) == sorted(newest.scores) and (rows[~chairs, 6] == 0).all()
     assert [(q.id, q.text, q.voxels) for q in lists[-1].queries] == [(1, "red chair", len(voxels))]
     assert int(robot.values["map bytes"]) <= int(robot.values["map bytes allowed"])
     assert robot.fresh_status().level == DiagnosticStatus.OK

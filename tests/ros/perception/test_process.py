@@ -13,16 +13,14 @@ import pytest
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from ff3r_model.network.checkpoint import NANO_WEIGHTS
 from ff3r_ros.lifecycle import LifecycleClient, LifecycleError
+from ff3r_ros.qos import LATCHED
 from tests.support.robot import image_message
 from tests.support.ros import Ros, wait_until
-
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def start(*ros_arguments: str) -> subprocess.Popen[str]:

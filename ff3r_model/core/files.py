@@ -1,0 +1,94 @@
+"""Atomic file replacement (write, fsync, rename) and a digest of tensors."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LEFTOVER_SECONDS = 3600
+"""Age at which `remove_leftovers` takes a temporary file for that of a killed writer."""
+_PART = ".part"
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Atomic write: yields a temporary path beside `path`, whose file takes the place of `path` after the body.
+
+    Whenever the body raises, or the process is killed, or the power fails, `path` holds what was there before or the
+    new file, whole. Raises OSError, for instance where the folder is missing.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Atomic write of a folder of files: yields an empty one beside `path`, which takes its place after the body.
+
+    As `replaced`, but between two renames there is nothing at `path`: a folder cannot be put in a full one's place.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=_PART, dir=path.parent) as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        yield new
+        for each in [*new.rglob("*"), new]:
+            _sync(each)
+        if path.is_dir():
+            path.rename(old)  # goes with the scratch folder
+        new.rename(path)
+        _sync(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it, file or folder; young ones may be at work still.
+
+    For what is replaced again and again: it looks through all names of the parent folder.
+    """
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.*{_PART}"):
+        if time.time() - rest.stat().st_mtime > LEFTOVER_SECONDS:
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], heading: str = "{name}:{dtype}:{shape};") -> str:
+    """SHA-256 of named tensors, 64 hex digits: over names, types, shapes and values, in the order of the names.
+
+    `heading` comes before each tensor's bytes. Those of digests that are stored in files never change.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(heading.format(name=name, dtype=tensor.dtype, shape=tuple(tensor.shape)).encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's values in row-major order; its own memory where it lies so on the CPU."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _sync(path: Path) -> None:
+    """Let a file's content, or a folder's names, outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,75 @@
+"""Output folders: what a command has not written is neither overwritten nor removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ff3r_model.core.output_folder import LIST, OutputError, OutputFolder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_folder_is_written_and_written_again(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        folder = OutputFolder(tmp_path / "a/b", "reconstruct")
+        folder.file("map.txt").write_text(text)
+        assert (tmp_path / "a/b/map.txt").read_text() == text
+    with OutputFolder(tmp_path / "a/b", "reconstruct").whole() as fresh:
+        (fresh / "other.txt").write_text("three")
+    assert set(contents(tmp_path / "a/b")) == {"other.txt", LIST}
+
+
+@pytest.mark.parametrize("name", ["map.txt", "notes.txt", ".hidden", "photos/cat.jpg"])
+def test_foreign_files_are_named_and_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=f"holds {name.split('/')[0]}, which `ff3r export` has not written"):
+        OutputFolder(tmp_path, "export")
+    assert contents(tmp_path) == before
+
+
+def test_another_commands_files_are_foreign(tmp_path: Path) -> None:
+    OutputFolder(tmp_path, "reconstruct").file("map.txt").write_text("map")
+    with pytest.raises(OutputError, match=r"holds map\.txt"):
+        OutputFolder(tmp_path, "export")
+    assert (tmp_path / "map.txt").read_text() == "map"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"command": "export"}', '{"command": "export", "files": 7}', "[" * 9999]
+)
+def test_a_damaged_list_protects_everything(tmp_path: Path, text: str) -> None:
+    (tmp_path / LIST).write_text(text)
+    (tmp_path / "x").touch()
+    with pytest.raises(OutputError, match="holds x"):
+        OutputFolder(tmp_path, "export")
+
+
+def test_a_failed_write_leaves_the_file_of_before(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out", "reconstruct")
+    folder.file("map.txt").write_text("whole")
+    with pytest.raises(RuntimeError, match="disk full"), folder.whole():
+        raise RuntimeError("disk full")
+    assert (tmp_path / "out/map.txt").read_text() == "whole"
+    assert [each.name for each in tmp_path.iterdir()] == ["out"], "nothing half made beside it"
+
+
+def test_unwritable_places_are_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        with pytest.raises(OutputError, match=r"is a file|cannot be written"):
+            OutputFolder(tmp_path / place, "export")
+    with pytest.raises(OutputError, match="cannot be written"):
+        OutputFolder(Path("/proc/out"), "export")
+
+
+def test_the_present_folder_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    OutputFolder(Path("."), "export").file("x").write_text("x")
+    assert os.listdir(tmp_path) and (tmp_path / "x").read_text() == "x"
