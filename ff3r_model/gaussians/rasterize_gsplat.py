@@ -1,4 +1,4 @@
-"""Rasterization by gsplat on a GPU: the same picture as `rasterize_torch`. The one place that imports gsplat."""
+"""The same picture as `splat`, painted by gsplat on a GPU. The one place that imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rasterization in plain PyTorch: exact alpha compositing of projected Gaussians, as gsplat does on a GPU.
+"""Exact alpha compositing of projected Gaussians in plain PyTorch: what gsplat computes, without a GPU.
 
 Each Gaussian is expanded to the pixels that its ellipse covers; the pairs, brought into the order (pixel, depth), are
 one sparse matrix, whose product with the Gaussians' values is the image. No tiles, no lists that overflow.

@@ -1,4 +1,4 @@
-"""Per-frame features: what the network computes of each view alone; and computing views in chunks."""
+"""What the network knows of each view alone, and views in chunks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ff3r_model.network.sparse_attention import SparseConfig
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """The output of the network for a batch of windows."""
+    """Everything the network says about a batch of windows."""
 
     pose_encodings: Float[Tensor, "iterations batch views 9"]
     """Per refinement step; the last is the answer. camera_from_world: translation 3, quaternion xyzw 4 (not

@@ -1,4 +1,4 @@
-"""Simulated network (oracle): the ground truth as a network would give it, in its own gauge, with chosen errors."""
+"""An engine that knows the truth and tells it as a network would: in its own gauge, with errors of a chosen size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLACE, HEADING = 1.0, 0.5
 
 @dataclass(frozen=True)
 class OracleNoise:
-    """How wrong the oracle is. Everything is drawn for each window by itself, for shared frames too."""
+    """How wrong the oracle is. Everything is drawn anew for every window, for shared frames too."""
 
     depth: float = 0.0
     """Standard deviation of each pixel's depth, as a share of it."""

@@ -1,4 +1,4 @@
-"""Plan cache on disk: plans found by what they were built for, rebuilt with a reason, whole or not there at all."""
+"""Plans on disk: found again by what they were built for, rebuilt with a reason, whole or not there at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHOWN = 12
 
 
 class PlanError(TensorRTError):
-    """There is no plan that could be used; the message gives the reason and how to get one."""
+    """There is no plan that could be used; the message says why and how to get one."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class Plan:
 
 
 def default_cache() -> Path:
-    """Default folder of plans: $XDG_CACHE_HOME/ff3r/engines, else ~/.cache/ff3r/engines."""
+    """Where plans lie unless told: $XDG_CACHE_HOME/ff3r/engines, else ~/.cache/ff3r/engines."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ff3r" / "engines"
 
 
 def find(cache: Path, key: PlanKey) -> Plan:
-    """The plan for exactly `key`. Raises PlanError with the reason where there is none."""
+    """The plan for exactly `key`. Raises PlanError saying why there is none."""
     folder = cache / key.slot
     if not (folder / DESCRIPTION).is_file():
         raise PlanError(f"there is no plan for {key.slot} in {cache} yet")
@@ -116,7 +116,7 @@ def obtain(
     report: Report | None = None,
     anew: str = "",
 ) -> Plan:
-    """The plan for `key`, built where it is missing, which is logged with its reason.
+    """The plan for `key`, built where it is missing, which is said with its reason.
 
     `onnx` gets an empty folder and returns one with an export, that or another. `anew` is a reason to build in any
     case. Two programs that want one plan build it once. Raises TensorRTError, ExportError.

@@ -1,4 +1,4 @@
-"""Conversion of public weights into a lifting-mode checkpoint: VGGT's geometry, LSeg's semantics, no FF3R training."""
+"""Public weights → a checkpoint of ours, in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class ConvertError(UserError):
-    """Options that do not go together; the message names the values that do."""
+    """Options that do not go together; the message says which values do."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def convert(
 def convert_own(
     source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Check a checkpoint of this program and write it again, narrower if asked."""
+    """Check a checkpoint of ours and write it again, narrower if asked."""
     log.info("reading %s", source)
     checkpoint = load_checkpoint(source)
     log.info("writing %s", output)
