@@ -53,7 +53,8 @@ class PipelineConfig:
         """The configuration that a YAML file states, with defaults for the rest; `ff3r config` prints a whole one.
 
         Values of `over` win over the file and those of `under` give way to it, both by dotted path, such as
-        {"window.views": 8}; None says nothing. Raises ConfigError, which names file, key, value and what is allowed.
+        {"window.views": 8}; None leaves a key alone. Raises ConfigError, which names file, key, value and what is
+        allowed.
         """
         return load_config(cls, path, over, under)
 
@@ -102,7 +103,7 @@ class Pipeline:
     ) -> Pipeline:
         """A pipeline around the network and the words of a checkpoint (None: the shipped nano).
 
-        Images get the size that the network is meant for, unless the configuration says another. Raises
+        Images get the size that the network is meant for, unless the configuration has another. Raises
         CheckpointError for a file that is missing, damaged or foreign.
         """
         checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
@@ -152,7 +153,7 @@ class Pipeline:
     def predict(self, window: Window) -> Prediction:
         """Cameras, depth and Gaussians of a window: by the network, then optical flow, then sensors.
 
-        Where memory is short they are of some views only; the prediction's `keyframes` say which.
+        Where memory is short they are of some views only; the prediction's `keyframes` name them.
         """
         prediction = self.engine(window)
         window = _seen(window, prediction)

@@ -1,4 +1,4 @@
-"""Quality-of-service profiles of our topics, one for each kind of stream."""
+"""Quality-of-service profiles of all topics, one for each kind of stream."""
 
 from __future__ import annotations
 

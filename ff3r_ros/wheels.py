@@ -1,4 +1,4 @@
-"""Where ROS comes from PyPI wheels: the settings its middleware needs, and a stop when a native ROS is there too."""
+"""ROS from PyPI wheels: the settings its middleware needs, and a stop when a native ROS is there too."""
 
 from __future__ import annotations
 

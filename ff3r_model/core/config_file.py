@@ -58,7 +58,7 @@ def load_config(
     """A configuration from a YAML file (None: no file), between values that go before it and after it.
 
     `over` wins over the file and `under` gives way to it; both are values by dotted path, such as {"window.views": 8},
-    of which None says nothing. Raises ConfigError for a file, a key or a value that cannot be used.
+    of which None leaves a key alone. Raises ConfigError for a file, a key or a value that cannot be used.
     """
     where = "" if path is None else f"{path}: "
     stated = {} if path is None else check_tree(kind, read_tree(path), where)

@@ -1,4 +1,4 @@
-"""The error that is the user's to mend."""
+"""The base class of errors that the user can mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which views of a window show the same surfaces: what tells one scene from two that a network has glued together."""
+"""View overlap: which views see the same surfaces, and so whether a window is one scene or two glued together."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ff3r_model.core.geometry import invert_rigid, project, transform_points, un
 from ff3r_model.core.types import Cameras
 
 GRID = 24
-"""Pixels along the long side at which views are compared (ours)."""
+"""Pixels along the long side at which views are compared."""
 DEPTH_TOLERANCE = 0.15
-"""Two depths agree within this share (ours): a network's are off by some percent."""
+"""Two depths agree within this share: a network's are off by some percent."""
 
 
 def overlaps(

@@ -1,4 +1,4 @@
-"""Estimates that a share of wrong measurements does not carry away."""
+"""Robust statistics: estimates that a share of wrong measurements (outliers) does not carry away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How compact features relate to words: cosines in the text's space, without ever decoding a feature."""
+"""Text space: cosines between compact features and embedded texts, without ever decoding a feature."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def harmonics_from_rgb(rgb: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about a window, in the window's own frame: the first camera's, unscaled."""
+    """Cameras, depth and Gaussians of a window, in the window's own frame: the first camera's, unscaled."""
 
     cameras: Cameras
     depth: Float[Tensor, "views height width"]

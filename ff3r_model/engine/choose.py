@@ -1,4 +1,4 @@
-"""Which engine runs the network: TensorRT where it can, else torch, and a word about why."""
+"""Choice of the engine that runs the network: TensorRT where it can, else torch, with the reason logged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ExpectedWindow:
 
 
 class FallbackEngine:
-    """TensorRT for as long as it works; from the first window that it fails on, torch, and a warning why."""
+    """TensorRT for as long as it works; from the first window that it fails on, torch, with a warning."""
 
     def __init__(self, engine: TensorRTEngine, make_torch: Callable[[], Predict]) -> None:
         self.engine: Predict = engine

@@ -1,4 +1,4 @@
-"""What the network knows of keyframes that stay in the window: kept, bounded, and exactly what it would say again."""
+"""Cache of the features of keyframes that stay in the window: bounded, and exactly what encoding them again gives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Entry:
         return self.image.nbytes + self.features.nbytes
 
     def shows(self, image: Float[Tensor, "3 h w"]) -> bool:
-        """Whether this is the entry of `image`: an id alone is not trusted, another image under it is encoded anew."""
+        """Whether this is the entry of `image`: an id alone is not trusted, another image under it is encoded again."""
         same = self.image.shape == image.shape and self.image.device == image.device
         return same and torch.equal(self.image, image)
 

@@ -1,4 +1,4 @@
-"""bf16 on a GPU: weights cast once instead of at every call, and the attention kernels in the order of their speed."""
+"""Half precision (bf16) on a GPU: weights cast once, not at every call, and attention kernels ordered by speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network run by torch itself, on whatever device its weights are."""
+"""PyTorch engine: the network run by torch itself, on the device of its weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TorchConfig:
     compiled: bool = False
     """Let torch.compile fuse the transformer blocks: costs a minute at the first window, once for all view counts."""
     sparse: SparseConfig | None = None
-    """Approximate the global attention of long windows: faster, and less exact (docs/speed.md says by how much)."""
+    """Approximate the global attention of long windows: faster, and less exact (by how much: docs/performance.md)."""
 
 
 class TorchEngine:

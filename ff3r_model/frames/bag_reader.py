@@ -1,4 +1,4 @@
-"""Reading ROS bags through `rosbags`: their messages, the topics worth reading, and the calibration beside them."""
+"""ROS bag reader (through `rosbags`): messages, the choice of topics, and the camera calibration beside them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def check_transforms(reader: AnyReader, path: Path, odom_frame: str) -> None:
 
 
 def calibration_beside(reader: AnyReader, topic: str) -> Calibration | None:
-    """What the camera_info beside the image topic says, or None with the reason logged."""
+    """The camera calibration (camera_info) beside the image topic, or None with the reason logged."""
     name = _info_topic(topic)
     info = next((message for _, _, message in read_messages(reader, name, kind=INFO)), None)
     if info is None:

@@ -26,12 +26,12 @@ CameraInfo = Any
 
 
 class CalibrationRejected(ValueError):
-    """A camera_info that cannot be used; the message says why."""
+    """A camera_info that cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a camera_info says, ready to be applied to images of one size."""
+    """A camera calibration, ready to be applied to images of one size: intrinsics and rectification."""
 
     height: int
     width: int

@@ -20,7 +20,7 @@ def open_source(
     Folders laid out as 7-Scenes or TUM RGB-D give depth and poses with their images.
     Of a bag, `topic` names the images (None: the topic with the most colour images), `depth` the topic of the depth
     images registered to them, and `odom_frame` the TF frame that is odometry's.
-    Raises SourceError that says what is wrong with the path.
+    Raises SourceError, which names what is wrong with the path.
     """
     path = Path(path).expanduser()
     if not path.exists():

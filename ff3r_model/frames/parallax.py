@@ -1,4 +1,4 @@
-"""How far the picture has moved since a keyframe: the part that a turn of the camera explains, and parallax."""
+"""Parallax since a keyframe, by optical flow: image motion apart from what a turn of the camera explains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ff3r_model.frames.optical_flow import dense_flow, grey
 
 ASSUMED_FOCAL = 0.8
-"""Focal length over the picture's long side where the intrinsics are unknown: 64° across (ours)."""
+"""Focal length over the picture's long side where the intrinsics are unknown: 64° across."""
 GRID = 4
 """Pixels between the points whose flow is looked at."""
 ROUNDS = 4

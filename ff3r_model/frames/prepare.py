@@ -1,4 +1,4 @@
-"""From a camera's image to what the network takes, and back to the camera's pixels."""
+"""Image preparation: crop and resize for the network, and the way back to the camera's pixels."""
 
 from __future__ import annotations
 

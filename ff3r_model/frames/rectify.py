@@ -1,4 +1,4 @@
-"""Straighten images of lenses that bend lines, so that a pinhole camera describes what is left."""
+"""Rectification: lens distortion undone, so that a pinhole camera describes what is left."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class RgbdError(SourceError):
-    """A folder that holds no RGB-D sequence, or a damaged one; the message says what is missing."""
+    """A folder that holds no RGB-D sequence, or a damaged one; the message names what is missing."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _seven_scenes(path: Path) -> list[RgbdEntry]:
 
 
 def _seven_scenes_up(path: Path) -> Float[Tensor, " 3"] | None:
-    """Against the direction of gravity in the world's axes, where a file says it."""
+    """Against the direction of gravity in the world's axes, where a file gives it."""
     file = path / "gravity-direction.txt"
     if not file.is_file():
         return None

@@ -29,7 +29,7 @@ DepthMap = Float[Tensor, "height width"]
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """What a frame waits for."""
+    """What frames are synchronised with, and how long they wait for it."""
 
     use_depth: bool = False
     odom_frame: str = ""
@@ -44,10 +44,10 @@ class SyncConfig:
 
 
 class SensorSynchronizer:
-    """Holds frames back until their depth and their pose are there, and passes them on in order.
+    """Sensor synchronisation: holds frames back until their depth and pose are there, passes them on in order.
 
     `deliver(frame, arrival)` gets each frame with what came for it; what did not come is counted in `missing`, and
-    `warn(text)` says so once. Everything is called from one thread.
+    `warn(text)` is called once for each reason. Everything is called from one thread.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SensorSynchronizer:
             self._lack(f"depth image: {rejection.reason}", f"depth image not used: {rejection}")
 
     def take_imu(self, message: Any) -> None:
-        """A sensor_msgs/Imu: its orientation, or where it has none its acceleration, tells where up is."""
+        """A sensor_msgs/Imu: its orientation, or where it has none its acceleration, gives the direction of up."""
         if message.orientation_covariance[0] != -1:
             q = message.orientation
             x, y, z, w = q.x, q.y, q.z, q.w

@@ -1,4 +1,4 @@
-"""What every source of frames offers: video, image folder, RGB-D sequence or bag."""
+"""Frame source: the interface of videos, image folders, RGB-D sequences and bags."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ff3r_model.core.errors import UserError
 from ff3r_model.core.types import Frame
 
 NOMINAL_FPS = 10.0
-"""What folders of images, and videos that do not say, are stamped with. Only the order of stamps matters here."""
+"""Frame rate by which folders of images, and videos without one, are stamped. Only the order of stamps matters here."""
 
 
 class SourceError(UserError):
-    """Nothing to read frames from; the message says what was found instead."""
+    """Nothing to read frames from; the message names what was found instead."""
 
 
 @runtime_checkable
@@ -23,6 +23,6 @@ class FrameSource(Protocol):
     name: str
     fps: float
     count: int | None
-    """How many frames are expected; None where the file does not say. Damaged files yield fewer."""
+    """How many frames are expected; None where the file does not tell. Damaged files yield fewer."""
 
     def __iter__(self) -> Iterator[Frame]: ...

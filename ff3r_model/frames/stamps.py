@@ -1,4 +1,4 @@
-"""Times of ROS messages as nanoseconds."""
+"""Time stamps of ROS messages in nanoseconds."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ TransformMessage = Any
 
 
 class TransformUnavailable(LookupError):
-    """No transform between two frames at that time; the message says what is missing."""
+    """No transform between two frames at that time; the message names what is missing."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Edge:
 
 
 class TransformBuffer:
-    """The tree of frames that /tf and /tf_static tell of, for the last ten seconds."""
+    """TF buffer: the tree of frames of /tf and /tf_static, for the last ten seconds."""
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
@@ -84,7 +84,7 @@ class TransformBuffer:
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
 
     def add(self, transforms: Iterable[TransformMessage], static: bool = False) -> None:
-        """Take over a message's transforms. A frame that changes its parent starts anew."""
+        """Take over a message's transforms. A frame that changes its parent starts again."""
         for message in transforms:
             parent, child = message.header.frame_id.lstrip("/"), message.child_frame_id.lstrip("/")
             pose = _matrix(message)

@@ -1,4 +1,4 @@
-"""Which frames make a window: keyframes are kept, thinned and grouped so that windows always share views."""
+"""Keyframe selection and windows: frames are kept, thinned and grouped so that windows always share views."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ff3r_model.frames.parallax import MotionTracker
 from ff3r_model.frames.prepare import prepare, prepare_depth
 
 BLUR = 4
-"""Pixels along the side of the squares that are averaged before images are compared (ours)."""
+"""Pixels along the side of the squares that are averaged before images are compared."""
 RATE_SLACK = 0.05
-"""By this share frames may come earlier than the largest rate allows: clocks jitter (ours)."""
+"""By this share frames may come earlier than the largest rate allows: clocks jitter."""
 
 
 class FrameRejected(ValueError):
@@ -76,7 +76,7 @@ class WindowConfig:
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """A frame as the network will see it."""
+    """A keyframe, cropped and resized as the network will see it."""
 
     id: int
     stamp: int

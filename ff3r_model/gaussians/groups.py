@@ -1,4 +1,4 @@
-"""ff3r_model.gaussians.groups."""
+"""Groups of rows that share a voxel, and what is computed within each: sums, softmax, mean rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussians → images, depth and features: gsplat where there is a GPU, an exact compositor elsewhere."""
+"""Rendering of Gaussians as images, depth and features: by gsplat on a GPU, by an exact compositor elsewhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rendering:
     """What each camera sees."""
 
     colors: Float[Tensor, "views height width 3"]
-    """RGB on black; at least 0, and above 1 only where the harmonics say so."""
+    """RGB on black; at least 0, and above 1 only where the harmonics are."""
     depth: Float[Tensor, "views height width"]
     """Expected z, Σ w z / Σ w; 0 where nothing is seen."""
     alpha: Float[Tensor, "views height width"]

@@ -47,7 +47,7 @@ def rotate_harmonics(
 
 
 def _turn(rotation: Float[Tensor, "3 3"], bands: int) -> Float[Tensor, "bands bands"]:
-    """The matrix that turns coefficients: what the harmonics are at turned directions tells it exactly."""
+    """The rotation of coefficients as a matrix, exact: solved from the harmonics at turned directions."""
     directions, inverse = _samples(bands)
     return inverse @ basis(directions @ rotation, bands)
 

@@ -1,4 +1,4 @@
-"""Gaussians moved: into another frame, or with the cameras and depth that they came from."""
+"""Transforms of Gaussians: into another frame, or along with corrected cameras and depth."""
 
 from __future__ import annotations
 

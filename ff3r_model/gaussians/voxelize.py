@@ -1,4 +1,4 @@
-"""Semantic-aware voxelization, the paper's equations 5 to 8: one Gaussian per occupied voxel.
+"""Semantic-aware voxelization (voxel downsampling), the paper's equations 5 to 8: one Gaussian per occupied voxel.
 
 One implementation for every device. A stable sort of short integer keys brings the Gaussians of a voxel together; then
 every sum over a voxel is a weighted embedding bag, which reads the attributes where they lie instead of sorting them.

@@ -1,4 +1,4 @@
-"""Saving and loading of whole models: network and text encoder in one safetensors file, strictly checked."""
+"""Checkpoints: network and text encoder in one safetensors file, saved whole and loaded with strict checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHOWN = 8
 
 
 class CheckpointError(UserError):
-    """A weights file that cannot be used; the message says why and what to do."""
+    """A weights file that cannot be used; the message gives the reason and the way out."""
 
 
 @dataclass(frozen=True)

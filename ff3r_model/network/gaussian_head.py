@@ -16,7 +16,7 @@ from ff3r_model.network.dpt import AppearanceSkip, DPTDecoder
 
 @dataclass(frozen=True)
 class RawGaussians:
-    """The decoder's output per pixel, before activation; `gaussians.py` gives it meaning."""
+    """The decoder's output per pixel, before activation; `network.decode` activates it."""
 
     log_scale: Float[Tensor, "batch views 3 h w"]
     quaternion: Float[Tensor, "batch views 4 h w"]

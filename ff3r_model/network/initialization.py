@@ -42,7 +42,7 @@ def initialise(network: Any) -> None:
 
 
 def _place(encoder: VisionTransformer) -> None:
-    """Position embeddings that say where a patch is from the first step on: sines of growing frequency."""
+    """Position embeddings that tell patches apart from the first step on: sines of growing frequency."""
     grid, width = encoder.config.grid, encoder.config.width
     with torch.no_grad():
         encoder.pos_embed.zero_()

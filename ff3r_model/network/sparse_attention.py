@@ -1,4 +1,4 @@
-"""Global attention of long windows with fewer keys, without training: an approximation, never the default."""
+"""Sparse global attention of long windows: fewer keys, without training; an approximation, never the default."""
 
 from __future__ import annotations
 

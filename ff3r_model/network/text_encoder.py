@@ -1,4 +1,4 @@
-"""Words to embeddings: open_clip's tokenizer and text transformer, at CLIP's size or at `nano`'s."""
+"""Text encoder: open_clip's tokenizer and text transformer, at CLIP's size or at `nano`'s."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def normalize_text(text: str) -> str:
 
 
 def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:
-    """The text tower of CLIP ViT-B/32 from its tensors alone, under their published names (`published.text_tower`).
+    """The text tower of CLIP ViT-B/32 from its tensors alone, under their published names (`tensor_names.text_tower`).
 
     Raises TextWeightsError naming each missing, unexpected or misshapen tensor.
     """

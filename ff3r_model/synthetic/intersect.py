@@ -1,4 +1,4 @@
-"""Where rays enter the unit solids: each function takes 3×n origins and directions in the solid's own frame."""
+"""Ray intersection with the unit solids: each function takes 3×n origins and directions in the solid's own frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things stand in a room: furniture along walls and in the middle, things on walls and on furniture."""
+"""Layout of a room: furniture along walls and in the middle, things on walls and on furniture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surfaces look like: paints of parts turned into rows of a material table."""
+"""Materials of surfaces: paints of parts turned into rows of a material table."""
 
 from __future__ import annotations
 

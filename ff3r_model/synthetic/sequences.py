@@ -46,7 +46,7 @@ class Sequence:
         return float(self.world_from_camera[:, :3, 3].diff(dim=0).norm(dim=1).sum())
 
     def select(self, index: list[int]) -> Sequence:
-        """Some of the frames, in that order, stamped anew so that time still grows."""
+        """Some of the frames, in that order, with new stamps so that time still grows."""
         stamps = tuple(range(0, len(index) * FRAME_NANOSECONDS, FRAME_NANOSECONDS))
         classes = None if self.classes is None else self.classes[index]
         return replace(

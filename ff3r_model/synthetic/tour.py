@@ -1,4 +1,4 @@
-"""A closed path round a room that keeps away from walls and furniture."""
+"""Path planning: a closed tour of a room that keeps away from walls and furniture."""
 
 from __future__ import annotations
 

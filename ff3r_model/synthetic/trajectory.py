@@ -1,4 +1,4 @@
-"""Camera paths through a room: a robot's tour, a hand-held walk, and overlapping viewpoints for training."""
+"""Camera trajectories through a room: a robot's tour, a hand-held walk, and overlapping viewpoints for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps as pictures: seen from straight above, with the camera's path and what a query found."""
+"""Top-down pictures of maps, with the camera's path and what a query found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web viewer's page: map, camera, masks and queries in a browser, through viser. Knows no ROS."""
+"""Web viewer: map, camera, masks and queries in a browser, through viser. Knows no ROS."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _Row:
 
 
 class Viewer:
-    """One page, bound to this machine unless told otherwise. Methods may be called from any thread."""
+    """One page, served to this machine alone unless `host` is another. Methods may be called from any thread."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The demo's camera: publishes a synthetic room or a recording as a real camera's driver would."""
+"""Camera node of the demo: publishes a synthetic room or a recording as a camera's driver would."""
 
 from __future__ import annotations
 

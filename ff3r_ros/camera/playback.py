@@ -1,4 +1,4 @@
-"""What the demo's camera films: a synthetic room, whose poses are known, or a recording."""
+"""Playback for the demo's camera node: a synthetic room, whose poses are known, or a recording."""
 
 from __future__ import annotations
 

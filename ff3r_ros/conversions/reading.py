@@ -1,4 +1,4 @@
-"""Our messages → NumPy arrays, for whoever subscribes. Stateless."""
+"""Messages of the perception node → NumPy arrays, for subscribers. Stateless."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pose_matrix(pose: Pose) -> ndarray:
 
 
 def typical_spacing(points: ndarray) -> float:
-    """A point size for clouds whose voxel size nobody told: their extent in 150 steps."""
+    """A point size for clouds of unknown voxel size: their extent in 150 steps."""
     return float(np.linalg.norm(np.ptp(points, axis=0))) / 150 if len(points) > 1 else 0.05
 
 

@@ -1,4 +1,4 @@
-"""Judges what the demo's independent subscriber received against what the synthetic room knows to be true."""
+"""Checks of the demo: trajectory and masks that an independent subscriber received, against the room's ground truth."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ EXIT_INTERRUPTED = 130
 
 
 class DemoError(RuntimeError):
-    """The demo cannot start or go on; the message says why."""
+    """The demo cannot start or go on; the message gives the reason."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Options:
 
 @dataclass
 class Truth:
-    """What the synthetic room tells in advance."""
+    """The ground truth of the synthetic room, known in advance."""
 
     room: Room
     camera_height: float
@@ -222,7 +222,7 @@ def _activate(children: list[Child]) -> None:
 
 
 def _viewer_url(children: list[Child], logs: Path) -> str:
-    """Where the viewer says that it serves."""
+    """The URL that the viewer has logged."""
     end = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < end:
         for child in children:

@@ -1,4 +1,4 @@
-"""One camera's messages → frames: decoded, rectified, with what went wrong counted and said once."""
+"""Camera input: one camera's messages → frames, decoded and rectified; what goes wrong is counted and logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's status and the node's own counters → diagnostic_msgs."""
+"""Diagnostics: the worker's status and the node's own counters → diagnostic_msgs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Nav2 drives by: the map's occupancy grid, one mask per query, and what the masks' values mean to its filters."""
+"""Occupancy grid and costmap filter masks for Nav2: one mask per query, and what the masks' values mean."""
 
 from __future__ import annotations
 

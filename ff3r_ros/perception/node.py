@@ -1,4 +1,4 @@
-"""The perception node: a lifecycle node that feeds camera images to the worker and says what the map holds.
+"""The perception node: a lifecycle node that feeds camera images to the worker and publishes the map.
 
 All its topics and services are private names (`~/semantic_cloud`), so a node called `ff3r` has `/ff3r/semantic_cloud`,
 one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping works as usual. `image` and
@@ -43,7 +43,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 class PerceptionNode(LifecycleNode):
     """`configure` loads the weights, `activate` subscribes, `deactivate` and `cleanup` undo the two.
 
-    The map lives from configure to cleanup. A configure that fails says why and can be tried again.
+    The map lives from configure to cleanup. A configure that fails logs the reason and can be tried again.
     """
 
     def __init__(self, make_pipeline: MakePipeline | None = None, name: str = "ff3r", **node_options: Any) -> None:
@@ -127,7 +127,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error("the worker does not stop; its window is still running")
 
     def _sensors(self, session: Session) -> list[Any]:
-        """What tells where the camera and up are, as far as it is asked for."""
+        """Subscriptions to TF, and to depth and IMU where the parameters ask for them."""
         transforms = session.transforms
         subscriptions = [
             self.create_subscription(TFMessage, "/tf", lambda tf: transforms.add(tf.transforms), TF_QOS),
@@ -220,7 +220,7 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, dropped, notes))
 
     def _silence(self, state: str) -> str:
-        """Why no image comes, as far as the graph tells."""
+        """Why no image comes, as far as the ROS graph shows."""
         if state != "active" or self.session is None or self.session.camera.received:
             return ""
         topic, wanted = self.resolve_topic_name("image"), self._settings.image_transport

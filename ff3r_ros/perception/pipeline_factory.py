@@ -1,4 +1,4 @@
-"""The pipeline that the node's parameters describe."""
+"""Pipeline factory: the pipeline that the node's parameters and its configuration file describe."""
 
 from __future__ import annotations
 

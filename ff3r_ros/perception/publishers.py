@@ -1,4 +1,4 @@
-"""What the node says: every topic it publishes the map on. Called from the worker's thread only."""
+"""Publishers of the map: all topics that the perception node publishes it on. Called from the worker's thread only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ff3r_ros.qos import LATCHED
 
 
 class MapPublishers:
-    """The node's outgoing topics. `publish` says everything about the map as it is now."""
+    """The node's outgoing topics. `publish` sends the whole map as it is now."""
 
     def __init__(
         self, node: Node, parameters: NodeParameters, transforms: TransformBuffer, camera_name: Callable[[], str]

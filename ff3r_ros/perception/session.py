@@ -1,4 +1,4 @@
-"""What the perception node has from configure to cleanup: camera input, synchronisation, worker and publishers."""
+"""Session of the perception node, from configure to cleanup: camera input, synchronisation, worker and publishers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Session:
             self.sync.take_frame(frame, arrival)
 
     def tick(self) -> None:
-        """Frames whose company has come go on, and the map's place in the tree is said again."""
+        """Pass on the frames that are synchronised, and broadcast the map's transform again."""
         self.sync.pump(time.monotonic())
         if self.publishers.tf is not None:
             self.publishers.tf.repeat()
@@ -55,7 +55,7 @@ class Session:
         return stopped
 
     def notes(self) -> dict[str, str]:
-        """What the diagnostics say beside the worker's status."""
+        """Values for the diagnostics beside the worker's status."""
         tf = self.publishers.tf
         return {
             "frames received": str(self.camera.received),

@@ -18,7 +18,7 @@ UNSCALED = "map -> odom waits until the map is metric"
 
 
 class MapBroadcaster:
-    """Says where the map lies in the tree of frames. `update` is the worker's to call, `repeat` the executor's.
+    """Broadcasts where the map lies in the tree of frames. `update` is the worker's to call, `repeat` the executor's.
 
     map → odom is said again and again for the present moment, since it stays true until the next window; map → camera
     only for the time of an image.

@@ -1,4 +1,4 @@
-"""One thread that owns the pipeline. Callbacks hand it frames and commands and never wait for it.
+"""Worker thread that owns the pipeline. Callbacks hand it frames and commands and never wait for it.
 
 Everything that touches the pipeline, publishing of its results included, happens on this thread, so nothing needs
 a lock except the two queues. What other threads may know is in `Worker.status`, an immutable snapshot.

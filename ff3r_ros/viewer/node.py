@@ -1,4 +1,4 @@
-"""The web viewer as a ROS node: what the perception node publishes, on a page; what the page is asked, as queries."""
+"""Viewer node: what the perception node publishes, on a web page; what is typed into the page, as queries."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Latest:
 
 
 class ViewerNode(Node):
-    """Subscribes like anybody else could; holds no state that the topics do not give again."""
+    """Subscribes as any node could; holds no state that the topics do not give again."""
 
     def __init__(self, name: str = "ff3r_viewer", **node_options: Any) -> None:
         super().__init__(name, **node_options)

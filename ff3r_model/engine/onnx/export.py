@@ -1,4 +1,4 @@
-"""The network as two ONNX graphs: what depends on each view alone, and what the views of a window say together.
+"""ONNX export of the network as two graphs: what depends on each view alone, and what on the whole window.
 
 The number of views stays open, 2 to 64; the images' size is fixed. Needs the packages of the extra `export`.
 """
@@ -174,7 +174,7 @@ def _trace(
     path: Path,
     low: int = MIN_VIEWS,
 ) -> Graph:
-    """Write one graph and say which of `inputs` it reads: TensorRT forgets those that nothing uses."""
+    """Write one graph and return which of `inputs` it reads: TensorRT forgets those that nothing uses."""
     log.info("tracing %s", path.name)
     views = torch.export.Dim("views", min=low, max=MAX_VIEWS)
     shapes: Any = tuple({0: views} for _ in example)

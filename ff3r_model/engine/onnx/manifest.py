@@ -1,4 +1,4 @@
-"""What an export says of itself, for those who build engines from it: a JSON file beside the ONNX graphs."""
+"""Manifest of an ONNX export: a JSON file beside the graphs, for those who build engines from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class ExportError(UserError, RuntimeError):
-    """A network that cannot be exported, or exported files that cannot be used; the message says why."""
+    """A network that cannot be exported, or exported files that cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a TensorRT plan: one code path for TensorRT 10.3 to 11 and for TensorRT-RTX."""
+"""TensorRT builder, from an ONNX graph to a plan: one code path for TensorRT 10.3 to 11 and for TensorRT-RTX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as two TensorRT plans: what each view says alone, kept per keyframe, and what the window says."""
+"""TensorRT engine: the network as two plans, one for each view alone, cached per keyframe, one for the window."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ff3r_model.network.model import NetworkOutput
 log = logging.getLogger(__name__)
 
 STEP_DOWN = 8
-"""After running out of memory, windows get smaller by one part in so many (ours), until one fits."""
+"""After running out of memory, windows get smaller by one part in so many, until one fits."""
 
 
 class TensorRTEngine:
@@ -59,7 +59,7 @@ class TensorRTEngine:
 
     @torch.inference_mode()
     def __call__(self, window: Window) -> Prediction:
-        """The prediction for `window`, or for a part of it where memory is short: then its `keyframes` say which.
+        """The prediction for `window`, or for a part of it where memory is short: then its `keyframes` name the views.
 
         Raises ValueError for images of another size than the plan's, TensorRTError where TensorRT fails.
         """

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX, whichever this machine has: import, version, and its log passed to ours."""
+"""TensorRT or TensorRT-RTX, whichever this machine has: import, version, and its log passed on to `logging`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NEWEST_TRIED: dict[str, tuple[int, ...]] = {"tensorrt": (11,), "tensorrt_rtx": (
 FUSED_ATTENTION_FROM: dict[str, tuple[int, ...]] = {"tensorrt": (10, 14), "tensorrt_rtx": (1, 2)}
 PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 REMEMBERED = 5
-"""Of the library's errors, to show in ours."""
+"""Of the library's errors, to quote in exceptions."""
 
 
 class TensorRTError(UserError, RuntimeError):
-    """TensorRT is missing, too old, or failed; the message says what to do."""
+    """TensorRT is missing, too old, or failed; the message names the way out."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _logger(trt: Any, remember: Callable[[str], None]) -> Any:
     }
 
     class Bridge(trt.ILogger):
-        """TensorRT's log as records of ours; errors come back in exceptions, so they are no louder than warnings."""
+        """TensorRT's log as records of `logging`; errors come back in exceptions, so none is louder than a warning."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

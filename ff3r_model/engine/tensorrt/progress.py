@@ -1,4 +1,4 @@
-"""How far the build of a TensorRT plan is: bars on a terminal, or lines of the log."""
+"""Progress of building a TensorRT plan: bars on a terminal, or lines of the log."""
 
 from __future__ import annotations
 
