@@ -54,6 +54,10 @@ class Reconstruct:
     """Pixels of the network's images along their long side; what the checkpoint is meant for if not given."""
     topic: str | None = None
     """Image topic of a bag; the one with the most colour images if not given."""
+    depth: str | None = None
+    """Topic of a bag's depth images, registered to the image topic; they make the map metric."""
+    odom_frame: str | None = None
+    """Odometry's frame in a bag's TF, such as odom: its poses make the map metric."""
     weights: Path | None = None
     """Checkpoint; the nano weights of the package if not given."""
     device: str = "auto"
@@ -67,7 +71,7 @@ class Reconstruct:
         from ff3r_model.core.output_folder import OutputFolder
         from ff3r_model.frames.open_source import open_source
 
-        source = open_source(self.source, self.topic)
+        source = open_source(self.source, self.topic, self.depth, self.odom_frame)
         output = OutputFolder(self.output, "reconstruct")
         pipeline = self._pipeline()
         updates: list[MapUpdate] = []

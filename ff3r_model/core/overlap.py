@@ -9,18 +9,18 @@ from ff3r_model.core.geometry import invert_rigid, project, transform_points, un
 from ff3r_model.core.types import Cameras
 
 GRID = 24
-"""Pixels along the long side at which views are compared."""
+"""Pixels along the long side at which views are compared, where nobody says otherwise."""
 DEPTH_TOLERANCE = 0.15
 """Two depths agree within this share: a network's are off by some percent."""
 
 
 def overlaps(
-    depth: Float[Tensor, "views h w"], cameras: Cameras, tolerance: float = DEPTH_TOLERANCE
+    depth: Float[Tensor, "views h w"], cameras: Cameras, tolerance: float = DEPTH_TOLERANCE, grid: int = GRID
 ) -> tuple[Float[Tensor, "views views"], Float[Tensor, "views views"]]:
     """(inside, agreeing): shares of the pixels of view i that fall into view j's image, and of those that fall, the
     share that lies where j sees a surface. Pixels without a depth (0) do not count; what j sees nearer hides it and
-    does not count as agreeing."""
-    step = max(1, max(depth.shape[1:]) // GRID)
+    does not count as agreeing. Views are compared at `grid` pixels along their long side."""
+    step = max(1, max(depth.shape[1:]) // grid)
     first = step // 2
     points = unproject(depth, cameras.intrinsics)[:, first::step, first::step].flatten(1, 2)
     known = depth[:, first::step, first::step].flatten(1) > 0

@@ -63,7 +63,7 @@ class Atlas:
     ) -> Submap:
         """An empty submap of the next number, or one around voxels and the tensors of a pose graph."""
         config = self.config
-        reference = WorldReference(config.scale, config.camera_height, config.ground_weight)
+        reference = WorldReference(config.scale, config.camera_height, config.ground_weight, config.gravity)
         windows = self._max_windows()
         recent = max(min(config.graph.keep_recent, windows // 2), 1)
         pose_graph = PoseGraph(replace(config.graph, max_windows=windows, keep_recent=recent))

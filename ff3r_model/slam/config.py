@@ -9,6 +9,7 @@ from ff3r_model.slam.alignment import AlignConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
 from ff3r_model.slam.place_recognition import LoopConfig
 from ff3r_model.slam.pose_graph import GraphConfig
+from ff3r_model.slam.reference.gravity import GravityConfig
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.voxel_map.config import MapConfig
 
@@ -27,6 +28,8 @@ class MappingConfig:
     """Metres of the camera above the floor; makes the map metric. None: the map stays unscaled."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     """When depth images, odometry or the camera's height make the map metric."""
+    gravity: GravityConfig = field(default_factory=GravityConfig)
+    """When the map is turned upright."""
     ground_weight: float = 0.5
     """How far each window is moved towards standing upright, where gravity is known, and on the floor at
     `camera_height`, once the map is metric; 0 to 1. Holds size, tilt and height, which drift from window to window

@@ -27,7 +27,7 @@ from ff3r_ros import parameters as ros_parameters
 from ff3r_ros.parameters import ParameterError
 from ff3r_ros.perception.diagnostics import diagnostics
 from ff3r_ros.perception.parameters import NodeParameters
-from ff3r_ros.perception.pipeline_factory import pipeline_from_parameters
+from ff3r_ros.perception.pipeline_factory import parameters_in_effect, pipeline_from_parameters
 from ff3r_ros.perception.session import IDLE_NOTES, Session
 from ff3r_ros.perception.worker import Command, Done, WorkerStatus
 from ff3r_ros.qos import CAMERA_QOS, QUERY_QOS, TF_QOS, TF_STATIC_QOS
@@ -72,7 +72,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error(self._trouble)
             return FAILURE
         self._trouble = ""
-        self.session = Session(self, pipeline, self._settings)
+        self.session = Session(self, pipeline, parameters_in_effect(self._settings, pipeline.config))
         for text in filter(None, self._settings.queries):
             self._add_query(text)
         return SUCCESS
@@ -202,7 +202,7 @@ class PerceptionNode(LifecycleNode):
         self._settings = dataclasses.replace(self._settings, **changes)
         if self.session is None:
             return
-        self.session.publishers.parameters = self._settings
+        self.session.publishers.parameters = dataclasses.replace(self.session.publishers.parameters, **changes)
         if "threshold" in changes:
             self._submit(lambda pipeline: pipeline.queries.set_threshold(changes["threshold"]))
 
@@ -215,7 +215,8 @@ class PerceptionNode(LifecycleNode):
     def _report(self, status: WorkerStatus, dropped: Mapping[str, int], notes: Mapping[str, str]) -> None:
         state = self._state_machine.current_state[1]
         problem = self._trouble or notes["problem"] or self._silence(state)
-        notes = {**notes, "map bytes allowed": str(self._settings.max_map_bytes), "problem": problem}
+        settings = self._settings if self.session is None else self.session.publishers.parameters
+        notes = {**notes, "map bytes allowed": str(settings.max_map_bytes), "problem": problem}
         now = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics(now, self.get_name(), state, status, dropped, notes))
 

@@ -186,6 +186,7 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--stride", "0"], "stride must be at least 1, not 0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "-1"], "must be positive metres, not -1.0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--weights", "{tmp}/w"], "w is not there"),
+        (["reconstruct", "{frames}", "-o", "{tmp}/o", "--depth", "/depth"], "is no bag, so it has no"),
         (["reconstruct", "{frames}", "-o", "{frames}"], "holds 0.png, 1.png, 10.png and"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--device", "toaster"], "device 'toaster'"),
         (["eval", "synthetic", "--json", "{tmp}/f.json", "--device", "toaster"], "device 'toaster'"),

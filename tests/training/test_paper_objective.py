@@ -18,6 +18,7 @@ from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets, TrainingBatch
 from ff3r_model.training.datasets.room_views import RoomWindow
+from ff3r_model.training.objectives.loss import ObjectiveError
 from ff3r_model.training.objectives.paper import PaperConfig, PaperObjective, without_fusion
 from ff3r_model.training.objectives.paper_losses import PaperWeights
 from ff3r_model.training.objectives.warping import warping_loss
@@ -234,5 +235,5 @@ def test_without_fusion_geometry_tokens_pass_unchanged() -> None:
     assert torch.equal(student.fusion(tokens, semantics), tokens)
     assert not any(parameter.requires_grad for parameter in student.fusion.parameters())
     bare = FF3R(replace(student.config, fusion_residual=False))
-    with pytest.raises(ValueError, match="residual"):
+    with pytest.raises(ObjectiveError, match="residual"):
         without_fusion(bare)

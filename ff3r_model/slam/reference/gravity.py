@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ff3r_model.core.geometry import invert_rigid
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, check_range
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.reference.floor import floor_below, turn_towards
 
@@ -35,6 +36,11 @@ class GravityConfig:
     """Windows in which a floor is looked for; a map without one stays as its first camera was held."""
     min_turn: float = 0.5
     """Degrees below which the map stays as it is."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "floors", "tries")
+        check_range(self, POSITIVE, "agreement")
+        check_range(self, NOT_NEGATIVE, "min_turn")
 
 
 class Gravity:

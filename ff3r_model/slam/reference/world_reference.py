@@ -15,7 +15,7 @@ from ff3r_model.core.geometry import compose, invert_rigid
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.alignment import map_from_first_camera
 from ff3r_model.slam.reference.floor import Floor, floor_below, stand_on, upright
-from ff3r_model.slam.reference.gravity import Gravity
+from ff3r_model.slam.reference.gravity import Gravity, GravityConfig
 from ff3r_model.slam.reference.scale import HEIGHT, ScaleConfig, ScaleLadder, better
 from ff3r_model.voxel_map.config import ScaleInfo
 
@@ -23,11 +23,13 @@ from ff3r_model.voxel_map.config import ScaleInfo
 class WorldReference:
     """What the windows of one submap say about scale, up and floor, and what follows for windows to come."""
 
-    def __init__(self, scale: ScaleConfig, camera_height: float | None, weight: float) -> None:
+    def __init__(
+        self, scale: ScaleConfig, camera_height: float | None, weight: float, gravity: GravityConfig | None = None
+    ) -> None:
         """`camera_height`: metres above the floor, where known; `weight`: see `MappingConfig.ground_weight`."""
         self.weight = weight
         self.ladder = ScaleLadder(scale, camera_height)
-        self.gravity = Gravity()
+        self.gravity = Gravity(gravity)
         self.floor: Floor | None = None
 
     def begin(self, window: Window, prediction: Prediction, view: int) -> Similarity:

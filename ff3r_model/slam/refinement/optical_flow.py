@@ -24,6 +24,9 @@ from ff3r_model.frames.optical_flow import dense_flow, grey
 from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bundle_adjustment import Adjusted, BundleConfig, Matches, adjust
 
+PAIR_GRID = 14
+"""Pixels along the long side at which views are compared to find which to match: few suffice."""
+
 
 @dataclass(frozen=True)
 class RefineConfig:
@@ -115,7 +118,7 @@ def _matches(
 
 def _pairs(depth: Float[Tensor, "views h w"], cameras: Cameras, config: RefineConfig) -> list[tuple[int, int]]:
     """The pairs of views, lower one first, that either counts among the neighbours it shares most with."""
-    overlap, _ = overlaps(depth, cameras)
+    overlap, _ = overlaps(depth, cameras, grid=PAIR_GRID)
     overlap.fill_diagonal_(-1)
     best = overlap.argsort(dim=1, descending=True)[:, : config.neighbours].tolist()
     chosen = {(min(i, j), max(i, j)) for i, row in enumerate(best) for j in row if overlap[i, j] >= config.min_overlap}

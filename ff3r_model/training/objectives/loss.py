@@ -11,8 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ff3r_model.core.errors import UserError
+
 Context = TypeVar("Context", contravariant=True)
 """What a loss looks at: the network's output beside what it should have been."""
+
+
+class ObjectiveError(UserError, ValueError):
+    """An objective that the network, or its settings, cannot be trained by."""
 
 
 @dataclass(frozen=True)

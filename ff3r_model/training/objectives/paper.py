@@ -18,7 +18,7 @@ from ff3r_model.network.decode import decode_cameras, predict
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TeacherTargets, TrainingBatch
-from ff3r_model.training.objectives.loss import Loss, evaluate, total_loss
+from ff3r_model.training.objectives.loss import Loss, ObjectiveError, evaluate, total_loss
 from ff3r_model.training.objectives.paper_losses import (
     CameraDistillationLoss,
     CameraTargets,
@@ -82,7 +82,7 @@ class PaperObjective(nn.Module):
         return [*self.window_losses, *self.camera_losses]
 
     def forward(self, network: FF3R, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Means over the batch's windows. Raises ValueError without a teacher's targets or Gaussians to render."""
+        """Means over the batch's windows. ObjectiveError without Gaussians to render, ValueError without a teacher."""
         taught = batch.targets
         if taught is None:
             raise ValueError("the paper's objective needs a teacher: the batch has no targets")
@@ -90,7 +90,9 @@ class PaperObjective(nn.Module):
         context = batch.images.shape[1] - self.config.target_views
         output = network(batch.images[:, :context], semantics=False)
         if output.gaussians is None:
-            raise ValueError("lifting mode has no Gaussian head to train: set decode_gaussians in the configuration")
+            raise ObjectiveError(
+                "lifting mode has no Gaussian head to train: set decode_gaussians in the configuration"
+            )
         with torch.autocast(batch.images.device.type, enabled=False):
             # Each window is rendered and compared by itself.
             contexts = (
@@ -190,7 +192,9 @@ def select_cameras(cameras: Cameras, index: Int[Tensor, " picks"]) -> Cameras:
 def without_fusion(network: FF3R) -> None:
     """Hold equation 1's contribution at zero: geometry tokens pass unchanged, and the architecture stays."""
     if not network.config.fusion_residual:
-        raise ValueError("fusion can only be left out where it is a residual: set fusion_residual in the configuration")
+        raise ObjectiveError(
+            "fusion can only be left out where it is a residual: set fusion_residual in the configuration"
+        )
     nn.init.zeros_(network.fusion.proj.weight)
     nn.init.zeros_(network.fusion.proj.bias)
     network.fusion.requires_grad_(False)

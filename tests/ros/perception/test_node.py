@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import cv2
 import numpy as np
 import pytest
@@ -15,11 +17,17 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
+from ff3r_model.core.text_space import TextSpace
 from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.pipeline import Pipeline
 from ff3r_ros.conversions.messages import header
+from ff3r_ros.lifecycle import LifecycleClient
 from ff3r_ros.msg import OccupancyMask, QueryList
+from ff3r_ros.perception.node import PerceptionNode
+from ff3r_ros.perception.parameters import NodeParameters
+from ff3r_ros.perception.pipeline_factory import config_from_parameters
 from ff3r_ros.qos import LATCHED, LATCHED_MANY
-from tests.support.fake_engine import SPEED, noise
+from tests.support.fake_engine import DIM, SPEED, FakeEngine, FakeText, noise
 from tests.support.robot import SECOND, START, Robot
 from tests.support.ros import Ros, wait_until
 
@@ -189,3 +197,19 @@ def test_compressed_images(ros: Ros) -> None:
         message.data.frombytes(data.tobytes())
         robot.send(message)
     robot.wait_for("windows", "1")
+
+
+def test_topics_go_by_the_configuration_file(ros: Ros, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("window: {long_side: 56}\nqueries: {max_queries: 3}\nmapping: {map: {max_map_bytes: 50000000}}\n")
+    lists = ros.collect(QueryList, "/ff3r/queries", LATCHED)
+    node = ros.run(PerceptionNode(configured_pipeline, **ros.options(config_file=str(file), queries=["chair"])))
+    LifecycleClient("/ff3r", ros.context).drive("active", timeout=30)
+    wait_until(lambda: lists, "the list of queries")
+    assert lists[-1].max_queries == 3
+    assert node.session.publishers.parameters.max_map_bytes == 50_000_000
+
+
+def configured_pipeline(settings: NodeParameters) -> Pipeline:
+    """The fake network's pipeline, by the parameters and the file that they name."""
+    return Pipeline(FakeEngine(), FakeText(), TextSpace(torch.eye(DIM)), config_from_parameters(settings))
