@@ -18,8 +18,7 @@ class TrainConfig:
     backbone_factor: float = 0.1
     """Learning rate of aggregator and LSeg as a share of the others'; 1 when training from scratch."""
     muon: bool = False
-    """Muon instead of AdamW for the matrices of transformer blocks. Ours: in trials of minutes it got `nano`'s poses as
-    far as AdamW in a quarter fewer steps, each of which costs more."""
+    """Muon instead of AdamW for the matrices of transformer blocks: fewer steps, each of which costs more. Ours."""
     muon_factor: float = 1.0
     """Muon's learning rate as a share of AdamW's; at 1 an update is as large as AdamW's usually are. Ours."""
     beta2: float = 0.98

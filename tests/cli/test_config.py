@@ -132,7 +132,7 @@ def test_options_go_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise Stop
 
     monkeypatch.setattr(Pipeline, "from_checkpoint", note)
-    monkeypatch.setattr("ff3r_model.frames.open_source.open_source", lambda path, topic: None)
+    monkeypatch.setattr("ff3r_model.frames.open_source.open_source", lambda *_: None)
     (tmp_path / "some.yaml").write_text("window: {views: 16, overlap: 9, min_motion: 0.5}\nrefine: off")
     options = ["--config", str(tmp_path / "some.yaml"), "--views", "12", "--camera-height", "0.5"]
     for given in ([], options):
