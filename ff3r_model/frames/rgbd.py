@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from ff3r_model.core.geometry import nearest_rotation, quaternion_to_matrix, rigid
@@ -21,6 +22,8 @@ from ff3r_model.frames.source import SourceError
 SEVEN_SCENES_FPS = 30.0
 SEVEN_SCENES_INTRINSICS = (585.0, 585.0, 320.0, 240.0)
 """fx, fy, cx, cy that 7-Scenes gives for all its scenes."""
+SEVEN_SCENES_SIZE = (640, 480)
+"""Width and height of the images that these are of."""
 SEVEN_SCENES_UNIT = 1e-3
 """Metres per step of the depth images."""
 TUM_UNIT = 1 / 5000
@@ -64,7 +67,7 @@ class RgbdSource:
             raise RgbdError(f"{path} holds no frame that has colour, depth and a pose")
         if self._unit == TUM_UNIT:
             self.world_up = torch.tensor([0.0, 0.0, 1.0])
-        self.intrinsics = _intrinsics(path, self._unit == SEVEN_SCENES_UNIT)
+        self.intrinsics = _intrinsics(path, self.entries[0].color if self._unit == SEVEN_SCENES_UNIT else None)
         self.count: int | None = len(self.entries)
         seconds = (self.entries[-1].stamp - self.entries[0].stamp) / 1e9
         self.fps = (len(self.entries) - 1) / seconds if seconds > 0 else 1.0
@@ -161,15 +164,29 @@ def _poses(path: Path) -> list[tuple[float, Float[Tensor, "4 4"]]]:
     return list(zip(rows[:, 0].tolist(), matrices, strict=True))
 
 
-def _intrinsics(path: Path, seven_scenes: bool) -> Float[Tensor, "3 3"] | None:
+def _intrinsics(path: Path, seven_scenes: Path | None) -> Float[Tensor, "3 3"] | None:
     """From the file that lies beside the images; 7-Scenes has one camera for all."""
     if (file := path / "camera-intrinsics.txt").is_file():
         return _numbers(file, 9).reshape(3, 3).float()
     file = path / "intrinsics.txt"
-    if not file.is_file() and not seven_scenes:
+    if file.is_file():
+        fx, fy, cx, cy = _numbers(file, 4).tolist()
+    elif seven_scenes is not None:
+        fx, fy, cx, cy = _seven_scenes_intrinsics(seven_scenes)
+    else:
         return None
-    fx, fy, cx, cy = _numbers(file, 4).tolist() if file.is_file() else SEVEN_SCENES_INTRINSICS
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def _seven_scenes_intrinsics(image: Path) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy at the size of the stored images, which need not be that of 7-Scenes. Raises RgbdError."""
+    try:
+        with Image.open(image) as opened:
+            width, height = opened.size
+    except OSError as error:
+        raise RgbdError(f"{image} cannot be decoded ({error}): its size is needed for the intrinsics") from error
+    (fx, fy, cx, cy), (usual_width, usual_height) = SEVEN_SCENES_INTRINSICS, SEVEN_SCENES_SIZE
+    return fx * width / usual_width, fy * height / usual_height, cx * width / usual_width, cy * height / usual_height
 
 
 def _orthonormal(pose: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:

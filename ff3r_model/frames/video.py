@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoSource:
-    """The frames of a video file, as OpenCV decodes them."""
+    """The frames of a video file, as OpenCV decodes them, stamped with their presentation times."""
 
     def __init__(self, path: Path) -> None:
         """Raises SourceError when the file cannot be opened or holds not one frame."""
@@ -33,12 +33,17 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         capture, index = self._open(), 0
+        first, last = 0.0, -1.0
         try:
             while True:
                 ok, bgr = capture.read()
                 if not ok:
                     break
-                yield Frame(torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), stamp=round(index * 1e9 / self.fps))
+                # the container's presentation time, from 0; where it does not advance, the mean rate goes on
+                time = capture.get(cv2.CAP_PROP_POS_MSEC)
+                first = time if index == 0 else first
+                last = time - first if time - first > last else last + 1e3 / self.fps
+                yield Frame(torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), stamp=round(last * 1e6))
                 index += 1
         finally:
             capture.release()

@@ -21,11 +21,15 @@ class PlyError(UserError):
 
 
 def write_ply(path: Path | str, gaussians: Gaussians) -> None:
-    """Write a binary PLY that 3DGS viewers open: log scales, logits of the opacities, quaternions wxyz."""
+    """Write a binary PLY that 3DGS viewers open: log scales, logits of the opacities, quaternions wxyz.
+
+    Beside these red, green and blue, which MeshLab and Open3D show. There are no normals.
+    """
     columns = _columns(gaussians)
-    rows = np.empty(len(gaussians), dtype=[(name, "<f4") for name in columns])
+    kinds = [(name, "u1" if values.dtype == torch.uint8 else "<f4") for name, values in columns.items()]
+    rows = np.empty(len(gaussians), dtype=kinds)
     for name, values in columns.items():
-        rows[name] = values.detach().float().cpu().numpy()
+        rows[name] = values.detach().cpu().numpy() if values.dtype == torch.uint8 else values.detach().float().cpu()
     PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(str(path))
 
 
@@ -44,8 +48,7 @@ def read_ply(path: Path | str) -> Gaussians:
 def _columns(gaussians: Gaussians) -> dict[str, torch.Tensor]:
     """Every property of a row, in the order of the file."""
     x, y, z = gaussians.means.unbind(1)
-    zeros = torch.zeros_like(x)
-    columns = {"x": x, "y": y, "z": z, "nx": zeros, "ny": zeros, "nz": zeros}
+    columns = {"x": x, "y": y, "z": z}
     rest = gaussians.harmonics[:, 1:].transpose(1, 2).flatten(1)
     opacity = gaussians.opacities.clamp(_OPACITY_EDGE, 1 - _OPACITY_EDGE).logit()
     for name, values in (
@@ -61,7 +64,8 @@ def _columns(gaussians: Gaussians) -> dict[str, torch.Tensor]:
             columns[name] = values
         else:
             columns |= {f"{name}_{index}": values[:, index] for index in range(values.shape[1])}
-    return columns
+    colors = (gaussians.colors * 255).round().to(torch.uint8)
+    return columns | dict(zip(("red", "green", "blue"), colors.unbind(1), strict=True))
 
 
 def _gaussians(vertex: np.ndarray) -> Gaussians:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.text_space import TextSpace
+from ff3r_model.voxel_map.phrases import canonical
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 logger = logging.getLogger(__name__)
@@ -123,18 +124,23 @@ class QuerySet:
         return tuple(self._queries.values())
 
     def add(self, text: str) -> Query:
-        """Ask for a text; the same text again is the same query. Raises QueryRejected with the reason."""
+        """Ask for a text; the same text again is the same query, in whatever case, number and punctuation.
+
+        Raises QueryRejected with the reason.
+        """
         clean = _clean(text, self.config.max_length)
-        if clean not in self._queries:
+        key = canonical(clean) or clean
+        if key not in self._queries:
             if len(self._queries) >= self.config.max_queries:
                 raise QueryRejected(f"{self.config.max_queries} queries are active, the most allowed: remove one first")
-            self._queries[clean] = Query(next(self._ids), clean, self._embed([clean])[0])
-        return self._queries[clean]
+            self._queries[key] = Query(next(self._ids), clean, self._embed([key])[0])
+        return self._queries[key]
 
     def remove(self, text_or_id: str | int) -> Query:
         """Drop a query by its text or its id. Raises QueryRejected where there is none."""
+        key = canonical(text_or_id) if isinstance(text_or_id, str) else ""
         for text, query in self._queries.items():
-            if text_or_id == query.id or (isinstance(text_or_id, str) and " ".join(text_or_id.split()) == text):
+            if text_or_id == query.id or key == text or text_or_id == query.text:
                 return self._queries.pop(text)
         raise QueryRejected(f"no active query is called {_shown(str(text_or_id))}")
 
@@ -190,7 +196,8 @@ class QuerySet:
 
     def _key(self, query: Query) -> str:
         """What tells a query's rivals from those of others: its text, where that is a negative itself."""
-        return query.text if query.text in self._negatives else ""
+        text = canonical(query.text)
+        return next((name for name in self._negatives if canonical(name) == text), "")
 
     def _norms(self, voxel_map: VoxelMap) -> Float[Tensor, " n"]:
         """The features' lengths in the text's space, none of them zero; those that the map keeps, if it does."""

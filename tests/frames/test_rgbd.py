@@ -64,7 +64,9 @@ def cube_slam(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("layout", "frames", "fx"), [(seven_scenes, 2, 585.0), (tum, 1, 500.0), (cube_slam, 2, None)])
+@pytest.mark.parametrize(
+    ("layout", "frames", "fx"), [(seven_scenes, 2, 585 * 8 / 640), (tum, 1, 500.0), (cube_slam, 2, None)]
+)
 def test_layouts(layout: object, frames: int, fx: float | None, tmp_path: Path) -> None:
     folder = layout(tmp_path)  # type: ignore[operator]
     assert is_rgbd(folder)

@@ -114,6 +114,37 @@ def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
         open_source(path)
 
 
+class VariableRate(cv2.VideoCapture):
+    """A capture whose frames come at these milliseconds; the container says 10 per second."""
+
+    TIMES = (120.0, 220.0, 320.0, 320.0, 1000.0, 500.0)
+
+    def __init__(self, _: str) -> None:
+        super().__init__()
+        self.read_frames = 0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.read_frames += 1
+        return self.read_frames <= len(self.TIMES), np.zeros((*SIZE, 3), np.uint8)
+
+    def get(self, what: int) -> float:
+        if what == cv2.CAP_PROP_POS_MSEC:
+            return self.TIMES[self.read_frames - 1]
+        return {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: len(self.TIMES)}[what]
+
+    def release(self) -> None: ...
+
+
+def test_video_frames_have_their_presentation_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phone.mp4").write_bytes(bytes(range(256)))
+    monkeypatch.setattr(cv2, "VideoCapture", VariableRate)
+    stamps = [frame.stamp / 1e6 for frame in open_source(tmp_path / "phone.mp4")]
+    assert stamps == [0, 100, 200, 300, 880, 980], "from 0; where time stands or runs back, by the mean rate"
+
+
 def test_text_is_no_video(tmp_path: Path) -> None:
     """FFmpeg would open it, and show it as a terminal does."""
     (tmp_path / "notes.txt").write_text("one line\nand another ü\n" * 20)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from plyfile import PlyData
 
-from ff3r_model.core.types import Gaussians
+from ff3r_model.core.types import SH_C0, Gaussians
 from ff3r_model.gaussians.ply import PlyError, read_ply, write_ply
 
 
@@ -40,7 +40,12 @@ def test_ply_has_the_layout_of_3dgs(tmp_path: Path) -> None:
     before = gaussians()
     write_ply(tmp_path / "cloud.ply", before)
     vertex = PlyData.read(str(tmp_path / "cloud.ply"))["vertex"].data
-    assert vertex.dtype.names[:9] == ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
+    assert vertex.dtype.names[:6] == ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2")
+    assert "nx" not in vertex.dtype.names, "Open3D takes zeros for normals"
+    for channel, name in enumerate(("red", "green", "blue")):
+        assert vertex[name].dtype == np.uint8
+        seen = (before.harmonics[:, 0, channel] * SH_C0 + 0.5).clamp(0, 1)
+        np.testing.assert_allclose(vertex[name] / 255, seen.numpy(), atol=0.5 / 255 + 1e-6)
     np.testing.assert_allclose(vertex["opacity"], before.opacities.logit().numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(vertex["scale_1"], before.scales[:, 1].log().numpy(), rtol=1e-5)
     np.testing.assert_allclose(vertex["rot_0"], before.quaternions[:, 0])

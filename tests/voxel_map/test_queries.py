@@ -311,3 +311,26 @@ def test_set_threshold() -> None:
     assert asked.config.threshold == 1.0
     with pytest.raises(ValueError, match=r"1\.5"):
         asked.set_threshold(1.5)
+
+
+@pytest.mark.parametrize("spelling", ["Floor", "FLOORS", "the floor", " a floor. "])
+def test_a_negative_in_any_spelling_does_not_compete_with_itself(spelling: str) -> None:
+    """A phone's keyboard types "Floor", which is the negative "floor" too."""
+    features = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
+    voxel_map = map_of(features, line_of(200))
+    found = []
+    for text in ("floor", spelling):
+        asked = queries(negatives=("floor", "wall"), threshold=0.0)
+        assert asked.add(text).text == " ".join(text.split())
+        found.append(asked.match(voxel_map)[0])
+    assert torch.equal(found[0].rows, found[1].rows) and torch.equal(found[0].scores, found[1].scores)
+    alone = queries(negatives=("wall",), threshold=0.0)
+    alone.add("floor")
+    assert torch.equal(found[1].scores, alone.match(voxel_map)[0].scores)
+
+
+def test_one_thing_in_two_spellings_is_one_query() -> None:
+    asked = queries()
+    first = asked.add("Red chairs")
+    assert asked.add("the red chair") is first and len(asked.active) == 1
+    assert asked.remove("a red chair.") is first
