@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ff3r_model.core.config_file import ConfigError, load_config
+from ff3r_model.core.files import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
@@ -83,7 +85,7 @@ class Pipeline:
         self, engine: Predict, text: TextEncoder, space: TextSpace, config: PipelineConfig | None = None
     ) -> None:
         self.engine, self.config = engine, config or PipelineConfig()
-        self.space = space
+        self.text, self.space = text, space
         self.windows = WindowBuilder(self.config.window)
         try:
             self.mapper = Mapper(self.predict, space, self.config.mapping)
@@ -185,9 +187,15 @@ class Pipeline:
         self.windows.reset()
         self.mapper.reset()
 
+    @cached_property
+    def words(self) -> str:
+        """Fingerprint of the feature decoder and the text tower: maps of one are no maps of another."""
+        tensors = {f"text.{name}": tensor for name, tensor in self.text.state_dict().items()}
+        return tensors_digest(tensors | {"decoder": self.space.decoder})
+
     def save(self, path: Path) -> None:
         """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
-        self.mapper.save(path)
+        self.mapper.save(path, self.words)
 
     def load(self, path: Path) -> None:
         """Show a saved map in place of the present one, which stays if the file is not a map of this network.
@@ -195,7 +203,7 @@ class Pipeline:
         Raises MapFileError. Frames that follow begin a new submap, which is joined to the saved map once a place of it
         is recognised.
         """
-        self.mapper.load(path)
+        self.mapper.load(path, self.words)
         self.windows.reset()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.slam.refinement.optical_flow import refine_prediction
-from ff3r_model.voxel_map import MapConfig
+from ff3r_model.voxel_map import MapConfig, MapFileError
 from tests.support.fake_engine import DIM, FakeEngine, FakeText, camera_x, noise
 
 SECOND = 1_000_000_000
@@ -90,6 +91,26 @@ def test_a_failing_map_rolls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
             ours.step()
     film(ours, 6, 8)
     assert ours.step().window.keyframes[:2] == (2, 3)
+
+
+def test_a_map_is_refused_by_other_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = pipeline(FakeEngine())
+    film(ours, 0, 4)
+    ours.step()
+    ours.save(tmp_path / "map")
+    again = pipeline(FakeEngine())
+    again.load(tmp_path / "map")
+    assert len(again.map) == len(ours.map) and not caplog.messages
+    other = Pipeline(FakeEngine(), FakeText(), TextSpace(2 * torch.eye(DIM)), CONFIG)
+    film(other, 0, 4)
+    other.step()
+    before = len(other.map)
+    with pytest.raises(MapFileError, match="made with another checkpoint"):
+        other.load(tmp_path / "map")
+    assert len(other.map) == before, "the running map stays"
+    ours.mapper.save(tmp_path / "old")
+    other.load(tmp_path / "old")
+    assert any("does not tell which checkpoint" in message for message in caplog.messages)
 
 
 def test_refinement_follows_the_network() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -20,11 +21,18 @@ _foreign_ids = count(-1, -1)
 """Ids for keyframes from files: those of this process count from 0, and engines remember frames by them."""
 
 
-def save_atlas(atlas: Atlas, path: Path) -> None:
-    """Write submaps, what they know of the world, and the archive. Raises MapFileError; then `path` is as it was."""
+log = logging.getLogger(__name__)
+
+
+def save_atlas(atlas: Atlas, path: Path, words: str = "") -> None:
+    """Write submaps, what they know of the world, and the archive. Raises MapFileError; then `path` is as it was.
+
+    `words`: fingerprint of what gives the features their meaning.
+    """
     submaps = {atlas.active.number: atlas.active} | atlas.others
     references = {str(number): submap.reference.state() for number, submap in submaps.items()}
     header: dict[str, Any] = {"active": atlas.active.number, "others": {}, "references": references}
+    header |= {"words": words} if words else {}
     tensors = _under("archive", atlas.archive.tensors())
     tensors |= _under(f"graph{atlas.active.number}", atlas.active.graph.tensors())
     for number, submap in atlas.others.items():
@@ -34,8 +42,10 @@ def save_atlas(atlas: Atlas, path: Path) -> None:
     atlas.active.map.save(path, tensors, {"mapping": header})
 
 
-def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int) -> Atlas:
+def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int, words: str = "") -> Atlas:
     """What `save_atlas` or `VoxelMap.save` wrote. Raises MapFileError for a damaged file, or one of another network.
+
+    A file whose fingerprint is another than `words` is refused; one without any, from before, is taken with a warning.
 
     Nothing of it is joined to windows to come but through place recognition.
     """
@@ -43,10 +53,24 @@ def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int) -> Atl
     channels = space if isinstance(space, int) else space.channels
     if voxels.channels != channels:
         raise MapFileError(f"{path}: its features have {voxels.channels} channels, not {channels}")
+    header = extra.get("mapping", {"active": 0, "others": {}})
+    if words:
+        _check_words(path, header, words)
     try:
-        return _atlas(voxels, tensors, extra.get("mapping", {"active": 0, "others": {}}), config, space)
+        return _atlas(voxels, tensors, header, config, space)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MapFileError(f"{path} holds a map that this program cannot go on with: {error}") from error
+
+
+def _check_words(path: Path, header: Any, words: str) -> None:
+    """Refuse a map whose features mean something else to this checkpoint's words."""
+    made = header.get("words") if isinstance(header, Mapping) else None
+    if made is None:
+        log.warning("%s does not tell which checkpoint made it: with another one, queries find nonsense", path)
+    elif made != words:
+        raise MapFileError(
+            f"{path} was made with another checkpoint, whose words these are not: give the weights it was made with"
+        )
 
 
 def _atlas(

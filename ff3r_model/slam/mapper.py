@@ -84,17 +84,20 @@ class Mapper:
         """Start an empty map."""
         self._start(Atlas(self.config, self.space))
 
-    def save(self, path: Path) -> None:
-        """Write all submaps, graphs and the archive. Raises MapFileError, and leaves an older file alone."""
-        save_atlas(self._atlas, path)
+    def save(self, path: Path, words: str = "") -> None:
+        """Write all submaps, graphs and the archive; `words` is the fingerprint of what gives features their meaning.
 
-    def load(self, path: Path) -> None:
+        Raises MapFileError, and leaves an older file alone.
+        """
+        save_atlas(self._atlas, path, words)
+
+    def load(self, path: Path, words: str = "") -> None:
         """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
         Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
-        Raises MapFileError.
+        A file with another fingerprint than `words` is refused. Raises MapFileError.
         """
-        self._start(load_atlas(path, self.config, self.space))
+        self._start(load_atlas(path, self.config, self.space, words))
 
     def _start(self, atlas: Atlas) -> None:
         self._atlas = atlas
