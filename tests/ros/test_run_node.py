@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,15 @@ def test_library_logs_reach_rosout(ros: Ros, monkeypatch: pytest.MonkeyPatch, na
     main, parameters = MAINS[name]
     logs = ros.collect(Log, "/rosout", ROSOUT)
 
-    def spin(node: Any) -> None:
+    def heard() -> bool:
+        """Said again until the subscriber has found the node."""
         logging.getLogger("ff3r_model.somewhere").warning("%s is odd", "this")
         logging.getLogger("ff3r_ros.elsewhere").info("and that")
-        wait_until(lambda: {"this is odd", "and that"} <= {log.msg for log in logs}, "the logs")
+        time.sleep(0.1)
+        return {"this is odd", "and that"} <= {log.msg for log in logs}
+
+    def spin(node: Any) -> None:
+        wait_until(heard, "the logs")
 
     monkeypatch.setattr(rclpy, "spin", spin)
     main(["--ros-args", *parameters])
