@@ -49,7 +49,7 @@ class EngineConfig:
     cache: Path | None = None
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
     torch: TorchConfig = field(default_factory=TorchConfig)
-    """How torch runs the network, where it does."""
+    """For where torch runs the network."""
 
     def __post_init__(self) -> None:
         check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "max_views")
