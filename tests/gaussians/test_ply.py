@@ -12,18 +12,7 @@ from plyfile import PlyData
 
 from ff3r_model.core.types import SH_C0, Gaussians
 from ff3r_model.gaussians.ply import PlyError, read_ply, write_ply
-
-
-def gaussians(count: int = 20, bands: int = 4, channels: int = 3) -> Gaussians:
-    generator = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    return Gaussians(
-        normal(count, 3), normal(count, 3).exp(), torch.nn.functional.normalize(normal(count, 4), dim=1),
-        normal(count, bands, 3), normal(count).sigmoid(), normal(count), normal(count, channels),
-    )  # fmt: skip
+from tests.support.random_gaussians import gaussians
 
 
 @pytest.mark.parametrize("bands", [1, 4, 16])

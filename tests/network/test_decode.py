@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,36 +16,7 @@ from ff3r_model.core.geometry import (
     transform_points,
 )
 from ff3r_model.network.decode import decode_cameras, predict
-from ff3r_model.network.gaussian_head import RawGaussians
-from ff3r_model.network.model import NetworkOutput
-
-VIEWS, HEIGHT, WIDTH, CHANNELS = 3, 6, 8, 5
-
-
-def encoding(seed: int = 0) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    quaternions = Rotation.random(VIEWS, random_state=seed).as_quat() * rng.uniform(0.5, 2, (VIEWS, 1))
-    fields_of_view = rng.uniform(0.5, 1.5, (VIEWS, 2))
-    return torch.tensor(np.concatenate([rng.normal(size=(VIEWS, 3)), quaternions, fields_of_view], axis=1)).float()
-
-
-def output(seed: int = 0, bands: int = 4, lifting: bool = False) -> NetworkOutput:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(channels: int) -> torch.Tensor:
-        return torch.randn(1, VIEWS, channels, HEIGHT, WIDTH, generator=generator)
-
-    raw = RawGaussians(normal(3), normal(4), normal(3 * bands), normal(1), normal(1), normal(CHANNELS))
-    wrong = torch.full((1, VIEWS, 9), math.nan)
-    return NetworkOutput(
-        pose_encodings=torch.stack([wrong, encoding(seed)[None]]),
-        depth=torch.rand(1, VIEWS, HEIGHT, WIDTH, generator=generator) + 1,
-        depth_confidence=torch.rand(1, VIEWS, HEIGHT, WIDTH, generator=generator) + 1,
-        gaussians=None if lifting else raw,
-        semantics=None,
-        lifted=torch.randn(1, VIEWS, CHANNELS, 3, 4, generator=generator) if lifting else None,
-        tokens=torch.randn(1, VIEWS, 7, 12, generator=generator),
-    )
+from tests.support.network_output import CHANNELS, HEIGHT, VIEWS, WIDTH, encoding, output
 
 
 def test_decoded_cameras_have_the_encoded_pose_and_field_of_view() -> None:
