@@ -41,3 +41,18 @@ def nano_export(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     from tests.support.exports import Exports
 
     return Exports(tmp_path_factory.mktemp("nano_export"))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of nano's shapes that has learned nothing."""
+    import torch
+
+    from ff3r_model.network import FF3R, FF3RConfig
+    from ff3r_model.network.checkpoint import save_checkpoint
+    from ff3r_model.network.text_encoder import TextConfig, TextEncoder
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_checkpoint(path, FF3R(FF3RConfig.nano()), TextEncoder(TextConfig.nano()), mode="trained", card={})
+    return path

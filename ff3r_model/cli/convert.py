@@ -1,4 +1,4 @@
-"""`ff3r convert`: from the files that others publish to a checkpoint of ours."""
+"""`ff3r convert`: from the public checkpoints of VGGT, LSeg and CLIP to a checkpoint of FF3R."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from ff3r_model.engine.device import gpu_name, is_nvidia
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
 from ff3r_model.engine.onnx.precision import Precision
-from ff3r_model.engine.tensorrt.build import OnProgress
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
 from ff3r_model.engine.tensorrt.plan_cache import CachedPlan, PlanError, PlanKey, default_cache, find, obtain
@@ -35,7 +34,7 @@ RECOVERABLE: tuple[type[Exception], ...] = (TensorRTError, ExportError, ImageErr
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How to run the network. All defaults are ours; the paper runs PyTorch."""
+    """How to run the network. The paper runs PyTorch; so does the default."""
 
     kind: Kind = "torch"
     """auto: TensorRT on an NVIDIA GPU that has it, else torch. tensorrt: the same, and a warning where it is torch."""
@@ -50,7 +49,7 @@ class EngineConfig:
     cache: Path | None = None
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
     torch: TorchConfig = field(default_factory=TorchConfig)
-    """How torch runs the network, where it does."""
+    """For where torch runs the network."""
 
     def __post_init__(self) -> None:
         check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "max_views")
@@ -92,7 +91,6 @@ def make_engine(
     device: torch.device,
     use: ExpectedWindow,
     reload_network: Callable[[], FF3R],
-    report: OnProgress | None = None,
 ) -> Predict:
     """An engine that runs in any case: TensorRT where `config` and the machine allow, else torch on `device`.
 
@@ -105,7 +103,7 @@ def make_engine(
         log.log(level, "the device is %s, and TensorRT needs an NVIDIA GPU: torch runs the network", device)
         return TorchEngine(network.to(device), config.torch)
     try:
-        engine = _tensorrt(config, network, device, use, report or Progress())
+        engine = _tensorrt(config, network, device, use)
     except RECOVERABLE as error:
         log.warning("no TensorRT, torch runs the network: %s", error)
         return TorchEngine(network.to(device), config.torch)
@@ -135,9 +133,7 @@ def plan_key(config: EngineConfig, network: FF3R, library: TensorRTLibrary, gpu:
     )
 
 
-def _tensorrt(
-    config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow, report: OnProgress | None
-) -> TensorRTEngine:
+def _tensorrt(config: EngineConfig, network: FF3R, device: torch.device, use: ExpectedWindow) -> TensorRTEngine:
     """Raises what RECOVERABLE lists."""
     library = load_library()
     network.cpu()  # the plan holds weights of its own
@@ -156,9 +152,9 @@ def _tensorrt(
         return folder / "graphs"
 
     try:
-        return load(obtain(cache, key, library, graphs, report))
+        return load(obtain(cache, key, library, graphs, Progress()))
     except BadPlan as error:
-        return load(obtain(cache, key, library, graphs, report, anew=str(error)))
+        return load(obtain(cache, key, library, graphs, Progress(), rebuild_because=str(error)))
 
 
 def _found(cache: Path, key: PlanKey) -> CachedPlan:

@@ -20,7 +20,7 @@ Encode = Callable[[Float[Tensor, "1 views 3 h w"]], FrameFeatures]
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Bounds of a cache; the least recently used keyframes go first. Both are ours."""
+    """Bounds of a cache; the least recently used keyframes go first."""
 
     keyframes: int = 2 * MAX_VIEWS
     """0 keeps nothing."""

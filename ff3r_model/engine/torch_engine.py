@@ -20,7 +20,7 @@ from ff3r_model.network.sparse_attention import SparseConfig
 
 @dataclass(frozen=True)
 class TorchConfig:
-    """How torch runs the network. None of it changes a prediction but `sparse`."""
+    """Memory and speed of the PyTorch engine. None of it changes a prediction but `sparse`."""
 
     cache: CacheConfig = field(default_factory=CacheConfig)
     compiled: bool = False

@@ -33,7 +33,7 @@ class FrameRejected(ValueError):
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How frames become windows. The paper takes windows as given: every default here is ours."""
+    """How frames become windows. The paper takes windows as given."""
 
     views: int = 8
     """Views per window, 2 to 64."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ff3r_model.core.types import Gaussians
 from ff3r_model.gaussians.groups import Groups, group, mean_rotation, softmax_within
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CELL_LIMIT = 2**20 - 1
 """Largest cell coordinate: three of them, with signs, fit one 64-bit key."""
@@ -71,7 +71,7 @@ def voxelize(gaussians: Gaussians, config: VoxelizeConfig) -> VoxelizedGaussians
     usable = _usable(gaussians, config.epsilon)
     dropped = len(gaussians) - int(usable.sum())
     if dropped:
-        logger.warning("voxelization leaves out %d of %d Gaussians: not finite or out of range", dropped, len(usable))
+        log.warning("voxelization leaves out %d of %d Gaussians: not finite or out of range", dropped, len(usable))
         gaussians = gaussians.select(usable)
     # Equation 5: cells, and who shares one.
     cells = cells_of(gaussians.means, config.epsilon)

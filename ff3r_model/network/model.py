@@ -25,7 +25,7 @@ from ff3r_model.network.sparse_attention import SparseConfig
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """Everything the network says about a batch of windows.
+    """The network's raw output for a batch of windows; `network.decode` makes cameras and Gaussians of it.
 
     Dense maps are there for all views, or for the `dense_views` that `decode_window` was asked for, in one row.
     """
@@ -105,7 +105,7 @@ class FF3R(nn.Module):
         sparse: SparseConfig | None = None,
         dense_views: Int[Tensor, " n"] | None = None,
     ) -> NetworkOutput:
-        """What the views say together; `frames`: what `encode_frames` said of each, now or in an earlier window.
+        """The output for a window from its views' features: `frames` is of `encode_frames`, now or in earlier windows.
 
         `sparse` approximates the global attention of long windows; None is exact. `dense_views` decodes depth and
         Gaussians of some views only, as training does: places among the views of all windows, window by window, the

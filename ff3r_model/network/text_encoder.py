@@ -16,7 +16,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CLIP_VOCABULARY = 49408
 
@@ -132,7 +132,7 @@ class TextEncoder(nn.Module):
         tokens = _tokenizer()([self.config.prompt.format(text) for text in texts], context_length=length + 1)
         cut = tokens[:, length] != 0
         for index in cut.nonzero().flatten().tolist():
-            logger.warning("query cut to %d tokens: %r", length, texts[index])
+            log.warning("query cut to %d tokens: %r", length, texts[index])
         tokens = tokens[:, :length]
         tokens[cut, -1] = _tokenizer().eot_token_id
         if not self.config.causal and len(texts):

@@ -33,11 +33,11 @@ class MapConfig:
     evict_decay: float = 0.1
     """What a voxel loses of its log mass, in the order of eviction alone, per window that did not see it."""
     fade_margin: float = 0.1
-    """Share of a measured depth, besides one voxel, that rays must reach past a voxel to speak against it (ours)."""
+    """Share of a measured depth, besides one voxel, that rays must reach past a voxel to speak against it."""
     fade_views: float = 2.0
-    """How many trusted views more must speak against a voxel than for it (ours): one view alone proves nothing."""
+    """How many trusted views more must speak against a voxel than for it: one view alone proves nothing."""
     fade_rate: float = 1.0
-    """Nats of log mass that a voxel loses per view that speaks against it (ours). Forgetting what weighs as much as n
+    """Nats of log mass that a voxel loses per view that speaks against it. Forgetting what weighs as much as n
     Gaussians takes log n views, however often it was seen."""
     initial_rows: int = 16_384
 

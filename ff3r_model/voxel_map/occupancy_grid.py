@@ -17,7 +17,7 @@ from torch import Tensor
 from ff3r_model.voxel_map.queries import Mask
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_GRID_SIDE = 4096
 """Cells along a side of a grid; what lies further from the middle is cut off."""
@@ -176,5 +176,5 @@ def _bounds(places: Int[Tensor, "n 2"]) -> tuple[Int[Tensor, " 2"], Int[Tensor, 
     middle = places.median(dim=0).values
     cut_low, cut_high = low.maximum(middle - MAX_GRID_SIDE // 2), high.minimum(middle + MAX_GRID_SIDE // 2)
     if not (torch.equal(low, cut_low) and torch.equal(high, cut_high)):
-        logger.warning("a grid of %d × %d cells is cut to %d a side", *(high - low).tolist(), MAX_GRID_SIDE)
+        log.warning("a grid of %d × %d cells is cut to %d a side", *(high - low).tolist(), MAX_GRID_SIDE)
     return cut_low, cut_high - cut_low

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import unicodedata
 import weakref
@@ -19,8 +18,6 @@ from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.voxel_map.phrases import canonical
 from ff3r_model.voxel_map.voxel_map import VoxelMap
-
-logger = logging.getLogger(__name__)
 
 NO_QUERY = -1
 """In place of a query's id; no query has it."""

@@ -20,7 +20,7 @@ from ff3r_model.voxel_map.fusion import LOST, VoxelMotion, merge_groups
 from ff3r_model.voxel_map.hash_index import BYTES_PER_SLOT, HashIndex, slots_for
 from ff3r_model.voxel_map.rows import VoxelRows
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 BLOCK = 2**16
 """Voxels per step of what goes through the whole map, which bounds its working memory."""
@@ -64,7 +64,7 @@ class VoxelStore:
         self.make_room(len(fitting))
         self.append(values.select(fitting))
         if len(fitting) < len(new):
-            logger.debug("no room for the lightest %d voxels of window %d", len(new) - len(fitting), now)
+            log.debug("no room for the lightest %d voxels of window %d", len(new) - len(fitting), now)
 
     def absorb(self, other: VoxelStore, motion: VoxelMotion) -> None:
         """Take in the moved voxels of another store, block by block, in the order of its rows."""
@@ -161,7 +161,7 @@ class VoxelStore:
         order = priority.masked_fill(kept, math.inf).argsort(stable=True)
         # `remove` wants ascending rows
         self.remove(order[:count].sort().values)
-        logger.debug("evicted %d voxels", count)
+        log.debug("evicted %d voxels", count)
 
     def _now(self) -> int:
         """The newest window among the voxels."""
@@ -242,4 +242,4 @@ def _heaviest(candidates: Int64[Tensor, " n"], log_mass: Float[Tensor, " all"], 
 
 def _say_lost(count: int) -> None:
     if count:
-        logger.warning("%d voxels have left the range of the map's cells and are dropped", count)
+        log.warning("%d voxels have left the range of the map's cells and are dropped", count)

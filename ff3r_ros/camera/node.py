@@ -46,8 +46,6 @@ class CameraNode(Node):
         self._info = self.create_publisher(CameraInfo, "camera_info", qos)
         self._truth = self.create_publisher(PoseStamped, "~/ground_truth/pose", 100)
         self.published = 0
-        self.late = 0
-        """Ticks at which no frame was ready."""
         self._timer = self.create_timer(1 / (settings.rate or shots.fps), self._tick)
         self.get_logger().info(f"playing {shots.name} at {settings.rate or shots.fps:.3g} Hz")
 
@@ -75,7 +73,6 @@ class CameraNode(Node):
 
     def _nothing_to_publish(self) -> None:
         if not self._shots.finished.is_set():
-            self.late += 1
             return
         self._timer.cancel()
         reason = f"failed: {self._shots.error}" if self._shots.error else "ended"

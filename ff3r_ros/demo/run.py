@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -29,9 +29,8 @@ from ff3r_ros.demo.processes import Child, ChildDied, stop_all, tail
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
 
-    from ff3r_model.synthetic import Room
-    from ff3r_ros.demo.checks import Verdict
     from ff3r_ros.demo.monitor import DemoMonitor
+    from ff3r_ros.demo.verdict import Truth
 
 DEMO_SEED = 30
 """Of the room and the camera's tour; this one is wide."""
@@ -42,8 +41,6 @@ FIELD_OF_VIEW = 70.0
 QUERIES_FOR_RECORDINGS = ("floor", "wall", "chair", "table")
 STARTUP_SECONDS = 120.0
 """The perception node must be active by then. Slow: a first start without caches on a small machine."""
-
-
 EXIT_INTERRUPTED = 130
 
 
@@ -64,15 +61,6 @@ class Options:
     device: str
     camera_height: float | None
     domain: int | None
-
-
-@dataclass
-class Truth:
-    """The ground truth of the synthetic room, known in advance."""
-
-    room: Room
-    camera_height: float
-    queries: list[str] = field(default_factory=list)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,7 +125,7 @@ def _run(options: Options) -> int:
         children.append(_start("camera", "ff3r_ros.camera.node", _camera_arguments(options), logs))
         if options.viewer:
             children.append(_start("viewer", "ff3r_ros.viewer.node", ["-p", f"port:={options.port}"], logs))
-        truth = _truth(options.seed) if options.source is None else None
+        truth = _truth(options)
         children.append(_start("perception", "ff3r_ros.perception.node", _perception_arguments(options, truth), logs))
         with _monitoring() as (monitor, executor):
             _activate(children)
@@ -170,12 +158,13 @@ def _perception_arguments(options: Options, truth: Truth | None) -> list[str]:
     return [word for name, value in given.items() if value for word in ("-p", f"{name}:={value}")]
 
 
-def _truth(seed: int) -> Truth:
-    from ff3r_ros.camera.playback import CameraParameters, tour
-    from ff3r_ros.demo.checks import default_queries
+def _truth(options: Options) -> Truth | None:
+    """Of the synthetic room; there is none of a recording."""
+    if options.source is not None:
+        return None
+    from ff3r_ros.demo.verdict import truth_of
 
-    room, poses = tour(CameraParameters(seed=seed))
-    return Truth(room, float(poses[0, 2, 3]), default_queries(room))
+    return truth_of(options.seed, FIELD_OF_VIEW)
 
 
 @contextmanager
@@ -263,6 +252,8 @@ def _watch(
 
 
 def _judge(monitor: DemoMonitor, truth: Truth | None) -> int:
+    from ff3r_ros.demo.verdict import verdict_of
+
     verdict = verdict_of(monitor, truth)
     print("\nwhat an independent subscriber received")
     for line in verdict.lines:
@@ -271,29 +262,6 @@ def _judge(monitor: DemoMonitor, truth: Truth | None) -> int:
         print(f"  FAILED: {failure}")
     print("demo: " + ("FAILED" if verdict.failures else "passed"))
     return 1 if verdict.failures else 0
-
-
-def verdict_of(monitor: DemoMonitor, truth: Truth | None) -> Verdict:
-    """Reception always; where the truth is known, poses and masks too."""
-    import numpy as np
-
-    from ff3r_ros.demo.checks import Verdict, check_masks, check_poses, seen_surfaces
-
-    verdict = Verdict()
-    for name, count in (("clouds", monitor.clouds), ("poses", monitor.poses), ("masks", monitor.masks)):
-        verdict.lines.append(f"{count} {name} that were not empty")
-        if not count:
-            verdict.failures.append(f"no {name} received, or only empty ones")
-    scale = "metric" if monitor.metric else "unscaled"
-    verdict.lines.append(f"the newest cloud has {monitor.cloud_points} points; the map is {scale}")
-    if truth is None:
-        return verdict
-    world_from_map = check_poses(monitor.estimated, monitor.truth, verdict)
-    if world_from_map is not None and monitor.masks:
-        seen = np.array([monitor.truth[stamp] for stamp in sorted(monitor.estimated.keys() & monitor.truth.keys())])
-        surfaces = seen_surfaces(truth.room, seen, FIELD_OF_VIEW)
-        check_masks(monitor.voxels, monitor.voxel_size, world_from_map, surfaces, verdict, monitor.metric)
-    return verdict
 
 
 def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The perception node's parameters."""
+"""ROS parameters of the perception node, with defaults from the pipeline's configuration classes."""
 
 from __future__ import annotations
 

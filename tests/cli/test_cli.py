@@ -24,9 +24,6 @@ from ff3r_model.core.types import Frame
 from ff3r_model.frames.image_folder import FolderSource
 from ff3r_model.frames.source import SourceError
 from ff3r_model.gaussians.ply import read_ply
-from ff3r_model.network import FF3R, FF3RConfig
-from ff3r_model.network.checkpoint import save_checkpoint
-from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -46,15 +43,6 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         return status, out, err
 
     return call
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the right shapes that has learned nothing."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_checkpoint(path, FF3R(FF3RConfig.nano()), TextEncoder(TextConfig.nano()), mode="trained", card={})
-    return path
 
 
 @pytest.fixture(scope="module")

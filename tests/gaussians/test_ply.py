@@ -12,7 +12,7 @@ from plyfile import PlyData
 
 from ff3r_model.core.types import SH_C0, Gaussians
 from ff3r_model.gaussians.ply import PlyError, read_ply, write_ply
-from tests.support.outputs import gaussians
+from tests.support.random_gaussians import gaussians
 
 
 @pytest.mark.parametrize("bands", [1, 4, 16])

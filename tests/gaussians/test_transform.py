@@ -14,7 +14,8 @@ from ff3r_model.core.geometry import (
 from ff3r_model.core.types import Gaussians, Similarity
 from ff3r_model.gaussians.transform import transform_gaussians, with_geometry
 from ff3r_model.network.decode import predict
-from tests.support.outputs import gaussians, output
+from tests.support.network_output import output
+from tests.support.random_gaussians import gaussians
 
 
 def test_transformed_gaussians_are_the_same_ellipsoids() -> None:

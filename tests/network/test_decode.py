@@ -16,7 +16,7 @@ from ff3r_model.core.geometry import (
     transform_points,
 )
 from ff3r_model.network.decode import decode_cameras, predict
-from tests.support.outputs import CHANNELS, HEIGHT, VIEWS, WIDTH, encoding, output
+from tests.support.network_output import CHANNELS, HEIGHT, VIEWS, WIDTH, encoding, output
 
 
 def test_decoded_cameras_have_the_encoded_pose_and_field_of_view() -> None:

@@ -7,20 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.network.cost import available_bytes
 from benchmarks.network.parity import LIMIT, Models, compare, relative_error
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 NEEDED = 9e9
 """Bytes: the full-size weights, and room to make them."""
-
-
-def available_bytes() -> float:
-    """Memory that could be had now (Linux; no limit known elsewhere)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import get_tokenizer
 
+from benchmarks.network.standin import standin_tensor
 from ff3r_model.network.public_weights.tensor_names import text_tower
 from ff3r_model.network.text_encoder import (
     FactorisedEmbedding,
@@ -27,22 +27,11 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 SMALL = TextConfig(dim=8, width=16, heads=2, layers=2, context_length=8, vocabulary_rank=4, cache_size=3)
 
 
-def standin_tensor(name: str, shape: list[int]) -> torch.Tensor:
-    """Weights that are a function of a tensor's published name and shape; the reference was computed with them."""
-    noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    kind = name.rsplit(".", 1)[-1]
-    if kind == "weight" and len(shape) == 1:
-        return 1 + 0.1 * noise
-    if kind == "weight":
-        return noise / float(np.prod(shape[1:])) ** 0.5
-    return noise * (0.05 if kind == "bias" else 0.2)
-
-
 @pytest.fixture(scope="module")
 def clip_state() -> dict[str, torch.Tensor]:
     shapes = json.loads((REFERENCE / "clip_vitb32_shapes.json").read_text())
     images = {name: torch.zeros(()) for name in shapes if name.startswith("visual.")}
-    state = {name: standin_tensor(name, shape) for name, shape in shapes.items() if name not in images} | images
+    state = {name: standin_tensor(name, tuple(shape)) for name, shape in shapes.items() if name not in images} | images
     return text_tower(state)
 
 

@@ -49,7 +49,7 @@ LARGEST_INLINE = 1 << 30
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How to export; the defaults are ours."""
+    """Options of the ONNX export: image size in pixels, precision of matrix products, form of attention."""
 
     height: int
     width: int

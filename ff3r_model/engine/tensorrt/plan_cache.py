@@ -114,20 +114,20 @@ def obtain(
     library: TensorRTLibrary,
     onnx: Callable[[Path], Path],
     report: OnProgress | None = None,
-    anew: str = "",
+    rebuild_because: str = "",
 ) -> CachedPlan:
     """The plan for `key`, built where it is missing, which is said with its reason.
 
-    `onnx` gets an empty folder and returns one with an export, that or another. `anew` is a reason to build in any
-    case. Two programs that want one plan build it once. Raises TensorRTError, ExportError.
+    `onnx` gets an empty folder and returns one with an export, that or another. `rebuild_because` is a
+    reason to build in any case. Two programs that want one plan build it once. Raises TensorRTError, ExportError.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f".{key.slot}.lock"):
         try:
             plan = find(cache, key)
-            if not anew:
+            if not rebuild_because:
                 return plan
-            reason = anew
+            reason = rebuild_because
         except PlanError as error:
             reason = str(error)
         log.warning("%s: building one for %s on %s, which %s", reason, key.tensorrt, key.gpu, expectation(key))

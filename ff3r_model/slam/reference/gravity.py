@@ -26,7 +26,7 @@ Source = Literal["measured", "floor", "camera"]
 
 @dataclass(frozen=True)
 class GravityConfig:
-    """When the map is turned."""
+    """How sure "up" must be."""
 
     floors: int = 3
     """Windows that must have seen a floor, the newest all within `agreement` of their mean."""

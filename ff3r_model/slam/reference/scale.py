@@ -25,7 +25,7 @@ LADDER = (DEPTH, ODOMETRY, HEIGHT)
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """When a source is believed."""
+    """When a source of metric scale is believed."""
 
     windows: int = 3
     """Least number of windows that must have measured."""

@@ -17,8 +17,6 @@ from ff3r_model.core.geometry import invert_rigid, skew
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, check_range
 from ff3r_model.core.types import Cameras
 
-LOCAL = 14
-"""Unknowns that a match depends on: six of either camera, its source's depth scale, the focal length."""
 DEPTH = 12
 """The column of the source's depth scale, which is also that of the match's own depth."""
 FIXED = 1e12
@@ -130,8 +128,9 @@ def adjust(
 def _linearise(
     state: _State, matches: Matches, intrinsics: Float[Tensor, "views 3 3"]
 ) -> tuple[Float[Tensor, "pairs points 2"], Float[Tensor, "pairs points 2 14"]]:
-    """What the cameras miss each match by, and how its projection follows the unknowns (see LOCAL).
+    """What the cameras miss each match by, and how its projection follows the unknowns.
 
+    Unknowns that a match depends on are 14: six of either camera, its source's depth scale, the focal length.
     A camera is moved by exp(ξ) on its left, ξ = (translation, rotation).
     """
     source, target = matches.source, matches.target

@@ -36,7 +36,7 @@ from ff3r_model.training.text.target_space import (
 )
 from ff3r_model.training.text.wordnet import DEFAULT_FOLDER
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def main(arguments: Arguments) -> None:
     # The tower starts where the targets are known, and learns.
     encoder = TextEncoder(arguments.text)
     taught = len(phrases) - len(corpus.held_out)
-    logger.info("%d words start at their target", start_table(encoder, phrases[:taught], targets[:taught]))
+    log.info("%d words start at their target", start_table(encoder, phrases[:taught], targets[:taught]))
     losses = distil(encoder, make_lesson(encoder, corpus, phrases, targets), config)
 
     # What is written is what is measured: half precision.
@@ -274,7 +274,7 @@ def main(arguments: Arguments) -> None:
     save_file(halves, arguments.output)
     report = {"text_config": asdict(arguments.text), "distill": asdict(config), "figures": figures}
     arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1))
-    logger.info("%s", json.dumps(figures, indent=1))
+    log.info("%s", json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ff3r_model.synthetic.vocabulary import CLASSES, COLORS
 from ff3r_model.training.text.word_lists import definitions, word_groups
 from ff3r_model.training.text.wordnet import DEFAULT_FOLDER, WordNet, WordNetMissing
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Encoder = Callable[[Sequence[str]], Tensor]
 """Any sentence encoder: n texts to unit vectors (n, width)."""
@@ -210,7 +210,7 @@ def load_wordnet(folder: Path) -> WordNet | None:
     try:
         return WordNet(folder)
     except WordNetMissing as error:
-        logger.warning("definitions of the rooms' classes only: %s", error)
+        log.warning("definitions of the rooms' classes only: %s", error)
         return None
 
 
@@ -231,7 +231,7 @@ def main(arguments: Arguments) -> None:
     targets = text_targets(teacher, space, CLASSES, COLORS)
     torch.save(targets, arguments.output)
     statistics = space_statistics(targets, lambda texts: space(teacher(texts)))
-    logger.info("%s", json.dumps(statistics, indent=1))
+    log.info("%s", json.dumps(statistics, indent=1))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,6 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("rclpy", reason="needs a ROS: native, or its wheels")
 
-from ff3r_model.network import FF3R, FF3RConfig
-from ff3r_model.network.checkpoint import save_checkpoint
-from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.synthetic import CLASSES, COLORS, make_room, make_trajectory
 from ff3r_ros.demo import checks as demo_check
 from ff3r_ros.demo import dds_domain as domain
@@ -244,15 +241,6 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
 
 
 # The whole
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the right shapes that has learned nothing."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_checkpoint(path, FF3R(FF3RConfig.nano()), TextEncoder(TextConfig.nano()), mode="trained", card={})
-    return path
 
 
 def start_demo(*arguments: object) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Outputs of a network that is random numbers, and Gaussians that are."""
+"""Random outputs of a network, for whatever decodes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from ff3r_model.core.types import Gaussians
 from ff3r_model.network.gaussian_head import RawGaussians
 from ff3r_model.network.model import NetworkOutput
 
@@ -16,6 +15,7 @@ VIEWS, HEIGHT, WIDTH, CHANNELS = 3, 6, 8, 5
 
 
 def encoding(seed: int = 0) -> torch.Tensor:
+    """Pose encodings of VIEWS cameras: translation, quaternion of any length, fields of view."""
     rng = np.random.default_rng(seed)
     quaternions = Rotation.random(VIEWS, random_state=seed).as_quat() * rng.uniform(0.5, 2, (VIEWS, 1))
     fields_of_view = rng.uniform(0.5, 1.5, (VIEWS, 2))
@@ -23,6 +23,7 @@ def encoding(seed: int = 0) -> torch.Tensor:
 
 
 def output(seed: int = 0, bands: int = 4, lifting: bool = False) -> NetworkOutput:
+    """Random maps around the encoding; the encodings of earlier iterations are not a number."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(channels: int) -> torch.Tensor:
@@ -39,15 +40,3 @@ def output(seed: int = 0, bands: int = 4, lifting: bool = False) -> NetworkOutpu
         lifted=torch.randn(1, VIEWS, CHANNELS, 3, 4, generator=generator) if lifting else None,
         tokens=torch.randn(1, VIEWS, 7, 12, generator=generator),
     )
-
-
-def gaussians(count: int = 20, bands: int = 4, channels: int = 3) -> Gaussians:
-    generator = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    return Gaussians(
-        normal(count, 3), normal(count, 3).exp(), torch.nn.functional.normalize(normal(count, 4), dim=1),
-        normal(count, bands, 3), normal(count).sigmoid(), normal(count), normal(count, channels),
-    )  # fmt: skip
