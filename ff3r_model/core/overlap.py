@@ -15,7 +15,7 @@ DEPTH_TOLERANCE = 0.15
 
 
 def overlaps(
-    depth: Float[Tensor, "views h w"], cameras: Cameras, tolerance: float = DEPTH_TOLERANCE, grid: int = GRID
+    depth: Float[Tensor, "views h w"], cameras: Cameras, grid: int = GRID
 ) -> tuple[Float[Tensor, "views views"], Float[Tensor, "views views"]]:
     """(inside, agreeing): shares of the pixels of view i that fall into view j's image, and of those that fall, the
     share that lies where j sees a surface. Pixels without a depth (0) do not count; what j sees nearer hides it and
@@ -34,6 +34,6 @@ def overlaps(
     index = (row * width + column).where(falls, 0).long()
     measured = depth.flatten(1)[None].expand(views, -1, -1).gather(2, index)
     falls &= measured > 0
-    agrees = falls & ((z - measured).abs() < tolerance * measured)
+    agrees = falls & ((z - measured).abs() < DEPTH_TOLERANCE * measured)
     inside = falls.sum(-1) / known.sum(-1).clamp_min(1)[:, None]
     return inside, agrees.sum(-1) / falls.sum(-1).clamp_min(1)

@@ -37,7 +37,7 @@ def shade(
     focal = rays.width / 2 / (rays.matrix[0, :, 0] * rays.width / 2).norm()
     footprint = depth / focal / facing.abs().clamp(min=0.2).sqrt()
     material = room.primitives.material.T.contiguous().index_select(1, rows)
-    albedo = _albedo(room, material, local, unit_normal, footprint)
+    albedo = _albedo(material, local, unit_normal, footprint)
     light = _light(room, points, normal, shadows)
     light = torch.maximum(light, material[10])
     return albedo * light * room.lighting.exposure
@@ -81,7 +81,7 @@ def _unit_normals(unit: Tensor, taper: Tensor, kind: Tensor) -> Tensor:
     return torch.where(kind == FRUSTUM, frustum, normal)
 
 
-def _albedo(room: Room, material: Tensor, local: Tensor, unit_normal: Tensor, footprint: Tensor) -> Tensor:
+def _albedo(material: Tensor, local: Tensor, unit_normal: Tensor, footprint: Tensor) -> Tensor:
     """The two tones of each surface mixed by its pattern, darkened and lightened by blotches."""
     first, second, pattern, density = material[:3], material[3:6], material[6].to(torch.int32), material[7]
     nx, ny, nz = unit_normal.abs()

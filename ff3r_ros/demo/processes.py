@@ -14,6 +14,8 @@ from pathlib import Path
 
 GRACE = 8.0
 """Seconds that a child gets to end by itself before it is killed."""
+TAIL_LINES = 15
+"""Of a log, in an error."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -73,10 +75,10 @@ def stop_all(children: Sequence[Child]) -> None:
         child.finish(deadline)
 
 
-def tail(path: Path, lines: int = 15) -> str:
+def tail(path: Path) -> str:
     """The last lines of a log, indented."""
     text = path.read_text(errors="replace").rstrip().splitlines() if path.exists() else []
-    return "\n".join(f"    {line}" for line in text[-lines:]) or "    (empty)"
+    return "\n".join(f"    {line}" for line in text[-TAIL_LINES:]) or "    (empty)"
 
 
 def _die_with_parent() -> None:

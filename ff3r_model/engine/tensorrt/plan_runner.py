@@ -42,7 +42,7 @@ class PlanRunner:
     A number of views that comes a second time is captured as a CUDA graph and replayed from then on.
     """
 
-    def __init__(self, library: TensorRTLibrary, path: Path, stream: SideStream, graphs: bool = True) -> None:
+    def __init__(self, library: TensorRTLibrary, path: Path, stream: SideStream) -> None:
         """Raises BadPlan for a file that TensorRT does not take."""
         library.errors.clear()
         self.library, self.path, self.stream = library, path, stream
@@ -54,7 +54,8 @@ class PlanRunner:
         self._contexts: dict[int, Any] = {}
         self._seen: set[int] = set()
         self._captured: OrderedDict[int, Captured] = OrderedDict()
-        self._graphs = graphs
+        self._graphs = True
+        """Until a capture fails."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs, which hold until the next call. Must be called with the stream entered.
