@@ -49,7 +49,7 @@ class EngineConfig:
     cache: Path | None = None
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
     torch: TorchConfig = field(default_factory=TorchConfig)
-    """For where torch runs the network."""
+    """For where torch runs the network; its cache of frames also holds for TensorRT."""
 
     def __post_init__(self) -> None:
         check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "max_views")
@@ -141,7 +141,7 @@ def _tensorrt(config: EngineConfig, network: FF3R, device: torch.device, use: Ex
     cache = config.cache or default_cache()
 
     def load(plan: CachedPlan) -> TensorRTEngine:
-        return TensorRTEngine(plan, library, network.config, device)
+        return TensorRTEngine(plan, library, network.config, device, cache=config.torch.cache)
 
     if not config.build:
         return load(_found(cache, key))

@@ -18,12 +18,13 @@ import torch
 from ff3r_model.core.types import Prediction, Window
 from ff3r_model.engine import choose
 from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, FallbackEngine, make_engine, network_size, plan_key
+from ff3r_model.engine.frame_cache import CacheConfig
 from ff3r_model.engine.onnx.export import ExportConfig
 from ff3r_model.engine.onnx.manifest import ExportError
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine, newest
 from ff3r_model.engine.tensorrt.library import load_library
 from ff3r_model.engine.tensorrt.plan_cache import obtain
-from ff3r_model.engine.torch_engine import TorchEngine
+from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.frames.prepare import plan_crop
 from ff3r_model.frames.windows import WindowConfig
 from ff3r_model.network import FF3R
@@ -71,6 +72,11 @@ def engine_of(config: EngineConfig) -> TensorRTEngine:
     made = make_engine(config, network(), CPU, USE, network)
     assert isinstance(made, FallbackEngine) and isinstance(made.engine, TensorRTEngine)
     return made.engine
+
+
+def test_the_cache_of_frames_has_the_configured_bounds(trt: Any, config: EngineConfig) -> None:
+    few = dataclasses.replace(config, torch=TorchConfig(cache=CacheConfig(keyframes=3)))
+    assert engine_of(few).cache.config.keyframes == 3
 
 
 def same(got: Prediction, expected: Prediction) -> None:
