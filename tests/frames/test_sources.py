@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from ff3r_model.frames.image_folder import natural_key
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.rectify import Rectifier, UnknownDistortionError
 from ff3r_model.frames.source import SourceError
+from ff3r_model.frames.video import VideoSource
 
 DATA = Path(os.environ.get("FF3R_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -114,33 +116,24 @@ def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
         open_source(path)
 
 
-class VariableRate(cv2.VideoCapture):
+def variable_rate(times: list[float]) -> Mock:
     """A capture whose frames come at these milliseconds; the container says 10 per second."""
+    capture, shown = Mock(spec=cv2.VideoCapture), iter(times)
+    now = {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: len(times)}
 
-    TIMES = (120.0, 220.0, 320.0, 320.0, 1000.0, 500.0)
+    def read() -> tuple[bool, np.ndarray]:
+        now[cv2.CAP_PROP_POS_MSEC] = next(shown, -1.0)
+        return now[cv2.CAP_PROP_POS_MSEC] >= 0, np.zeros((*SIZE, 3), np.uint8)
 
-    def __init__(self, _: str) -> None:
-        super().__init__()
-        self.read_frames = 0
-
-    def isOpened(self) -> bool:
-        return True
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        self.read_frames += 1
-        return self.read_frames <= len(self.TIMES), np.zeros((*SIZE, 3), np.uint8)
-
-    def get(self, what: int) -> float:
-        if what == cv2.CAP_PROP_POS_MSEC:
-            return self.TIMES[self.read_frames - 1]
-        return {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: len(self.TIMES)}[what]
-
-    def release(self) -> None: ...
+    capture.isOpened.return_value = True
+    capture.read, capture.get = read, now.__getitem__
+    return capture
 
 
 def test_video_frames_have_their_presentation_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "phone.mp4").write_bytes(bytes(range(256)))
-    monkeypatch.setattr(cv2, "VideoCapture", VariableRate)
+    times = [120.0, 220.0, 320.0, 320.0, 1000.0, 500.0]
+    monkeypatch.setattr(VideoSource, "_open", lambda _: variable_rate(times))
     stamps = [frame.stamp / 1e6 for frame in open_source(tmp_path / "phone.mp4")]
     assert stamps == [0, 100, 200, 300, 880, 980], "from 0; where time stands or runs back, by the mean rate"
 
