@@ -10,11 +10,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: more threads only fight over small tensors
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 install_import_hook("ff3r_model", "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Fixtures that hypothesis uses again for each example hold no state of an example here.
+_CHECKS = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, suppress_health_check=_CHECKS)
+settings.register_profile("fuzz", deadline=None, max_examples=1000, suppress_health_check=_CHECKS)
 
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -56,3 +62,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_checkpoint(path, FF3R(FF3RConfig.nano()), TextEncoder(TextConfig.nano()), mode="trained", card={})
     return path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless -m chooses."""
+    if config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(long)
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
