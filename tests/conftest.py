@@ -69,5 +69,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(long)
+    config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if not item.get_closest_marker("long")]
