@@ -110,16 +110,21 @@ class Frames(WindowOptions, Options):
     """The manifest (`ff3r eval split`), in place of --views, --windows, --stride, --targets and --by-number."""
     benchmark: str | None = None
     """What the report calls it; the data's folder if not given."""
+    intrinsics: str | None = None
+    """The camera's fx,fy,cx,cy in pixels of the pictures, or a file of them, in place of the data's own."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import read_manifest
-        from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
+        from ff3r_model.evaluation.recordings import StatedScene, open_scenes, samples, vocabularies
+        from ff3r_model.frames.intrinsics import stated_camera
 
         given = [field.name for field in fields(WindowOptions) if getattr(self, field.name) != field.default]
         if self.split is not None and given:
             raise EvaluationError(f"--split says which windows: give it without --{given[0].replace('_', '-')}")
         scenes = open_scenes(self.data)
         splits = self.splits(scenes) if self.split is None else read_manifest(self.split)
+        if (camera := stated_camera(self.intrinsics, None)) is not None:
+            scenes = [StatedScene(scene, camera) for scene in scenes]
         subject = _subject(self)
         views = sorted({len(split.context) for split in splits})
         about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}

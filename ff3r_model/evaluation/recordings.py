@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ff3r_model.core.geometry import invert_rigid
-from ff3r_model.core.types import Cameras
+from ff3r_model.core.types import Cameras, Frame
 from ff3r_model.evaluation.manifests import Split, SplitError
 from ff3r_model.evaluation.posed_pictures import PosedPictures, is_posed
 from ff3r_model.evaluation.sample import Sample, TrueViews
 from ff3r_model.evaluation.vocabulary import Vocabulary, of_classes
+from ff3r_model.frames.intrinsics import StatedCamera
 from ff3r_model.frames.prepare import prepare, prepare_depth
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
 from ff3r_model.training.datasets.base import Scene, View
@@ -39,6 +41,22 @@ class RgbdScene:
         entry = self.source.entries[index]
         frame = self.source.read(entry)
         return View(str(entry.color), frame.image, frame.intrinsics, entry.world_from_camera, frame.depth)
+
+
+class StatedScene:
+    """A scene whose views get the intrinsics that a user states."""
+
+    def __init__(self, scene: Scene, camera: StatedCamera) -> None:
+        self._scene, self._camera, self.name = scene, camera, scene.name
+
+    def __len__(self) -> int:
+        return len(self._scene)
+
+    def view(self, index: int) -> View:
+        """The view with the stated camera. Raises IntrinsicsError where that cannot be of its image."""
+        view = self._scene.view(index)
+        frame = self._camera.of(Frame(view.image, 0))
+        return replace(view, image=frame.image, intrinsics=frame.intrinsics)
 
 
 def open_scenes(data: Path) -> list[Scene]:

@@ -13,8 +13,9 @@ import torch
 from ff3r_model.cli import main
 from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.evaluation.manifests import Split, SplitError, make_splits, read_manifest, write_manifest
-from ff3r_model.evaluation.recordings import frame_numbers, open_scenes, samples, vocabularies
+from ff3r_model.evaluation.recordings import StatedScene, frame_numbers, open_scenes, samples, vocabularies
 from ff3r_model.evaluation.report import ReportError, load_results, write_report
+from ff3r_model.frames.intrinsics import stated_camera
 from ff3r_model.frames.source import SourceError
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.synthetic.raytracer import RenderedViews
@@ -121,6 +122,14 @@ def test_pictures_with_poses_and_no_depth_are_a_recording(tmp_path: Path) -> Non
     given = next(iter(samples(scenes, [Split("walk", (0, 2, 3), ())], 56, 14)))
     assert given.context.cameras.camera_from_world[:, 0, 3].tolist() == [0, -40, -60]
     assert not given.context.depth.any() and given.context.cameras.intrinsics[0, 0, 0] == pytest.approx(50 * 56 / 64)
+
+
+def test_a_stated_camera_takes_the_place_of_the_recordings(tmp_path: Path) -> None:
+    scene = open_scenes(write_posed_pictures(tmp_path / "walk", [2, 22]))[0]
+    camera = stated_camera("60,60,32,24", None)
+    assert camera is not None
+    given = next(iter(samples([StatedScene(scene, camera)], [Split("walk", (0, 1), ())], 56, 14)))
+    assert given.context.cameras.intrinsics[0, 0, 0] == pytest.approx(60 * 56 / 64)
 
 
 def test_windows_may_step_by_the_numbers_in_file_names(tmp_path: Path) -> None:
