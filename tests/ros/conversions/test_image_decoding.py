@@ -166,7 +166,7 @@ def test_rgb8_shares_the_message_memory() -> None:
         ({"encoding": ""}, "unknown encoding", "''"),
         ({"encoding": "i420"}, "unknown encoding", "mono8"),
         ({"encoding": "16SC1"}, "depth image", "'16SC1' holds depth, not colour"),
-        ({"encoding": "mono8", "step": WIDTH}, "excess data", f"needs {WIDTH * HEIGHT} bytes, has {WIDTH * HEIGHT * 3}"),
+        ({"encoding": "mono8", "step": WIDTH}, "excess data", f"needs {WIDTH * HEIGHT} bytes, has"),
         ({"encoding": "nv12", "height": HEIGHT - 1, "step": WIDTH}, "excess data", "another encoding"),
         ({"height": HEIGHT + 1}, "short data", f"has {HEIGHT * WIDTH * 3}"),
         ({"step": WIDTH * 3 - 1}, "short data", f"needs {WIDTH * 3}"),
