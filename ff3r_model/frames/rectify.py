@@ -50,6 +50,14 @@ class Rectifier:
             raise UnknownDistortionError(f"distortion model {model!r} is not one of {known}")
         self.intrinsics, self._maps = np.asarray(straight, dtype=np.float64) + HALF_PIXEL, maps
 
+    @property
+    def coverage(self) -> float:
+        """Share of the straightened image's pixels that come from within the bent image."""
+        if self._maps is None:
+            return 1.0
+        x, y = self._maps[0][..., 0], self._maps[0][..., 1]
+        return float(((x >= 0) & (x < self.size[0]) & (y >= 0) & (y < self.size[1])).mean())
+
     def __call__(self, image: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w 3"]:
         """The straightened image, of the same size."""
         if self._maps is None:

@@ -18,7 +18,7 @@ K = np.array([[250.0, 0, 155], [0, 255, 122], [0, 0, 1]])
 def camera_info(model: str = "plumb_bob", distortion: tuple[float, ...] = (), **fields: object) -> CameraInfo:
     info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model=model, d=list(distortion), **fields)
     info.k = K.reshape(-1)
-    info.p = np.hstack([2 * K, np.zeros((3, 1))]).reshape(-1)
+    info.p = np.hstack([np.diag([2, 2, 1]) @ K, np.zeros((3, 1))]).reshape(-1)
     return info
 
 
