@@ -30,9 +30,7 @@ class Session:
             inbox_frames=settings.inbox_frames,
             time_jump_reset=settings.time_jump_reset,
         )
-        self.sync = SensorSynchronizer(
-            _sync_config(settings), self.transforms, self.worker.offer, self._warn, self.camera.rectify_depth
-        )
+        self.sync = SensorSynchronizer(_sync_config(settings), self.transforms, self.worker.offer, self._warn)
         self.worker.start()
 
     def take_image(self, message: Image | CompressedImage) -> None:
@@ -40,7 +38,7 @@ class Session:
         arrival = time.monotonic()
         frame = self.camera.take_image(message)
         if frame is not None:
-            self.sync.take_frame(frame, arrival)
+            self.sync.take_frame(frame, arrival, self.camera.calibration)
 
     def tick(self) -> None:
         """Pass on the frames that are synchronised, and broadcast the map's transform again."""

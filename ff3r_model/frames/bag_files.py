@@ -1,0 +1,96 @@
+"""ROS bag files: which paths are bags, and what to do with those that cannot be read. Needs no library for bags."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ff3r_model.frames.source import SourceError
+
+log = logging.getLogger(__name__)
+
+METADATA = "metadata.yaml"
+MAGIC = {".mcap": b"\x89MCAP0\r\n", ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG"}
+"""Suffixes of bags, and how such files begin."""
+COMPRESSED = tuple(f"{suffix}.{packer}" for suffix in MAGIC for packer in ("zstd", "zst"))
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a ROS bag: a recording by its suffix, a folder with one in it, or rosbag2's metadata.yaml."""
+    if path.is_dir():
+        return any(_is_recording(file) for file in path.iterdir()) or _is_metadata(path / METADATA)
+    return _is_recording(path) or _is_metadata(path)
+
+
+def bag_to_open(path: Path) -> Path:
+    """What a bag reader shall open for the path: a folder with rosbag2's metadata.yaml, or a recording.
+
+    Raises SourceError for a file that does not begin as a bag does, a compressed one, and a folder of several
+    recordings without metadata.yaml.
+    """
+    if path.name == METADATA:
+        path = path.parent
+    if not path.is_dir():
+        return _checked(path)
+    if any(file.suffix.lower() in _IMAGES for file in path.iterdir()):
+        log.warning("%s holds a ROS bag, which is read, and images, which are not", path)
+    return path if _is_metadata(path / METADATA) else single_recording(path)
+
+
+def single_recording(folder: Path) -> Path:
+    """The one recording of a folder without a usable metadata.yaml. Raises SourceError for none and for many."""
+    files = sorted(file for file in folder.iterdir() if _is_recording(file))
+    ros2 = [file for file in files if file.suffix != ".bag"]
+    if len(files) == 1:
+        return _checked(files[0])
+    if not files:
+        raise SourceError(f"{folder} holds no recording ({', '.join(MAGIC)})")
+    way_out = f"`ros2 bag reindex {folder}`, or name one" if len(ros2) == len(files) else "name one"
+    raise SourceError(f"{folder} has no usable {METADATA} and {len(files)} recordings: {way_out}, e.g. {files[0]}")
+
+
+def repair(path: Path) -> str:
+    """How to mend a recording that was not closed, or was cut, in words; empty where nothing is known to help."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in MAGIC]
+        return next((words for file in files if (words := repair(file))), "")
+    if path.suffix == ".mcap" and not _ends_with(path, MAGIC[".mcap"]):
+        return f"the recording was not closed: `mcap recover {path} -o recovered.mcap`"
+    if path.suffix == ".db3":
+        return f"the database is damaged: `sqlite3 {path} .recover | sqlite3 recovered.db3`"
+    if path.suffix == ".bag":
+        return f"the recording was not closed: `rosbag reindex {path}`"
+    return ""
+
+
+def _checked(file: Path) -> Path:
+    """The recording. Raises SourceError for one that cannot be a bag."""
+    if file.name.endswith(COMPRESSED):
+        if _is_metadata(file.parent / METADATA):
+            raise SourceError(f"{file} is compressed: give its folder, {file.parent}")
+        raise SourceError(f"{file} is compressed and no {METADATA} is beside it: decompress it (`zstd -d {file}`)")
+    magic = MAGIC[file.suffix]
+    with file.open("rb") as stream:
+        start = stream.read(len(magic))
+    if start != magic:
+        raise SourceError(f"{file} is no bag: {file.suffix} files begin with {magic!r}, this one with {start!r}")
+    return file
+
+
+def _is_recording(file: Path) -> bool:
+    return file.suffix in MAGIC or file.name.endswith(COMPRESSED)
+
+
+def _is_metadata(file: Path) -> bool:
+    """Whether a file is the metadata.yaml of rosbag2; photos have such files, too."""
+    if file.name != METADATA or not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return b"rosbag2_bagfile_information" in stream.read(4096)
+
+
+def _ends_with(file: Path, end: bytes) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - len(end)))
+        return stream.read() == end
