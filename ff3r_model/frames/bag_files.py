@@ -35,33 +35,39 @@ def bag_to_open(path: Path) -> Path:
         return _checked(path)
     if any(file.suffix.lower() in _IMAGES for file in path.iterdir()):
         log.warning("%s holds a ROS bag, which is read, and images, which are not", path)
-    return path if _is_metadata(path / METADATA) else single_recording(path)
+    return path if _is_metadata(path / METADATA) else _only_recording(path)
 
 
-def single_recording(folder: Path) -> Path:
-    """The one recording of a folder without a usable metadata.yaml. Raises SourceError for none and for many."""
-    files = sorted(file for file in folder.iterdir() if _is_recording(file))
-    ros2 = [file for file in files if file.suffix != ".bag"]
+def recordings(folder: Path) -> list[Path]:
+    """The recordings in a folder, compressed ones too, by name."""
+    return sorted(file for file in folder.iterdir() if _is_recording(file))
+
+
+def repair(path: Path, reason: str) -> str:
+    """How to mend a bag that cannot be read for a reason, in words; empty where nothing is known to help."""
+    if path.is_dir():
+        hints = (repair(file, reason) for file in recordings(path))
+        return next(filter(None, hints), f"`ros2 bag reindex {path}` writes its {METADATA} anew")
+    if path.suffix == ".mcap" and not _ends_with(path, MAGIC[".mcap"]):
+        return f"the recording was not closed: `mcap recover {path} -o recovered.mcap`"
+    if path.suffix == ".db3" and any(words in reason for words in ("malformed", "disk I/O error")):
+        return f"the database is damaged: `sqlite3 {path} .recover | sqlite3 recovered.db3`"
+    if path.suffix == ".bag" and "index" in reason:
+        return f"the recording was not closed: `rosbag reindex {path}`"
+    return ""
+
+
+def _only_recording(folder: Path) -> Path:
+    """The one recording of a folder without rosbag2's metadata.yaml. Raises SourceError for none and for many."""
+    files = recordings(folder)
     if len(files) == 1:
         return _checked(files[0])
     if not files:
         raise SourceError(f"{folder} holds no recording ({', '.join(MAGIC)})")
-    way_out = f"`ros2 bag reindex {folder}`, or name one" if len(ros2) == len(files) else "name one"
-    raise SourceError(f"{folder} has no usable {METADATA} and {len(files)} recordings: {way_out}, e.g. {files[0]}")
-
-
-def repair(path: Path) -> str:
-    """How to mend a recording that was not closed, or was cut, in words; empty where nothing is known to help."""
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix in MAGIC]
-        return next((words for file in files if (words := repair(file))), "")
-    if path.suffix == ".mcap" and not _ends_with(path, MAGIC[".mcap"]):
-        return f"the recording was not closed: `mcap recover {path} -o recovered.mcap`"
-    if path.suffix == ".db3":
-        return f"the database is damaged: `sqlite3 {path} .recover | sqlite3 recovered.db3`"
-    if path.suffix == ".bag":
-        return f"the recording was not closed: `rosbag reindex {path}`"
-    return ""
+    way_out = (
+        "name one" if any(file.suffix == ".bag" for file in files) else f"`ros2 bag reindex {folder}`, or name one"
+    )
+    raise SourceError(f"{folder} has no {METADATA} of rosbag2 and {len(files)} recordings: {way_out}, e.g. {files[0]}")
 
 
 def _checked(file: Path) -> Path:

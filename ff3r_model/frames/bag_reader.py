@@ -12,7 +12,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
-from ff3r_model.frames.bag_files import bag_to_open, repair, single_recording
+from ff3r_model.frames.bag_files import COMPRESSED, bag_to_open, recordings, repair
 from ff3r_model.frames.source import SourceError
 
 log = logging.getLogger(__name__)
@@ -33,9 +33,10 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
     try:
         reader = _opened(path)
     except SourceError as error:
-        if not path.is_dir():
+        files = recordings(path) if path.is_dir() else []
+        if len(files) != 1 or files[0].name.endswith(COMPRESSED):
             raise
-        reader = _opened(single_recording(path))  # whose own damage is reported, where that is why
+        reader = _opened(files[0])  # whose own damage is reported, where that is why
         log.warning("%s; read without metadata.yaml", error)
     try:
         yield reader
@@ -48,8 +49,7 @@ def _opened(path: Path) -> AnyReader:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # rosbags raises many kinds for damaged bags: its own, struct, yaml, sqlite, assertions
-        reasons = [" ".join(str(error).split()) or type(error).__name__, repair(path)]
-        raise SourceError(f"{path} cannot be read as a ROS bag: {'; '.join(filter(None, reasons))}") from error
+        raise SourceError(f"{path} cannot be read as a ROS bag: {_reason(error, path)}") from error
     return reader
 
 
@@ -68,8 +68,7 @@ def read_raw(
         yield from messages
     except Exception as error:  # as in opening
         path = bag_path(reader)
-        reasons = [str(error) or type(error).__name__, repair(path)]
-        raise DamagedBag(f"{path} is damaged, and read no further: {'; '.join(filter(None, reasons))}") from error
+        raise DamagedBag(f"{path} is damaged, and read no further: {_reason(error, path)}") from error
 
 
 def read_messages(reader: AnyReader, *topics: str, kind: str | None = None) -> Iterator[tuple[Connection, int, Any]]:
@@ -97,7 +96,14 @@ def deserialize(reader: AnyReader, connection: Connection, raw: bytes) -> Any:
     try:
         return reader.deserialize(raw, connection.msgtype)
     except Exception as error:  # of rosbags, struct, numpy, unicode …
-        raise DamagedMessage(f"damaged message on {connection.topic}: {error or type(error).__name__}") from error
+        raise DamagedMessage(f"damaged message on {connection.topic}: {_reason(error)}") from error
+
+
+def _reason(error: Exception, path: Path | None = None) -> str:
+    """What a library says in one line, and what helps the file."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    hint = repair(path, reason) if path else ""
+    return f"{reason}; {hint}" if hint else reason
 
 
 def bag_path(reader: AnyReader) -> Path:

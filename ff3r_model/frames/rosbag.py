@@ -112,6 +112,9 @@ class BagSource:
         if others:
             images += f", not of {', '.join(f'{topic.name} ({topic.count})' for topic in others)}"
         name = info_topic(self._images.name)
-        calibrated = name if count_messages(reader, name) else f"none, as there is no {name}"
+        calibrated = name
+        if not count_messages(reader, name):
+            elsewhere = sorted({item.topic for item in reader.connections if item.msgtype == INFO})
+            calibrated = f"none, as there is no {name}{' but ' if elsewhere else ''}{', '.join(elsewhere)}"
         depth, odometry = self.depth_topic or "not asked for", self.odom_frame or "not asked for"
         return f"{images}; calibration: {calibrated}; depth: {depth}; odometry: {odometry}"
