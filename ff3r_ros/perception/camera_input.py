@@ -27,8 +27,7 @@ class CameraInput:
 
     def __init__(self, warn: Callable[[str], None], now: Callable[[], int], image_is_rectified: bool = False) -> None:
         self._warn, self._now, self._image_is_rectified = warn, now, image_is_rectified
-        self.calibration: Calibration | None = None
-        """Of the newest camera_info, by which the newest frame was rectified."""
+        self._calibration: Calibration | None = None
         self._info: tuple[object, ...] | None = None
         self._warned: set[str] = set()
         self.received = 0
@@ -46,16 +45,16 @@ class CameraInput:
         key = calibration_identity(info)
         if key == self._info:
             return
-        self._info, self.calibration = key, None
+        self._info, self._calibration = key, None
         try:
-            self.calibration = calibration_from_info(info, self._image_is_rectified)
+            self._calibration = calibration_from_info(info, self._image_is_rectified)
         except CalibrationRejected as rejection:
             self._warn_once(f"camera_info not used: {rejection}")
             return
-        if self.calibration is None:
+        if self._calibration is None:
             self._warn_once("camera_info says that the camera is not calibrated (K is zero): not used")
-        elif self.calibration.warning:
-            self._warn_once(self.calibration.warning)
+        elif self._calibration.warning:
+            self._warn_once(self._calibration.warning)
 
     def take_image(self, message: Image | CompressedImage) -> Frame | None:
         """The frame in an image message; None, counted and said in `problem`, where there is none."""
@@ -75,15 +74,20 @@ class CameraInput:
         self.name = message.header.frame_id
         return self._calibrated(Frame(image, stamp, camera_name=self.name))
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """By which the newest frame was rectified, and its depth image shall be."""
+        return self._calibration
+
     def _calibrated(self, frame: Frame) -> Frame:
-        if self.calibration is None:
+        if self._calibration is None:
             self.uncalibrated += self._info is not None
             return frame
-        self.problem = self.calibration.mismatch(frame)
+        self.problem = self._calibration.mismatch(frame)
         if self.problem:
             self.uncalibrated += 1
             self._warn_once(self.problem)
-        return self.calibration.apply(frame)
+        return self._calibration.apply(frame)
 
     def _warn_once(self, text: str, key: str = "") -> None:
         if (key or text) not in self._warned:

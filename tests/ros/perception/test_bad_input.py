@@ -92,7 +92,7 @@ def test_camera_info_of_another_size(robot: Robot) -> None:
     info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
     publisher = robot.ros.publisher(CameraInfo, "camera_info")
     publisher.publish(info)
-    wait_until(lambda: robot.node.session.camera.calibration, "the calibration")
+    wait_until(lambda: robot.node.session.camera._calibration, "the calibration")
     robot.send(image_message(40))
     robot.wait_for("frames without calibration", "1")
     assert "640x480" in robot.fresh_status().message
