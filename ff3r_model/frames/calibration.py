@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
-from ff3r_model.frames.rectify import FISHEYE_MODELS, PINHOLE_MODELS, Rectifier, UnknownDistortionError
+from ff3r_model.frames.rectify import (
+    FISHEYE_MODELS,
+    PINHOLE_MODELS,
+    ImpossibleCameraError,
+    Rectifier,
+    UnknownDistortionError,
+)
 
 COEFFICIENTS = {name: (4, 5, 8, 12, 14) for name in PINHOLE_MODELS} | {name: (4,) for name in FISHEYE_MODELS}
 """How many coefficients each distortion model may have."""
+MAX_COEFFICIENTS = 64
+"""Of any model, known here or not."""
 
 
 CameraInfo = Any
@@ -26,7 +34,11 @@ CameraInfo = Any
 
 
 class CalibrationRejected(ValueError):
-    """A camera_info that cannot be used; the message gives the reason."""
+    """A camera_info that cannot be used; the message gives the reason. `reason` is a fixed phrase, fit for counting."""
+
+    def __init__(self, text: str, reason: str = "impossible values") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ def calibration_from_info(info: CameraInfo, image_is_rectified: bool = False) ->
     except UnknownDistortionError as error:
         warning = f"{error}: images are used as they are, their intrinsics are unknown"
         return Calibration(height, width, None, Rectifier(matrix, [], "", (width, height)), warning)
+    except ImpossibleCameraError as error:
+        raise CalibrationRejected(f"camera_info with {error}", error.reason) from error
     return Calibration(height, width, torch.from_numpy(rectifier.intrinsics).float(), rectifier)
 
 
@@ -119,6 +133,8 @@ def _in_image_pixels(matrix: NDArray[np.float64], info: CameraInfo) -> NDArray[n
 def _check(info: CameraInfo, matrix: NDArray[np.float64], distortion: list[float]) -> None:
     if info.width == 0 or info.height == 0:
         raise CalibrationRejected(f"camera_info of size {info.width}x{info.height}")
+    if len(distortion) > MAX_COEFFICIENTS:
+        raise CalibrationRejected(f"no distortion model has {len(distortion)} coefficients")
     if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
         raise CalibrationRejected(f"camera_info with values that are not finite: {matrix.tolist()}, D {distortion}")
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
