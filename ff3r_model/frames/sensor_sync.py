@@ -5,8 +5,9 @@ For a live robot and for bags alike; messages are duck-typed, as in `image_messa
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,10 @@ from ff3r_model.frames.transforms import TransformBuffer, TransformUnavailable
 MAX_WAITING = 256
 """Frames that may wait for their company."""
 MAX_DEPTHS = 64
+MAX_HELD_BYTES = 2**29
+"""Of the pixels of frames that wait, and as much again of depth images."""
+UP_LENGTHS = (1e-3, 1e3)
+"""Metres per second squared of accelerations, and lengths of quaternions, that say where up is."""
 MAX_ASPECT_ERROR = 0.01
 DepthMap = Float[Tensor, "height width"]
 
@@ -70,12 +75,12 @@ class SensorSynchronizer:
         self.config, self.transforms = config, transforms
         self._deliver, self._warn = deliver, warn
         self._waiting: deque[_Waiting] = deque()
-        self._depths: deque[tuple[int, DepthMap]] = deque(maxlen=MAX_DEPTHS)
+        self._depths: deque[tuple[int, DepthMap]] = deque()
         self._up: tuple[str, Float[Tensor, " 3"]] | None = None
         self._newest = 0
         self._warned: set[str] = set()
         self.missing: Counter[str] = Counter()
-        """Frames that went on without depth, odometry or gravity, and depth images that could not be used."""
+        """Frames that went on without depth, odometry or gravity; depth images and IMU messages that were not used."""
         self.why = ""
         """What the newest frame lacks, in words; empty where nothing."""
 
@@ -85,7 +90,7 @@ class SensorSynchronizer:
             self.clear()
         self._newest = frame.stamp
         self._waiting.append(_Waiting(frame, arrival, calibration))
-        while len(self._waiting) > MAX_WAITING:
+        while len(self._waiting) > MAX_WAITING or _bytes(item.frame.image for item in self._waiting) > MAX_HELD_BYTES:
             self._pass_on(self._waiting.popleft())
         self.pump(arrival)
 
@@ -95,18 +100,26 @@ class SensorSynchronizer:
             self._depths.append((nanoseconds_from_time(message.header.stamp), decode_depth(message)))
         except ImageRejected as rejection:
             self._lack(f"depth image: {rejection.reason}", f"depth image not used: {rejection}")
+        while len(self._depths) > MAX_DEPTHS or _bytes(depth for _, depth in self._depths) > MAX_HELD_BYTES:
+            self._depths.popleft()
 
     def take_imu(self, message: Any) -> None:
         """A sensor_msgs/Imu: its orientation, or where it has none its acceleration, gives the direction of up."""
         if message.orientation_covariance[0] != -1:
             q = message.orientation
-            x, y, z, w = q.x, q.y, q.z, q.w
+            length = math.hypot(q.x, q.y, q.z, q.w)
+            x, y, z, w = (value / length if length else 0.0 for value in (q.x, q.y, q.z, q.w))
             up = torch.tensor([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dtype=torch.float64)
         else:
             a = message.linear_acceleration
+            length = math.hypot(a.x, a.y, a.z)
             up = torch.tensor([a.x, a.y, a.z], dtype=torch.float64)
-        if bool(up.isfinite().all()) and float(up.norm()) > 1e-6:
-            self._up = (message.header.frame_id, up / up.norm())
+        if not UP_LENGTHS[0] <= length <= UP_LENGTHS[1]:  # NaN is outside as well
+            self._lack(
+                "IMU: no direction", f"IMU message not used: a direction of length {length:g} says not where up is"
+            )
+            return
+        self._up = (message.header.frame_id, up / up.norm())
 
     def pump(self, now: float) -> None:
         """Pass on the frames that have all they wait for, or have waited long enough."""
@@ -196,3 +209,8 @@ class SensorSynchronizer:
         if reason not in self._warned:
             self._warned.add(reason)
             self._warn(text)
+
+
+def _bytes(images: Iterable[Tensor]) -> int:
+    """What they hold together."""
+    return sum(image.nbytes for image in images)
