@@ -12,7 +12,7 @@ from ff3r_model.frames.bag_topics import ImageTopic
 from ff3r_model.frames.calibration import Calibration
 from ff3r_model.frames.calibration_history import CalibrationHistory
 from ff3r_model.frames.image_messages import ImageRejected, decode
-from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.frames.stamps import is_time, nanoseconds_from_time
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class BagImages:
 
     def _stamp(self, message: Any, received: int) -> int:
         """Nanoseconds of the exposure; of the recording, where the topic has no stamps at all."""
+        if not is_time(message.header.stamp):
+            detail = f"{message.header.stamp.sec} s and {message.header.stamp.nanosec} ns"
+            raise ImageRejected("impossible stamp", detail)
         stamp = nanoseconds_from_time(message.header.stamp)
         if stamp == 0 and self._topic.stamped:
             raise ImageRejected("no stamp", "the stamp is 0, as it is not in others")

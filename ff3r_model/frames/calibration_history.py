@@ -18,7 +18,7 @@ from ff3r_model.frames.stamps import nanoseconds_from_time
 class CalibrationHistory:
     """The camera_info messages of a recording, those that changed something; rectifiers are made when they are needed.
 
-    `warn(text)` is called once for each that cannot be used and is asked for.
+    `warn(text)` is called once for each reason why one that is asked for cannot be used.
     """
 
     def __init__(self, image_is_rectified: bool, warn: Callable[[str], None]) -> None:
@@ -60,15 +60,15 @@ class CalibrationHistory:
         try:
             calibration = calibration_from_info(info, self._image_is_rectified)
         except CalibrationRejected as rejection:
-            self._warn_once(f"camera_info not used: {rejection}")
+            self._warn_once(rejection.reason, f"camera_info not used: {rejection}")
             return None
         if calibration is None:
-            self._warn_once("camera_info says that the camera is not calibrated (K is zero): not used")
+            self._warn_once("zero", "camera_info says that the camera is not calibrated (K is zero): not used")
         elif calibration.warning:
-            self._warn_once(calibration.warning)
+            self._warn_once("distortion model", calibration.warning)
         return calibration
 
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
+    def _warn_once(self, reason: str, text: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
             self._warn(text)

@@ -99,6 +99,8 @@ class BagSource:
         images.report()
         for reason, count in sorted(synchronizer.missing.items()):
             log.warning("%s: %d frames: %s", self.path, count, reason)
+        for reason, count in sorted(transforms.rejected.items()):
+            log.warning("%s: %d transforms not used: %s", self.path, count, reason)
 
     @property
     def _topics(self) -> list[str]:

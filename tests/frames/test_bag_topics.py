@@ -147,3 +147,18 @@ def test_one_wrong_stamp_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_gaps_loops_and_small_disorder_are_not_judged_here(tmp_path: Path, steps: list[int]) -> None:
     times = [STAMP + step * STEP for step in steps]
     assert stamps(write(tmp_path / "bag", restamped(times))) == steps
+
+
+def test_negative_stamps_and_impossible_transforms_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = restamped([STAMP + index * STEP for index in range(4)])
+    images[1][2].header.stamp.sec = -5
+    mount = transforms(0, "odom", "optical", (Rotation.identity(), np.zeros(3)))
+    wrong = transforms(0, "odom", "optical", (Rotation.identity(), np.full(3, np.nan)))
+    path = write(tmp_path / "bag", [*images, (STAMP, "/tf_static", mount), (STAMP + 1, "/tf", wrong)])
+    with caplog.at_level(logging.WARNING):
+        frames = list(open_source(path, odom_frame="odom"))
+    assert [frame.odom_from_camera is not None for frame in frames] == [True] * 3
+    assert "1 of 4 images on /color left out: impossible stamp: -5 s" in caplog.text
+    assert "1 transforms not used: impossible translation or rotation" in caplog.text
