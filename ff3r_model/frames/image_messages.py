@@ -72,6 +72,7 @@ FLOAT_RANGE = (-0.1, 1.1)
 EXCESS = 1.25
 """Times the bytes of its rows that an image's data may have at most; with more, another encoding is meant."""
 COLOR_ENCODINGS = frozenset(f"{name}{bits}" for name in ("rgb", "bgr", "rgba", "bgra") for bits in (8, 16))
+_EIGHT_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*")
 _PNG_HEADER = 26
@@ -143,7 +144,7 @@ def decode_compressed(message: CompressedMessage) -> ImageTensor:
     encoding, _, compressed = message.format.partition(";")
     if encoding.startswith("bayer_"):
         return _decode_mosaic(message, encoding)
-    image = _opened(message, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _opened(message, _EIGHT_BITS)
     swapped = encoding in COLOR_ENCODINGS and "compressed bgr" not in compressed
     return torch.from_numpy(image if swapped else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
@@ -152,7 +153,7 @@ def _decode_mosaic(message: CompressedMessage, encoding: str) -> ImageTensor:
     """The picture of a compressed Bayer mosaic; of an ordinary colour image where that was compressed instead."""
     pixels = _opened(message, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3:
-        return torch.from_numpy(cv2.cvtColor(pixels[..., :3].copy(), cv2.COLOR_BGR2RGB))
+        return torch.from_numpy(cv2.cvtColor(_opened(message, _EIGHT_BITS), cv2.COLOR_BGR2RGB))
     mosaic = SimpleNamespace(
         height=pixels.shape[0],
         width=pixels.shape[1],

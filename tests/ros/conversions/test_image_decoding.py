@@ -264,6 +264,8 @@ def test_compressed_mosaics_become_colours(encoding: str, values: np.ndarray) ->
     mosaic = bayer(values, "grbg")
     sent = compressed_message(f"{encoding}; png compressed ", cv2.imencode(".png", mosaic)[1].tobytes())
     assert torch.equal(decode(sent), decode_image(message(encoding, mosaic)))
+    colours = compressed_message(f"{encoding}; png compressed ", cv2.imencode(".png", values[..., ::-1])[1].tobytes())
+    assert np.abs(decode(colours).numpy() - RGB.astype(int)).max() <= 1
 
 
 def test_grey_compressed_images_with_16_bits() -> None:
