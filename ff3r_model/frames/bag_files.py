@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ff3r_model.frames.cut_mcap import MAGIC as MCAP_MAGIC
+from ff3r_model.frames.cut_mcap import is_closed
 from ff3r_model.frames.source import SourceError
 
 log = logging.getLogger(__name__)
 
 METADATA = "metadata.yaml"
-MAGIC = {".mcap": b"\x89MCAP0\r\n", ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG"}
+MAGIC = {".mcap": MCAP_MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG"}
 """Suffixes of bags, and how such files begin."""
 COMPRESSED = tuple(f"{suffix}.{packer}" for suffix in MAGIC for packer in ("zstd", "zst"))
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -48,7 +50,7 @@ def repair(path: Path, reason: str) -> str:
     if path.is_dir():
         hints = (repair(file, reason) for file in recordings(path))
         return next(filter(None, hints), f"`ros2 bag reindex {path}` writes its {METADATA} anew")
-    if path.suffix == ".mcap" and not _ends_with(path, MAGIC[".mcap"]):
+    if path.suffix == ".mcap" and not is_closed(path):
         return f"the recording was not closed: `mcap recover {path} -o recovered.mcap`"
     if path.suffix == ".db3" and any(words in reason for words in ("malformed", "disk I/O error")):
         return f"the database is damaged: `sqlite3 {path} .recover | sqlite3 recovered.db3`"
@@ -76,6 +78,8 @@ def _checked(file: Path) -> Path:
         if _is_metadata(file.parent / METADATA):
             raise SourceError(f"{file} is compressed: give its folder, {file.parent}")
         raise SourceError(f"{file} is compressed and no {METADATA} is beside it: decompress it (`zstd -d {file}`)")
+    if file.suffix not in MAGIC:
+        raise SourceError(f"{file}: rename it, bags are read by a suffix in lower case ({', '.join(MAGIC)})")
     magic = MAGIC[file.suffix]
     with file.open("rb") as stream:
         start = stream.read(len(magic))
@@ -85,7 +89,7 @@ def _checked(file: Path) -> Path:
 
 
 def _is_recording(file: Path) -> bool:
-    return file.suffix in MAGIC or file.name.endswith(COMPRESSED)
+    return file.suffix.lower() in MAGIC or file.name.endswith(COMPRESSED)
 
 
 def _is_metadata(file: Path) -> bool:
@@ -94,9 +98,3 @@ def _is_metadata(file: Path) -> bool:
         return False
     with file.open("rb") as stream:
         return b"rosbag2_bagfile_information" in stream.read(4096)
-
-
-def _ends_with(file: Path, end: bytes) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - len(end)))
-        return stream.read() == end

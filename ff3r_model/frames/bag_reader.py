@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from ff3r_model.frames.bag_files import COMPRESSED, bag_to_open, recordings, repair
+from ff3r_model.frames.cut_mcap import CutMcap, is_closed
 from ff3r_model.frames.source import SourceError
 
 log = logging.getLogger(__name__)
@@ -27,29 +28,47 @@ class DamagedMessage(ValueError):
 
 
 @contextmanager
-def open_bag(path: Path) -> Iterator[AnyReader]:
-    """A reader of the bag. Raises SourceError, with what helps, where rosbags cannot open it."""
-    path = bag_to_open(path)
-    try:
-        reader = _opened(path)
-    except SourceError as error:
-        files = recordings(path) if path.is_dir() else []
-        if len(files) != 1 or files[0].name.endswith(COMPRESSED):
-            raise
-        reader = _opened(files[0])  # whose own damage is reported, where that is why
-        log.warning("%s; read without metadata.yaml", error)
+def open_bag(path: Path | CutMcap) -> Iterator[AnyReader]:
+    """A reader of the bag, or of what `opened_path` gave of an earlier one.
+
+    Raises SourceError, with what helps, where rosbags cannot open it.
+    """
+    reader = _opened(path) if isinstance(path, CutMcap) else _found(bag_to_open(path))
     try:
         yield reader
     finally:
         reader.close()
 
 
-def _opened(path: Path) -> AnyReader:
+def _found(path: Path) -> AnyReader:
+    """A reader of the path; of the recording in it, where that is all that can be read."""
     try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        return _opened(path)
+    except SourceError as error:
+        files = recordings(path) if path.is_dir() else [path]
+        if len(files) != 1 or files[0].name.endswith(COMPRESSED):
+            raise
+        (file,) = files
+        if file.suffix == ".mcap" and not is_closed(file):
+            reader = _opened(CutMcap(file))
+            if reader.message_count == 0:
+                reader.close()
+                raise
+            log.warning("%s; what is there is read", error)
+        elif file != path:
+            reader = _opened(file)  # whose own damage is reported, where that is why
+            log.warning("%s; read without metadata.yaml", error)
+        else:
+            raise
+        return reader
+
+
+def _opened(path: Path | CutMcap) -> AnyReader:
+    try:
+        reader = AnyReader([cast(Path, path)], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # rosbags raises many kinds for damaged bags: its own, struct, yaml, sqlite, assertions
-        raise SourceError(f"{path} cannot be read as a ROS bag: {_reason(error, path)}") from error
+        raise SourceError(f"{path} cannot be read as a ROS bag: {_reason(error, Path(str(path)))}") from error
     return reader
 
 
@@ -67,7 +86,7 @@ def read_raw(
     try:
         yield from messages
     except Exception as error:  # as in opening
-        path = bag_path(reader)
+        path = Path(str(opened_path(reader)))
         raise DamagedBag(f"{path} is damaged, and read no further: {_reason(error, path)}") from error
 
 
@@ -88,7 +107,7 @@ def read_messages(reader: AnyReader, *topics: str, kind: str | None = None) -> I
     except DamagedBag as error:
         log.warning("%s", error)
     if damaged:
-        log.warning("%s: %d messages cannot be read: %s", bag_path(reader), damaged, reason)
+        log.warning("%s: %d messages cannot be read: %s", opened_path(reader), damaged, reason)
 
 
 def deserialize(reader: AnyReader, connection: Connection, raw: bytes) -> Any:
@@ -106,9 +125,9 @@ def _reason(error: Exception, path: Path | None = None) -> str:
     return f"{reason}; {hint}" if hint else reason
 
 
-def bag_path(reader: AnyReader) -> Path:
-    """What the reader has open."""
-    return Path(str(reader.paths[0]))
+def opened_path(reader: AnyReader) -> Path | CutMcap:
+    """What the reader has open, to open it again."""
+    return cast(Path | CutMcap, reader.paths[0])
 
 
 def count_messages(reader: AnyReader, topic: str) -> int:

@@ -10,7 +10,7 @@ from rosbags.highlevel import AnyReader
 
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.bag_images import BagImages
-from ff3r_model.frames.bag_reader import bag_path, count_messages, open_bag, read_messages
+from ff3r_model.frames.bag_reader import count_messages, open_bag, opened_path, read_messages
 from ff3r_model.frames.bag_topics import (
     INFO,
     TF,
@@ -56,7 +56,7 @@ class BagSource:
             if odom_frame is not None:
                 check_transforms(reader, path, odom_frame)
             log.info("%s: %s", path, self._found(reader, others))
-            self._opened = bag_path(reader)
+            self._opened = opened_path(reader)
             seconds = reader.duration / 1e9
         self.topic = self._images.name
         self.count: int | None = self._images.count or None
