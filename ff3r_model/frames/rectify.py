@@ -60,10 +60,11 @@ class Rectifier:
         self.size = size
         self._bent = np.asarray(camera_matrix, dtype=np.float64)
         self._straight = self._bent
-        self._distortion = np.asarray(distortion, dtype=np.float64) if any(distortion) else None
+        self._distortion = np.asarray(distortion, dtype=np.float64)
+        self._bends = any(distortion)
         self._fisheye = model in FISHEYE_MODELS
         check_pinhole(self._bent, size)
-        if self._distortion is not None:
+        if self._bends:
             if not self._fisheye and model not in PINHOLE_MODELS:
                 known = ", ".join(PINHOLE_MODELS + FISHEYE_MODELS)
                 raise UnknownDistortionError(f"distortion model {model[:MAX_SHOWN]!r} is not one of {known}")
@@ -76,13 +77,13 @@ class Rectifier:
 
     def __call__(self, image: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w 3"]:
         """The straightened image, of the same size."""
-        if self._distortion is None:
+        if not self._bends:
             return image
         return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
 
     def depth(self, depth: Float32[ndarray, "h w"]) -> Float32[ndarray, "h w"]:
         """A depth image registered to the bent image, straightened; never a mean of near and far. 0 outside."""
-        if self._distortion is None:
+        if not self._bends:
             return depth
         return cv2.remap(depth, self._maps[0], np.empty(0), cv2.INTER_NEAREST)
 
