@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "run_node",
     },
     "ff3r_ros.camera": {"core", "frames", "synthetic", "conversions", "parameters", "qos", "run_node"},
-    "ff3r_ros.viewer": {"frames", "visualization", "conversions", "parameters", "qos", "run_node"},
+    "ff3r_ros.viewer": {"frames", "visualization", "conversions", "guard", "parameters", "qos", "run_node"},
     "ff3r_ros.demo": {"core", "frames", "synthetic", "conversions", "camera", "lifecycle", "parameters", "qos"},
 }  # fmt: skip
 """Every room, bottom up: it imports from rooms above it in this list only, and of these only what stands beside it."""

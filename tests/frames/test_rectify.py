@@ -42,7 +42,7 @@ GOOD = [[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]
     ("size", "matrix", "distortion", "reason"),
     [
         ((2**32 - 1, 2**32 - 1), GOOD, [], "impossible size"),
-        ((20_000, 20_000), GOOD, [-0.3, 0.1, 0, 0, 0], "impossible size"),
+        ((20_000, 20_000), GOOD, [-0.3, 0.1, 0.0, 0.0, 0.0], "impossible size"),
         ((33_000, 1), GOOD, [], "impossible size"),
         ((640, 480), [[np.nan, 0, 320], [0, 500, 240], [0, 0, 1]], [], "impossible camera matrix"),
         ((640, 480), [[500, 0, 320], [0, 500, 240], [0, 0, 2]], [], "impossible camera matrix"),
@@ -50,9 +50,9 @@ GOOD = [[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]
         ((640, 480), [[1e-3, 0, 320], [0, 500, 240], [0, 0, 1]], [], "impossible focal length"),
         ((640, 480), [[500, 0, 320], [0, 1e9, 240], [0, 0, 1]], [], "impossible focal length"),
         ((640, 480), [[500, 0, 32_000], [0, 500, 240], [0, 0, 1]], [], "impossible principal point"),
-        ((640, 480), GOOD, [1e300, 0, 0, 0, 0], "impossible distortion"),
-        ((640, 480), GOOD, [0, 0, 50.0, 0, 0], "impossible distortion"),
-        ((640, 480), GOOD, [-30.0, 200.0, 0, 0, 0], "impossible distortion"),
+        ((640, 480), GOOD, [1e300, 0.0, 0.0, 0.0, 0.0], "impossible distortion"),
+        ((640, 480), GOOD, [0.0, 0.0, 50.0, 0.0, 0.0], "impossible distortion"),
+        ((640, 480), GOOD, [-30.0, 200.0, 0.0, 0.0, 0.0], "impossible distortion"),
     ],
 )
 def test_what_no_camera_has(
