@@ -5,6 +5,7 @@ Duck-typed: everything with a message's fields will do. Every unusable message r
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
+from PIL import Image as HeaderReader
 from torch import Tensor
 
 from ff3r_model.frames.image_bytes import is_cut
+from ff3r_model.frames.rectify import MAX_PIXELS, MAX_SHOWN, MAX_SIDE, SIZE_LIMITS
 
 Message = Any
 """Anything with the fields of sensor_msgs/Image: height, width, encoding, is_bigendian, step and data."""
@@ -109,8 +112,8 @@ def decode_image(message: Message, decoder: Decoder = decode_with_rosbags) -> Im
     rgb8 shares the message's memory where that may be written to; bgr8 and mono8 are one vectorised pass; rarer
     encodings go through `decoder`. 16-bit encodings use their full range; floating-point images are intensities in
     [0, 1]. The height of planar YUV may count the rows of the picture or, as cv_bridge has it, those in memory.
-    Raises ImageRejected: "depth image", "zero-size image", "unknown encoding", "short data", "excess data",
-    "unknown range", "undecodable image".
+    Raises ImageRejected: "depth image", "zero-size image", "too large image", "unknown encoding", "short data",
+    "excess data", "unknown range", "undecodable image".
     """
     if depth := holds_depth(message):
         raise ImageRejected("depth image", depth)
@@ -137,7 +140,7 @@ def decode_compressed(message: CompressedMessage) -> ImageTensor:
     picture an ordinary one. With it, as in "rgb8; jpeg compressed bgr8", the first word is the raw image's encoding;
     colours were put into the order that ordinary pictures have only where "compressed bgr" follows, and a Bayer mosaic
     was compressed as it is.
-    Raises ImageRejected: "depth image", "zero-size image", "truncated image", "undecodable image".
+    Raises ImageRejected: "depth image", "zero-size image", "too large image", "truncated image", "undecodable image".
     """
     if depth := holds_depth(message):
         raise ImageRejected("depth image", depth)
@@ -169,29 +172,60 @@ def _opened(message: CompressedMessage, flags: int) -> NDArray[Any]:
     """The pixels as OpenCV has them: blue, green, red."""
     data = bytes(message.data)
     if not data:
-        raise ImageRejected("zero-size image", f"0 bytes of format {message.format!r} cannot be decoded")
+        raise ImageRejected("zero-size image", f"{_bytes_of(message)} cannot be decoded")
     if is_cut(data):
-        raise ImageRejected("truncated image", f"{len(data)} bytes of format {message.format!r} end within the picture")
+        raise ImageRejected("truncated image", f"{_bytes_of(message)} end within the picture")
+    _check_header(data, _bytes_of(message))
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise ImageRejected("undecodable image", f"{len(data)} bytes of format {message.format!r}: {error}") from error
+        raise ImageRejected("undecodable image", f"{_bytes_of(message)}: {error}") from error
     if pixels is None:
-        raise ImageRejected("undecodable image", f"{len(data)} bytes of format {message.format!r}")
+        raise ImageRejected("undecodable image", f"{_bytes_of(message)}")
     return np.asarray(pixels)
+
+
+def _check_header(data: bytes, described: str) -> None:
+    """Look at the size that a compressed image says it has, before memory is taken for it.
+
+    Raises ImageRejected: "too large image", and "undecodable image" for what has no header that Pillow knows.
+    """
+    try:
+        with HeaderReader.open(io.BytesIO(data)) as header:
+            width, height = header.size
+    except HeaderReader.DecompressionBombError as error:
+        raise ImageRejected("too large image", f"{error}; {SIZE_LIMITS}") from error
+    except Exception as error:  # parsers of some fifty formats, each with errors of its own
+        raise ImageRejected("undecodable image", described) from error
+    _check_size(width, height)
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageRejected("too large image", f"{width}x{height}; {SIZE_LIMITS}")
+
+
+def _bytes_of(message: CompressedMessage) -> str:
+    return f"{len(message.data)} bytes of format {_shown(message.format)}"
+
+
+def _shown(text: str) -> str:
+    """A foreign text, short enough for a message."""
+    return repr(text[:MAX_SHOWN]) + ("…" if len(text) > MAX_SHOWN else "")
 
 
 def decode_depth(message: Message | CompressedMessage) -> Float[Tensor, "height width"]:
     """Metres of a depth image: 16UC1 or mono16 in millimetres, 32FC1 in metres (REP-118). 0 where unknown.
 
     Of compressed ones 16-bit PNG is understood, as compressed_depth_image_transport sends 16UC1, or by itself.
-    Raises ImageRejected: "zero-size image", "unknown encoding", "short data", "excess data", "truncated image",
-    "undecodable image".
+    Raises ImageRejected: "zero-size image", "too large image", "unknown encoding", "short data", "excess data",
+    "truncated image", "undecodable image".
     """
     if hasattr(message, "format"):
         return torch.from_numpy(_decode_depth_png(message).astype(np.float32) * DEPTH_UNITS["16UC1"])
     if message.encoding not in DEPTH_UNITS:
-        raise ImageRejected("unknown encoding", f"{message.encoding!r}; depth images are {', '.join(DEPTH_UNITS)}")
+        known = ", ".join(DEPTH_UNITS)
+        raise ImageRejected("unknown encoding", f"{_shown(message.encoding)}; depth images are {known}")
     layout = _checked_layout(message)
     metres = _rows(message, layout).astype(np.float32) * DEPTH_UNITS[message.encoding]
     return torch.from_numpy(np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)))
@@ -203,10 +237,10 @@ def _decode_depth_png(message: CompressedMessage) -> NDArray[np.uint16]:
     if data[_DEPTH_HEADER:].startswith(_PNG) and not data.startswith(_PNG):
         data = data[_DEPTH_HEADER:]
     if not data.startswith(_PNG) or message.format.startswith("32FC1"):
-        raise ImageRejected("undecodable image", f"{len(data)} bytes of format {message.format!r} are no 16UC1 as PNG")
+        raise ImageRejected("undecodable image", f"{_bytes_of(message)} are no 16UC1 as PNG")
     pixels = _opened(SimpleNamespace(format=message.format, data=data), cv2.IMREAD_UNCHANGED)
     if pixels.ndim != 2 or pixels.dtype != np.uint16:
-        detail = f"{pixels.dtype} {pixels.shape} of format {message.format!r}; depth images are 16-bit grey"
+        detail = f"{pixels.dtype} {pixels.shape} of format {_shown(message.format)}; depth images are 16-bit grey"
         raise ImageRejected("unknown encoding", detail)
     return np.asarray(pixels, np.uint16)
 
@@ -214,12 +248,12 @@ def _decode_depth_png(message: CompressedMessage) -> NDArray[np.uint16]:
 def holds_depth(message: Message | CompressedMessage) -> str:
     """Why an image message shows depth and no colours, in words; empty for a picture."""
     if not hasattr(message, "format"):
-        return f"encoding {message.encoding!r} holds depth, not colour" if message.encoding in DEPTH_ONLY else ""
+        return f"encoding {_shown(message.encoding)} holds depth, not colour" if message.encoding in DEPTH_ONLY else ""
     encoding = message.format.partition(";")[0]
     if "compressedDepth" in message.format or encoding in DEPTH_ONLY:
-        return f"format {message.format!r} holds depth, not colour"
+        return f"format {_shown(message.format)} holds depth, not colour"
     if encoding != "mono16" and not encoding.startswith("bayer_") and _is_deep_grey(message):
-        return f"format {message.format!r} with 16-bit grey values holds depth, not colour"
+        return f"format {_shown(message.format)} with 16-bit grey values holds depth, not colour"
     return ""
 
 
@@ -282,10 +316,11 @@ def _checked_layout(message: Message) -> PixelLayout:
     """The layout of the message's encoding. Raises ImageRejected where its sizes and its data cannot be."""
     if message.height == 0 or message.width == 0:
         raise ImageRejected("zero-size image", f"{message.width}x{message.height}")
+    _check_size(message.width, message.height)
     layout = LAYOUTS.get(message.encoding)
     if layout is None:
         known = ", ".join(sorted(LAYOUTS))
-        raise ImageRejected("unknown encoding", f"{message.encoding!r}; known are {known}")
+        raise ImageRejected("unknown encoding", f"{_shown(message.encoding)}; known are {known}")
     row_bytes = message.width * layout.channels * np.dtype(layout.dtype).itemsize
     if message.step < row_bytes:
         detail = f"{_describe(message)} has step {message.step}, a row needs {row_bytes} bytes"
@@ -312,4 +347,4 @@ def _rows(message: Message, layout: PixelLayout) -> NDArray[Any]:
 
 
 def _describe(message: Message) -> str:
-    return f"{message.width}x{message.height} {message.encoding!r}"
+    return f"{message.width}x{message.height} {_shown(message.encoding)}"

@@ -115,9 +115,7 @@ class SensorSynchronizer:
             length = math.hypot(a.x, a.y, a.z)
             up = torch.tensor([a.x, a.y, a.z], dtype=torch.float64)
         if not UP_LENGTHS[0] <= length <= UP_LENGTHS[1]:  # NaN is outside as well
-            self._lack(
-                "IMU: no direction", f"IMU message not used: a direction of length {length:g} says not where up is"
-            )
+            self._lack("IMU: no direction", f"IMU not used: its vector of length {length:g} says not where up is")
             return
         self._up = (message.header.frame_id, up / up.norm())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-LEAP = 60 * 10**9
+LEAP = 3600 * 10**9
 """Nanoseconds by which a stamp may be ahead of those before; one further off has to be confirmed by a second."""
 MOST_NANOSECONDS = 10**9
 """Of builtin_interfaces/Time.nanosec, exclusive."""

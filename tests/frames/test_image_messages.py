@@ -19,6 +19,7 @@ from tests.support.messages import Message
 REASONS = {
     "depth image",
     "zero-size image",
+    "too large image",
     "unknown encoding",
     "short data",
     "excess data",
