@@ -58,7 +58,10 @@ def declare(node: Node, kind: type[Any]) -> Any:
 def on_set(
     kind: type[Any], is_configured: Callable[[], bool], apply: Callable[[dict[str, Any]], None]
 ) -> Callable[[list[Parameter]], SetParametersResult]:
-    """A callback for `add_on_set_parameters_callback` that checks ranges and when each parameter may change."""
+    """A callback for `add_on_set_parameters_callback` that checks ranges and when each parameter may change.
+
+    `apply` may raise ParameterError for values that are in range and yet cannot be.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}
 
     def callback(changes: list[Parameter]) -> SetParametersResult:
@@ -68,9 +71,9 @@ def on_set(
                 check(fields[name], value)
                 if fields[name].metadata["change"] == "unconfigured" and is_configured():
                     raise ParameterError(f"{name} can change only while the node is unconfigured: clean it up before")
+            apply(own)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        apply(own)
         return SetParametersResult(successful=True)
 
     return callback

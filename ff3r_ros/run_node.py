@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 
 import rclpy
@@ -11,6 +13,11 @@ from rclpy.node import Node
 from ff3r_model.core.errors import UserError
 from ff3r_ros.log_forwarding import LogForwarder
 from ff3r_ros.parameters import ParameterError
+
+log = logging.getLogger(__name__)
+
+AFTER_FAILURE = 0.01
+"""Seconds of rest after a callback that failed, lest one that always fails takes all there is."""
 
 
 def run_node(make_node: Callable[[], Node], name: str, arguments: list[str] | None = None) -> None:
@@ -28,13 +35,29 @@ def run_node(make_node: Callable[[], Node], name: str, arguments: list[str] | No
 
 
 def _spin(node: Node) -> None:
+    """Spin until the end; what a callback raises is logged, and spinning goes on."""
     try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while not _spun_to_the_end(node):
+            time.sleep(AFTER_FAILURE)
+    except KeyboardInterrupt:
         pass
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _spun_to_the_end(node: Node) -> bool:
+    """False where a callback raised before that: one message or one call must not take the map with it."""
+    try:
+        rclpy.spin(node)
+    except ExternalShutdownException:
+        return True
+    except Exception as error:
+        if not rclpy.ok():  # what is left at work after the end has nothing to work with
+            return True
+        log.exception("a callback failed: %s: %s", type(error).__name__, error)
+        return False
+    return True
 
 
 def _made(make_node: Callable[[], Node], name: str, logs: LogForwarder) -> Node:

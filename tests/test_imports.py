@@ -31,16 +31,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "ff3r_ros.wheels": set(),
     "ff3r_ros.qos": set(),
+    "ff3r_ros.guard": set(),
     "ff3r_ros.parameters": set(),
     "ff3r_ros.lifecycle": set(),
     "ff3r_ros.log_forwarding": set(),
     "ff3r_ros.run_node": {"core", "log_forwarding", "parameters"},
     "ff3r_ros.conversions": {"core", "frames", "voxel_map"},
     "ff3r_ros.perception": {
-        "core", "frames", "engine", "voxel_map", "slam", "pipeline", "conversions", "parameters", "qos", "run_node",
+        "core", "frames", "engine", "voxel_map", "slam", "pipeline", "conversions", "guard", "parameters", "qos",
+        "run_node",
     },
     "ff3r_ros.camera": {"core", "frames", "synthetic", "conversions", "parameters", "qos", "run_node"},
-    "ff3r_ros.viewer": {"frames", "visualization", "conversions", "parameters", "qos", "run_node"},
+    "ff3r_ros.viewer": {"frames", "visualization", "conversions", "guard", "parameters", "qos", "run_node"},
     "ff3r_ros.demo": {"core", "frames", "synthetic", "conversions", "camera", "lifecycle", "parameters", "qos"},
 }  # fmt: skip
 """Every room, bottom up: it imports from rooms above it in this list only, and of these only what stands beside it."""

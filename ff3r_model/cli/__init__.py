@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ff3r {__version__}")
         return 0
     logging.basicConfig(level=logging.WARNING, format="ff3r: %(message)s")
+    logging.getLogger("ff3r_model.frames").setLevel(logging.INFO)  # which topics of a bag are used
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # unreadable files are our business to report
     try:
         command = tyro.extras.subcommand_cli_from_dict(

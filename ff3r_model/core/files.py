@@ -1,16 +1,19 @@
-"""Atomic file replacement (write, fsync, rename) and a digest of tensors."""
+"""Regular files opened for reading, atomic file replacement (write, fsync, rename), and a digest of tensors."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,6 +21,39 @@ from torch import Tensor
 LEFTOVER_SECONDS = 3600
 """Age at which `remove_leftovers` takes a temporary file for that of a killed writer."""
 _PART = ".part"
+_OTHERS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+}
+"""What a path may lead to besides a regular file."""
+
+
+def regular_file(path: Path, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading bytes. Never waits, whatever lies at `path`.
+
+    Raises OSError for a named pipe, a socket, a device or a folder (and a link, without `follow_links`), whose
+    `strerror` says which; and as `open` does.
+    """
+    refuse_others(path.stat() if follow_links else path.lstat(), path)  # before it is opened: that may do something
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    file = open(os.open(path, flags), "rb")
+    try:
+        refuse_others(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def refuse_others(status: os.stat_result, path: Path) -> None:
+    """Raise OSError for what is no regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        what = _OTHERS.get(stat.S_IFMT(status.st_mode), "no file")
+        raise OSError(errno.EINVAL, f"it is {what}; only regular files are read and written", str(path))
 
 
 @contextmanager
@@ -25,8 +61,10 @@ def replaced(path: Path) -> Iterator[Path]:
     """Atomic write: yields a temporary path beside `path`, whose file takes the place of `path` after the body.
 
     Whenever the body raises, or the process is killed, or the power fails, `path` holds what was there before or the
-    new file, whole. Raises OSError, for instance where the folder is missing.
+    new file, whole. Raises OSError, for instance where the folder is missing, or `path` is a device or a pipe.
     """
+    if path.exists():
+        refuse_others(path.stat(), path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

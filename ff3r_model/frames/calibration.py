@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
-from ff3r_model.frames.rectify import FISHEYE_MODELS, PINHOLE_MODELS, Rectifier, UnknownDistortionError
+from ff3r_model.frames.rectify import (
+    FISHEYE_MODELS,
+    PINHOLE_MODELS,
+    ImpossibleCameraError,
+    Rectifier,
+    UnknownDistortionError,
+)
 
 COEFFICIENTS = {name: (4, 5, 8, 12, 14) for name in PINHOLE_MODELS} | {name: (4,) for name in FISHEYE_MODELS}
 """How many coefficients each distortion model may have."""
+MAX_COEFFICIENTS = 64
+"""Of any model, known here or not."""
 
 
 CameraInfo = Any
@@ -26,7 +34,11 @@ CameraInfo = Any
 
 
 class CalibrationRejected(ValueError):
-    """A camera_info that cannot be used; the message gives the reason."""
+    """A camera_info that cannot be used; the message gives the reason. `reason` is a fixed phrase, fit for counting."""
+
+    def __init__(self, text: str, reason: str = "impossible values") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,8 @@ class Calibration:
         height, width = frame.image.shape[:2]
         if (height, width) == (self.height, self.width):
             return ""
-        return f"camera_info is for {self.width}x{self.height}, images have {width}x{height}: not used"
+        sizes = f"camera_info is for {self.width}x{self.height}, images have {width}x{height}"
+        return f"{sizes}: not used; resized or cropped images need a camera_info of their own, with binning or roi"
 
     def apply(self, frame: Frame) -> Frame:
         """The frame, rectified, with its intrinsics; as it is where the calibration is for another size."""
@@ -73,18 +86,20 @@ def calibration_from_info(info: CameraInfo, image_is_rectified: bool = False) ->
     undone. Images of a distortion model that nobody knows are left alone, without intrinsics and with a warning.
     Raises CalibrationRejected for values that no camera has.
     """
-    height, width = image_size(info)
     matrix = _values(info, "p").reshape(3, 4)[:, :3] if image_is_rectified else _values(info, "k").reshape(3, 3)
     distortion = [] if image_is_rectified else _values(info, "d").tolist()
     if not matrix.any():
         return None
     _check(info, matrix, distortion)
+    height, width = image_size(info)
     matrix = _in_image_pixels(matrix, info)
     try:
         rectifier = Rectifier(matrix, distortion, info.distortion_model, (width, height))
     except UnknownDistortionError as error:
         warning = f"{error}: images are used as they are, their intrinsics are unknown"
         return Calibration(height, width, None, Rectifier(matrix, [], "", (width, height)), warning)
+    except ImpossibleCameraError as error:
+        raise CalibrationRejected(f"camera_info with {error}", error.reason) from error
     return Calibration(height, width, torch.from_numpy(rectifier.intrinsics).float(), rectifier)
 
 
@@ -119,6 +134,9 @@ def _in_image_pixels(matrix: NDArray[np.float64], info: CameraInfo) -> NDArray[n
 def _check(info: CameraInfo, matrix: NDArray[np.float64], distortion: list[float]) -> None:
     if info.width == 0 or info.height == 0:
         raise CalibrationRejected(f"camera_info of size {info.width}x{info.height}")
+    _check_window(info)
+    if len(distortion) > MAX_COEFFICIENTS:
+        raise CalibrationRejected(f"no distortion model has {len(distortion)} coefficients")
     if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
         raise CalibrationRejected(f"camera_info with values that are not finite: {matrix.tolist()}, D {distortion}")
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
@@ -127,3 +145,14 @@ def _check(info: CameraInfo, matrix: NDArray[np.float64], distortion: list[float
     if counts and any(distortion) and len(distortion) not in counts:
         allowed = " or ".join(map(str, counts))
         raise CalibrationRejected(f"{info.distortion_model} takes {allowed} coefficients, not {len(distortion)}")
+
+
+def _check_window(info: CameraInfo) -> None:
+    """Raises CalibrationRejected where region of interest and binning leave no image."""
+    roi = info.roi
+    if roi.x_offset + roi.width > info.width or roi.y_offset + roi.height > info.height:
+        window = f"{roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset})"
+        raise CalibrationRejected(f"the region of interest, {window}, is not within {info.width}x{info.height}")
+    if 0 in image_size(info):
+        binning = f"{info.binning_x}x{info.binning_y}"
+        raise CalibrationRejected(f"binning of {binning} leaves nothing of {info.width}x{info.height}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ff3r_model.frames.bag_files import is_bag
 from ff3r_model.frames.image_folder import FolderSource
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
 from ff3r_model.frames.source import FrameSource, SourceError
 from ff3r_model.frames.video import VideoSource
-
-BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
 def open_source(
@@ -37,10 +36,3 @@ def open_source(
     if is_rgbd(path):
         return RgbdSource(path)
     return FolderSource(path) if path.is_dir() else VideoSource(path)
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a ROS bag: by its suffix, or a folder by what lies in it."""
-    if path.is_dir():
-        return any(file.suffix in BAG_SUFFIXES or file.name == "metadata.yaml" for file in path.iterdir())
-    return path.suffix in BAG_SUFFIXES

@@ -7,6 +7,8 @@ with the fields of geometry_msgs/TransformStamped will do.
 from __future__ import annotations
 
 import bisect
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +19,24 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.frames.stamps import LEAP, StampGate, is_time, nanoseconds_from_time
 
 KEPT = 10 * 10**9
 """Nanoseconds of transforms that are remembered, as in tf2."""
+MAX_POSES = 10_000
+"""Transforms of one frame that are remembered: a thousand per second."""
+MAX_FRAMES = 10_000
+MAX_TRANSFORMS = 10_000
+"""Of one message."""
+MAX_NAME = 256
+"""Characters of a frame's name."""
+FARTHEST = 1e8
+"""Metres from a frame to its parent: the Earth has 6.4e6."""
+QUATERNION_NORMS = (1e-6, 1e6)
+"""Lengths of quaternions that still say how something is turned."""
 Matrix = np.ndarray
+Pose = tuple[float, ...]
+"""x, y, z of a translation and x, y, z, w of a quaternion, as they came."""
 TransformMessage = Any
 """Anything with the fields of geometry_msgs/TransformStamped."""
 
@@ -36,28 +51,34 @@ class _Edge:
 
     parent: str
     stamps: list[int] = field(default_factory=list)
-    poses: list[Matrix] = field(default_factory=list)
+    poses: list[Pose] = field(default_factory=list)
     """parent_from_child; a static one stands alone, without a stamp."""
+    gate: StampGate = field(default_factory=lambda: StampGate(LEAP, KEPT))
 
     @property
     def static(self) -> bool:
         return not self.stamps
 
-    def add(self, stamp: int, pose: Matrix) -> None:
-        """Keep the pose in order of time, forget what is older than KEPT before the newest."""
+    def add(self, stamp: int, pose: Pose) -> bool:
+        """Keep the pose in order of time, forget what is older than KEPT before the newest; False for a lone stamp."""
+        verdict = self.gate.judge(stamp)
+        if verdict == "stray":
+            return False
+        if verdict == "jump":
+            self.stamps, self.poses = [], []
         place = bisect.bisect_left(self.stamps, stamp)
         if place < len(self.stamps) and self.stamps[place] == stamp:
             self.poses[place] = pose
-            return
-        self.stamps.insert(place, stamp)
-        self.poses.insert(place, pose)
-        old = bisect.bisect_left(self.stamps, self.stamps[-1] - KEPT)
-        del self.stamps[:old], self.poses[:old]
+        elif place or len(self.stamps) < MAX_POSES:
+            self.stamps.insert(place, stamp)
+            self.poses.insert(place, pose)
+            self._forget()
+        return True
 
     def at(self, stamp: int, name: str) -> Matrix:
         """parent_from_child, interpolated between the two nearest times."""
         if self.static:
-            return self.poses[0]
+            return _matrix(self.poses[0])
         if not self.stamps[0] <= stamp <= self.stamps[-1]:
             early = stamp < self.stamps[0]
             end, which = (self.stamps[0], "before the oldest") if early else (self.stamps[-1], "after the newest")
@@ -65,9 +86,14 @@ class _Edge:
             raise TransformUnavailable(f"{name}: asked for {apart:.3f} s {which} known transform")
         right = bisect.bisect_left(self.stamps, stamp)
         if self.stamps[right] == stamp:
-            return self.poses[right]
+            return _matrix(self.poses[right])
         before, after = self.stamps[right - 1], self.stamps[right]
-        return _between(self.poses[right - 1], self.poses[right], (stamp - before) / (after - before))
+        share = (stamp - before) / (after - before)
+        return _between(_matrix(self.poses[right - 1]), _matrix(self.poses[right]), share)
+
+    def _forget(self) -> None:
+        old = max(bisect.bisect_left(self.stamps, self.stamps[-1] - KEPT), len(self.stamps) - MAX_POSES)
+        del self.stamps[:old], self.poses[:old]
 
 
 class TransformBuffer:
@@ -75,8 +101,8 @@ class TransformBuffer:
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
-        self.rejected = 0
-        """Transforms that were no transforms: not finite, a quaternion of no length, a frame in itself."""
+        self.rejected: Counter[str] = Counter()
+        """Transforms that were not taken, by reason."""
 
     @property
     def frames(self) -> set[str]:
@@ -85,18 +111,18 @@ class TransformBuffer:
 
     def add(self, transforms: Iterable[TransformMessage], static: bool = False) -> None:
         """Take over a message's transforms. A frame that changes its parent starts again."""
-        for message in transforms:
+        for number, message in enumerate(transforms):
+            if number >= MAX_TRANSFORMS:
+                self.rejected["too many transforms in one message"] += 1
+                continue
             parent, child = message.header.frame_id.lstrip("/"), message.child_frame_id.lstrip("/")
-            pose = _matrix(message)
-            if pose is None or not parent or not child or parent == child:
-                self.rejected += 1
+            pose = _pose(message)
+            if reason := self._unusable(parent, child, message, pose):
+                self.rejected[reason] += 1
             elif static:
                 self._edges[child] = _Edge(parent, poses=[pose])
             else:
-                edge = self._edges.get(child)
-                if edge is None or edge.parent != parent or edge.static:
-                    edge = self._edges[child] = _Edge(parent)
-                edge.add(nanoseconds_from_time(message.header.stamp), pose)
+                self._add_moving(parent, child, nanoseconds_from_time(message.header.stamp), pose)
 
     def lookup(self, target: str, source: str, stamp: int) -> Float[Tensor, "4 4"]:
         """target_from_source at `stamp` (ns), interpolated. Raises TransformUnavailable, never extrapolates."""
@@ -119,12 +145,32 @@ class TransformBuffer:
         """Forget what moves (time jumped back); what is static stays."""
         self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
 
+    def _unusable(self, parent: str, child: str, message: TransformMessage, pose: Pose) -> str:
+        """Why a transform is none, in a short phrase fit for counting; empty where it is one."""
+        if not parent or not child or parent == child or max(len(parent), len(child)) > MAX_NAME:
+            return "frame names"
+        if not is_time(message.header.stamp):
+            return "impossible stamp"
+        if not all(map(math.isfinite, pose)) or max(map(abs, pose[:3])) > FARTHEST:
+            return "impossible translation or rotation"
+        if not QUATERNION_NORMS[0] <= math.hypot(*pose[3:]) <= QUATERNION_NORMS[1]:
+            return "quaternion of no or endless length"
+        return "too many frames" if len(self._edges) >= MAX_FRAMES and child not in self._edges else ""
+
+    def _add_moving(self, parent: str, child: str, stamp: int, pose: Pose) -> None:
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static:
+            edge = self._edges[child] = _Edge(parent)
+        if not edge.add(stamp, pose):
+            self.rejected["stamp far from those before"] += 1
+
     def _chain(self, frame: str) -> list[str]:
         """The frame and its ancestors."""
-        chain = [frame]
-        while (edge := self._edges.get(chain[-1])) is not None and edge.parent not in chain:
-            chain.append(edge.parent)
-        return chain
+        chain = {frame: None}  # in order, and quick to look into
+        while (edge := self._edges.get(frame)) is not None and edge.parent not in chain:
+            frame = edge.parent
+            chain[frame] = None
+        return list(chain)
 
     def _above(self, chain: list[str], top: str, stamp: int) -> Matrix:
         """top_from_chain[0]."""
@@ -134,15 +180,18 @@ class TransformBuffer:
         return pose
 
 
-def _matrix(message: TransformMessage) -> Matrix | None:
-    """parent_from_child in float64, or None for what is no transform."""
+def _pose(message: TransformMessage) -> Pose:
+    """What the message says, unchecked: millions of these are never looked up."""
     move, turn = message.transform.translation, message.transform.rotation
-    values = np.array([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
-    if not np.isfinite(values).all() or np.linalg.norm(values[3:]) < 1e-6:
-        return None
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = Rotation.from_quat(values[3:]).as_matrix(), values[:3]
-    return pose
+    return move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w
+
+
+def _matrix(pose: Pose) -> Matrix:
+    """The pose as a matrix of float64."""
+    matrix = np.eye(4)
+    quaternion = np.array(pose[3:]) / math.hypot(*pose[3:])
+    matrix[:3, :3], matrix[:3, 3] = Rotation.from_quat(quaternion).as_matrix(), pose[:3]
+    return matrix
 
 
 def _between(before: Matrix, after: Matrix, share: float) -> Matrix:

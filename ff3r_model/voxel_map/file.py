@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ff3r_model.core.errors import UserError
-from ff3r_model.core.files import remove_leftovers, replaced, tensor_bytes, tensors_digest
+from ff3r_model.core.files import refuse_others, remove_leftovers, replaced, tensor_bytes, tensors_digest
 
 FORMAT_VERSION = 2
 """Of the files that we write: 2 has the voxels' anchors and extras of the caller's."""
@@ -57,6 +57,7 @@ def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises MapFileError for a file that is missing, cut short, damaged, of another kind or of a newer version.
     """
     try:
+        refuse_others(path.stat(), path)
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             record = _record(path, metadata)

@@ -252,10 +252,15 @@ def _joined(parts: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[T
     return torch.cat(rows), torch.cat(scores)
 
 
-def _clean(text: str, max_length: int) -> str:
-    """The text with single spaces. Raises QueryRejected for one that is no query."""
+def check_length(text: str, max_length: int) -> None:
+    """Raise QueryRejected for a text that is too long to be looked at any further."""
     if len(text) > max_length:
         raise QueryRejected(f"the query has {len(text)} characters, at most {max_length} are allowed: {_shown(text)}")
+
+
+def _clean(text: str, max_length: int) -> str:
+    """The text with single spaces. Raises QueryRejected for one that is no query."""
+    check_length(text, max_length)
     clean = " ".join(text.split())
     if not clean:
         raise QueryRejected("the query is empty")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
-from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from torch import Tensor
+from std_msgs.msg import Header
 
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.calibration import (
@@ -17,7 +17,8 @@ from ff3r_model.frames.calibration import (
     calibration_identity,
 )
 from ff3r_model.frames.image_messages import ImageRejected
-from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.frames.stamps import LEAP, StampGate, is_time, nanoseconds_from_time
+from ff3r_model.frames.transforms import MAX_NAME
 from ff3r_ros.conversions.image_decoding import decode
 
 
@@ -31,10 +32,16 @@ class CameraInput:
         self._warn, self._now, self._image_is_rectified = warn, now, image_is_rectified
         self._calibration: Calibration | None = None
         self._info: tuple[object, ...] | None = None
+        self._info_problem = ""
+        self._gate = StampGate(LEAP, LEAP)
         self._warned: set[str] = set()
         self.received = 0
+        self.arrival = time.monotonic()
+        """Of the newest image, seconds; of this object before there is one."""
         self.dropped: Counter[str] = Counter()
         """Messages that never became frames, by reason."""
+        self.rejected_infos: Counter[str] = Counter()
+        """Messages with a new camera_info that could not be used, by reason."""
         self.uncalibrated = 0
         """Frames whose camera_info could not be used (wrong size, impossible values)."""
         self.problem = ""
@@ -43,51 +50,66 @@ class CameraInput:
         """TF frame of the newest image."""
 
     def take_info(self, info: CameraInfo) -> None:
-        """Remember the calibration; maps are built only when something changed."""
+        """Remember the calibration; nothing is computed but when something changed."""
         key = calibration_identity(info)
         if key == self._info:
             return
-        self._info, self._calibration = key, None
+        self._info, self._calibration, self._info_problem = key, None, ""
         try:
             self._calibration = calibration_from_info(info, self._image_is_rectified)
         except CalibrationRejected as rejection:
-            self._warn_once(f"camera_info not used: {rejection}")
+            self.rejected_infos[rejection.reason] += 1
+            self._info_problem = f"camera_info not used: {rejection}"
+            self._warn_once(self._info_problem, key=rejection.reason)
             return
         if self._calibration is None:
             self._warn_once("camera_info says that the camera is not calibrated (K is zero): not used")
         elif self._calibration.warning:
-            self._warn_once(self._calibration.warning)
+            self._warn_once(self._calibration.warning, key="distortion model")
 
     def take_image(self, message: Image | CompressedImage) -> Frame | None:
         """The frame in an image message; None, counted and said in `problem`, where there is none."""
         self.received += 1
+        self.arrival = time.monotonic()
         try:
             image = decode(message)
+            stamp = self._stamp(message.header)
         except ImageRejected as rejection:
             self.dropped[rejection.reason] += 1
             self.problem = str(rejection)
             self._warn_once(f"image dropped: {rejection}", key=rejection.reason)
             return None
-        self.problem = ""
-        stamp = nanoseconds_from_time(message.header.stamp)
-        if stamp == 0:
-            self._warn_once("images carry no stamp: the time of their arrival is used")
-            stamp = self._now()
         self.name = message.header.frame_id
         return self._calibrated(Frame(image, stamp, camera_name=self.name))
 
-    def rectify_depth(self, depth: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
-        """A depth image registered to the camera's images, straightened as they are."""
-        return depth if self._calibration is None else self._calibration.rectify_depth(depth)
+    @property
+    def calibration(self) -> Calibration | None:
+        """By which the newest frame was rectified, and its depth image shall be."""
+        return self._calibration
+
+    def _stamp(self, head: Header) -> int:
+        """Nanoseconds. Raises ImageRejected for a header that no camera writes."""
+        if len(head.frame_id) > MAX_NAME:
+            raise ImageRejected("impossible frame_id", f"{len(head.frame_id)} characters, at most {MAX_NAME} are used")
+        if not is_time(head.stamp):
+            raise ImageRejected("impossible stamp", f"{head.stamp.sec} s and {head.stamp.nanosec} ns")
+        stamp = nanoseconds_from_time(head.stamp)
+        if stamp == 0:
+            self._warn_once("images carry no stamp: the time of their arrival is used")
+            return self._now()
+        if self._gate.judge(stamp) == "stray":
+            raise ImageRejected("stamp far from those before", f"{stamp / 1e9:.3f} s; a second one like it is believed")
+        return stamp
 
     def _calibrated(self, frame: Frame) -> Frame:
         if self._calibration is None:
+            self.problem = self._info_problem
             self.uncalibrated += self._info is not None
             return frame
         self.problem = self._calibration.mismatch(frame)
         if self.problem:
             self.uncalibrated += 1
-            self._warn_once(self.problem)
+            self._warn_once(self.problem, key="size")
         return self._calibration.apply(frame)
 
     def _warn_once(self, text: str, key: str = "") -> None:

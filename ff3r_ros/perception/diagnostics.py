@@ -10,6 +10,10 @@ from std_msgs.msg import Header
 
 from ff3r_ros.perception.worker import WorkerStatus
 
+MANY_LATE = 5
+"""Images in a row that are no newer than those before, from which on the camera's clock is to blame."""
+MAX_VALUE = 500
+"""Characters of a value; names and encodings in messages from anybody end up here."""
 NOT_METRIC = "no: RGB alone has no scale; give camera_height, odom_frame or use_depth"
 
 
@@ -27,8 +31,8 @@ def diagnostics(
     values = {"state": state, **_values(status), "frames dropped": str(sum(all_dropped.values()))}
     values |= {f"dropped: {reason}": str(count) for reason, count in sorted(all_dropped.items())}
     values |= dict(notes)
-    entry = DiagnosticStatus(level=level, name=f"{name}: semantic map", message=message, hardware_id="ff3r")
-    entry.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    entry = DiagnosticStatus(level=level, name=f"{name}: semantic map", message=message[:MAX_VALUE], hardware_id="ff3r")
+    entry.values = [KeyValue(key=key, value=value[:MAX_VALUE]) for key, value in values.items()]
     return DiagnosticArray(header=Header(stamp=stamp), status=[entry])
 
 
@@ -37,6 +41,8 @@ def _verdict(state: str, status: WorkerStatus, problem: str) -> tuple[bytes, str
         return DiagnosticStatus.ERROR, status.error
     if problem:
         return DiagnosticStatus.WARN, problem
+    if status.late_in_a_row >= MANY_LATE:
+        return DiagnosticStatus.WARN, f"the last {status.late_in_a_row} images were dropped: {status.last_drop}"
     if status.last_window:
         return DiagnosticStatus.WARN, f"window not used: {status.last_window}"
     return DiagnosticStatus.OK, state if not status.windows else f"mapping, {status.voxels} voxels"

@@ -8,14 +8,17 @@ one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_msgs.msg import String
@@ -23,9 +26,11 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from ff3r_model.pipeline import Pipeline
+from ff3r_model.voxel_map.queries import QueryRejected, check_length
 from ff3r_ros import parameters as ros_parameters
-from ff3r_ros.parameters import ParameterError
+from ff3r_ros.guard import CallbackGuard
 from ff3r_ros.perception.diagnostics import diagnostics
+from ff3r_ros.perception.map_folder import MapFolder
 from ff3r_ros.perception.parameters import NodeParameters
 from ff3r_ros.perception.pipeline_factory import parameters_in_effect, pipeline_from_parameters
 from ff3r_ros.perception.session import IDLE_NOTES, Session
@@ -35,6 +40,9 @@ from ff3r_ros.run_node import run_node
 
 TICK = 0.05
 """Seconds between looks at frames that wait; also how often map -> odom is said."""
+
+SILENCE = 5.0
+"""Seconds without an image after which diagnostics ask where the camera is."""
 
 MakePipeline = Callable[[NodeParameters], Pipeline]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -55,13 +63,19 @@ class PerceptionNode(LifecycleNode):
         self.add_on_set_parameters_callback(
             ros_parameters.on_set(NodeParameters, lambda: self.session is not None, self._apply)
         )
+        self.guard = CallbackGuard(self.get_logger().error)
+        self._maps = MapFolder(self._settings)
         self._inputs: list[Any] = []
-        self._triggers: list[Any] = []
         self._trouble = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics, clock=steady)
-        self.create_timer(TICK, self._tick, clock=steady)
+        report = self.guard("diagnostics", self._publish_diagnostics)
+        self.create_timer(self._settings.diagnostics_period, report, clock=steady)
+        self.create_timer(TICK, self.guard("waiting image", self._tick), clock=steady)
+        # services outlive all states: one that is destroyed while a call of it waits cannot answer
+        group = ReentrantCallbackGroup()
+        for name, command in self._commands().items():
+            self.create_service(Trigger, f"~/{name}", self._trigger(name, command), callback_group=group)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and advertise the map's topics."""
@@ -78,30 +92,27 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the camera and to queries, offer the services."""
-        assert self.session is not None
-        kind = Image if self._settings.image_transport == "raw" else CompressedImage
-        self._inputs = [
-            self.create_subscription(kind, "image", self.session.take_image, CAMERA_QOS),
-            self.create_subscription(CameraInfo, "camera_info", self.session.camera.take_info, CAMERA_QOS),
-            self.create_subscription(String, "~/query", lambda text: self._add_query(text.data), QUERY_QOS),
-            self.create_subscription(String, "~/query/remove", self._on_remove, QUERY_QOS),
-        ]
-        self._inputs += self._sensors(self.session)
-        group = ReentrantCallbackGroup()
-        self._triggers = [
-            self.create_service(Trigger, f"~/{name}", self._trigger(command), callback_group=group)
-            for name, command in self._commands().items()
-        ]
+        """Subscribe to the camera, to queries and to the sensors that the parameters ask for."""
+        session, own = self.session, self._settings
+        assert session is not None
+        session.camera.arrival = time.monotonic()
+        self._listen(Image if own.image_transport == "raw" else CompressedImage, "image", session.take_image)
+        self._listen(CameraInfo, "camera_info", session.camera.take_info)
+        self._listen(TFMessage, "/tf", session.take_tf, TF_QOS)
+        self._listen(TFMessage, "/tf_static", session.take_static_tf, TF_STATIC_QOS)
+        if own.use_depth:
+            self._listen(Image, "depth", session.sync.take_depth)
+        if own.use_imu:
+            self._listen(Imu, "imu", session.sync.take_imu)
+        self._listen(String, "~/query", self._on_query, QUERY_QOS)
+        self._listen(String, "~/query/remove", self._on_remove, QUERY_QOS)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening. The map stays."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for service in self._triggers:
-            self.destroy_service(service)
-        self._inputs, self._triggers = [], []
+        self._inputs = []
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -126,54 +137,60 @@ class PerceptionNode(LifecycleNode):
         if session is not None and not session.close():
             self.get_logger().error("the worker does not stop; its window is still running")
 
-    def _sensors(self, session: Session) -> list[Any]:
-        """Subscriptions to TF, and to depth and IMU where the parameters ask for them."""
-        transforms = session.transforms
-        subscriptions = [
-            self.create_subscription(TFMessage, "/tf", lambda tf: transforms.add(tf.transforms), TF_QOS),
-            self.create_subscription(
-                TFMessage, "/tf_static", lambda tf: transforms.add(tf.transforms, static=True), TF_STATIC_QOS
-            ),
-        ]
-        if self._settings.use_depth:
-            subscriptions.append(self.create_subscription(Image, "depth", session.sync.take_depth, CAMERA_QOS))
-        if self._settings.use_imu:
-            subscriptions.append(self.create_subscription(Imu, "imu", session.sync.take_imu, CAMERA_QOS))
-        return subscriptions
+    def _listen(self, kind: type, topic: str, callback: Callable[[Any], object], qos: QoSProfile = CAMERA_QOS) -> None:
+        """Subscribe until the node is deactivated; of queries the middleware's losses are counted too."""
+        lost = SubscriptionEventCallbacks(message_lost=self.guard("lost query", self._on_lost_query))
+        events = lost if qos is QUERY_QOS else None
+        guarded = self.guard(f"message on {topic}", callback)
+        self._inputs.append(self.create_subscription(kind, topic, guarded, qos, event_callbacks=events))
 
     def _tick(self) -> None:
         if self.session is not None:
             self.session.tick()
 
-    def _add_query(self, text: str) -> None:
-        self._submit(lambda pipeline: pipeline.queries.add(text))
+    def _on_query(self, message: String) -> None:
+        self._about_query(message.data, self._add_query)
 
     def _on_remove(self, message: String) -> None:
         """By text, or by id where no query has this text."""
-        self._submit(lambda pipeline: _remove_query(pipeline, message.data))
+        self._about_query(message.data, lambda text: self._submit(lambda pipeline: _remove_query(pipeline, text)))
+
+    def _on_lost_query(self, event: QoSMessageLostInfo) -> None:
+        if self.session is not None:
+            self.session.queries["lost"] += event.total_count_change
+
+    def _about_query(self, text: str, submit: Callable[[str], bool]) -> None:
+        """Hand over a text; of one that is too long nothing is kept but its length, until the worker refuses it."""
+        if self.session is None:
+            return
+        self.session.queries["received"] += 1
+        try:
+            check_length(text, self.session.longest_query)
+            taken = submit(text)
+        except QueryRejected as refusal:
+            taken = self._submit(partial(_refuse, refusal.with_traceback(None)))
+        self.session.queries["dropped"] += not taken
+
+    def _add_query(self, text: str) -> bool:
+        return self._submit(lambda pipeline: pipeline.queries.add(text))
 
     def _commands(self) -> dict[str, Command]:
         """What the Trigger services do to the pipeline."""
         return {
             "clear_queries": lambda pipeline: pipeline.queries.clear(),
             "reset": lambda pipeline: pipeline.reset(),
-            "save_map": lambda pipeline: pipeline.save(self._map_file()),
-            "load_map": lambda pipeline: pipeline.load(self._map_file()),
+            "save_map": lambda pipeline: pipeline.save(self._maps.path(self._settings.map_file)),
+            "load_map": lambda pipeline: pipeline.load(self._maps.path(self._settings.map_file)),
         }
 
-    def _map_file(self) -> Path:
-        if not self._settings.map_file:
-            raise ParameterError("the parameter map_file is empty: set it to the file to save to or load from")
-        return Path(self._settings.map_file).expanduser()
-
-    def _submit(self, command: Command, done: Done | None = None) -> bool:
+    def _submit(self, command: Command, done: Done | None = None, name: str = "") -> bool:
         """Hand the worker a command; False, with a warning, where it takes none."""
-        taken = self.session is not None and self.session.worker.submit(command, done)
+        taken = self.session is not None and self.session.worker.submit(command, done, name)
         if not taken:
             self.get_logger().warning("command dropped: too many wait already", throttle_duration_sec=1.0)
         return taken
 
-    def _trigger(self, command: Command) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+    def _trigger(self, name: str, command: Command) -> Callable[[Trigger.Request, Trigger.Response], Any]:
         """A service that answers once the worker has run the command; meanwhile the executor is free.
 
         rclpy polls a waiting coroutine when something wakes the executor, and blocks its callback group meanwhile:
@@ -188,7 +205,10 @@ class PerceptionNode(LifecycleNode):
                 if self.executor is not None:
                     self.executor.wake()
 
-            if not self._submit(command, finish):
+            if self.session is None:
+                response.message = "the node is not configured: there is no map yet"
+                return response
+            if not self._submit(command, finish, name):
                 response.message = "too many commands wait already"
                 return response
             error = await done
@@ -198,7 +218,9 @@ class PerceptionNode(LifecycleNode):
         return answer
 
     def _apply(self, changes: dict[str, Any]) -> None:
-        """Take over parameters that were set and checked."""
+        """Take over parameters that were set and checked. Raises ParameterError for a map_file outside its folder."""
+        if changes.get("map_file"):
+            self._maps.path(changes["map_file"])
         self._settings = dataclasses.replace(self._settings, **changes)
         if self.session is None:
             return
@@ -207,14 +229,15 @@ class PerceptionNode(LifecycleNode):
             self._submit(lambda pipeline: pipeline.queries.set_threshold(changes["threshold"]))
 
     def _publish_diagnostics(self) -> None:
+        failed = {f"failed: {name}": str(count) for name, count in sorted(self.guard.failed.items())}
         if self.session is None:
-            self._report(WorkerStatus(), {}, IDLE_NOTES)
+            self._report(WorkerStatus(), {}, IDLE_NOTES | failed)
         else:
-            self._report(self.session.worker.status, self.session.camera.dropped, self.session.notes())
+            self._report(self.session.worker.status, self.session.camera.dropped, self.session.notes() | failed)
 
     def _report(self, status: WorkerStatus, dropped: Mapping[str, int], notes: Mapping[str, str]) -> None:
         state = self._state_machine.current_state[1]
-        problem = self._trouble or notes["problem"] or self._silence(state)
+        problem = self._trouble or self.guard.recent or notes["problem"] or self._silence(state)
         settings = self._settings if self.session is None else self.session.publishers.parameters
         notes = {**notes, "map bytes allowed": str(settings.max_map_bytes), "problem": problem}
         now = self.get_clock().now().to_msg()
@@ -222,17 +245,25 @@ class PerceptionNode(LifecycleNode):
 
     def _silence(self, state: str) -> str:
         """Why no image comes, as far as the ROS graph shows."""
-        if state != "active" or self.session is None or self.session.camera.received:
+        if state != "active" or self.session is None:
             return ""
-        topic, wanted = self.resolve_topic_name("image"), self._settings.image_transport
+        camera, topic = self.session.camera, self.resolve_topic_name("image")
+        silent = time.monotonic() - camera.arrival
+        if camera.received and silent < SILENCE:
+            return ""
+        since = f"for {silent:.0f} s" if camera.received else "yet"
         types = sorted({info.topic_type for info in self.get_publishers_info_by_topic(topic)})
         publishers = f"its publishers send {', '.join(types)}" if types else "nobody publishes it"
-        return f"no image on {topic} yet (image_transport {wanted}): {publishers}"
+        return f"no image on {topic} {since} (image_transport {self._settings.image_transport}): {publishers}"
 
 
 def _remove_query(pipeline: Pipeline, text: str) -> None:
     texts = {query.text for query in pipeline.queries.active}
-    pipeline.queries.remove(int(text) if text not in texts and text.strip().isdigit() else text)
+    pipeline.queries.remove(int(text) if text not in texts and text.strip().isdecimal() else text)
+
+
+def _refuse(refusal: QueryRejected, pipeline: Pipeline) -> None:
+    raise refusal
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -116,7 +116,14 @@ class NodeParameters:
     max_cloud_points: int = parameter(
         200_000, "Larger maps are thinned evenly to this many points in the cloud.", low=1, high=10**8, change="always"
     )
-    map_file: str = parameter("", "File for the services ~/save_map and ~/load_map.", change="always")
+    map_file: str = parameter(
+        "", "File for the services ~/save_map and ~/load_map; it lies within the folder for maps.", change="always"
+    )
+    map_folder: str = parameter(
+        "",
+        "Folder for maps: what map_file may be set to lies in it. Empty: that of the map_file given at start.",
+        change="never",
+    )
     grid_resolution: float = parameter(
         0.0, "Edge of the grids' cells in metres. 0: the voxels' edge.", low=0.0, high=10.0, change="always"
     )

@@ -26,6 +26,8 @@ from ff3r_model.voxel_map.queries import QueryRejected
 log = logging.getLogger(__name__)
 
 MAX_COMMANDS = 4096
+MAX_INBOX_BYTES = 2**30
+"""Of the images that wait."""
 OUT_OF_MEMORY_ADVICE = "give the network less: fewer `views`, a smaller `long_side` or a smaller `max_map_bytes`"
 
 Command = Callable[[Pipeline], object]
@@ -55,12 +57,24 @@ class WorkerStatus(PipelineStatus):
     refused_queries: int = 0
     last_refusal: str = ""
     last_drop: str = ""
+    late_in_a_row: int = 0
+    """Newest images that were no newer than those before."""
     last_window: str = ""
     """Why the last window was not accepted; empty where it was."""
     error: str = ""
     """Of the last piece of work; empty once work succeeds again."""
     last_error: str = ""
     """The last error there ever was."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A command that waits."""
+
+    command: Command
+    done: Done | None = None
+    name: str = ""
+    """What diagnostics call it."""
 
 
 class Worker:
@@ -77,7 +91,9 @@ class Worker:
         self._jump_back = round(time_jump_reset * 1e9)
         self._wake = threading.Condition()
         self._frames: list[tuple[Frame, float]] = []
-        self._commands: list[tuple[Command, Done | None]] = []
+        self._commands: list[Order] = []
+        self._running: tuple[str, float] | None = None
+        self._late = 0
         self._received = 0
         self._backlog = 0
         self._stopping = False
@@ -107,14 +123,20 @@ class Worker:
         """
         with self._wake:
             self._received += 1
-            if len(self._frames) >= self._capacity:
+            if len(self._frames) >= self._capacity or self._inbox_bytes() > MAX_INBOX_BYTES:
                 before = len(self._frames)
                 self._frames = self._frames[-1::-2][::-1]
                 self._backlog += before - len(self._frames)
             self._frames.append((frame, arrival))
             self._wake.notify()
 
-    def submit(self, command: Command, done: Done | None = None) -> bool:
+    @property
+    def command(self) -> tuple[str, float]:
+        """Name of the command that runs now, and since how many seconds; ("", 0) where none does."""
+        running = self._running
+        return ("", 0.0) if running is None else (running[0], time.monotonic() - running[1])
+
+    def submit(self, command: Command, done: Done | None = None, name: str = "") -> bool:
         """Have `command(pipeline)` run before the next window; `done(error or None)` is called after it.
 
         False, and nothing happens, when far too many commands wait already.
@@ -122,7 +144,7 @@ class Worker:
         with self._wake:
             if self._stopping or len(self._commands) >= MAX_COMMANDS:
                 return False
-            self._commands.append((command, done))
+            self._commands.append(Order(command, done, name))
             self._wake.notify()
         return True
 
@@ -139,32 +161,39 @@ class Worker:
                     step()
                 except Exception as error:  # nothing that happens to one window may end the mapping
                     self._failed(error)
-        for _, done in self._commands:
-            _finish(done, RuntimeError("the worker stopped"))
+        for order in self._commands:
+            _finish(order.done, RuntimeError("the worker stopped"))
 
-    def _work(self, frames: list[tuple[Frame, float]], commands: list[tuple[Command, Done | None]]) -> None:
-        if any([self._command(command, done) for command, done in commands]):
+    def _inbox_bytes(self) -> int:
+        return sum(frame.image.nbytes for frame, _ in self._frames)
+
+    def _work(self, frames: list[tuple[Frame, float]], orders: list[Order]) -> None:
+        if any([self._command(order) for order in orders]):
             self._publish(self._pipeline, None)
         for frame, arrival in frames:
             self._add(frame, arrival)
         if self._pipeline.ready:
             self._window()
 
-    def _command(self, command: Command, done: Done | None) -> bool:
+    def _command(self, order: Order) -> bool:
+        """Whether it worked."""
+        self._running = (order.name, time.monotonic())
         try:
-            command(self._pipeline)
+            order.command(self._pipeline)
         except QueryRejected as refusal:
             log.warning("query refused: %s", refusal)
             count = self.status.refused_queries + 1
             self.status = replace(self.status, refused_queries=count, last_refusal=str(refusal))
-            _finish(done, refusal)
+            _finish(order.done, refusal)
         except Exception as error:
             log.error("%s: %s", type(error).__name__, error)
             self.status = replace(self.status, last_error=str(error))
-            _finish(done, error)
+            _finish(order.done, error)
         else:
-            _finish(done, None)
+            _finish(order.done, None)
             return True
+        finally:
+            self._running = None
         return False
 
     def _add(self, frame: Frame, arrival: float) -> None:
@@ -177,8 +206,12 @@ class Worker:
             self._pipeline.add(frame)
         except FrameRejected as rejection:
             log.debug("frame dropped: %s", rejection)
+            self._late = self._late + 1 if rejection.reason == "time went backwards" else 0
             self.status = replace(self.status, last_drop=str(rejection))
+        except Exception as error:  # the frames behind this one are none the worse
+            self._failed(error)
         else:
+            self._late = 0
             self._last_stamp, self._arrival = frame.stamp, arrival
 
     def _window(self) -> None:
@@ -213,9 +246,14 @@ class Worker:
             received, backlog = self._received, self._backlog + held.dropped.get("backlog", 0)
         dropped = {**held.dropped, "backlog": backlog} if backlog else held.dropped
         changes = vars(held) | {"dropped": MappingProxyType(dict(dropped))}
-        self.status = replace(self.status, received=received, time_jumps=self._time_jumps, **changes)
+        changes |= {"received": received, "time_jumps": self._time_jumps, "late_in_a_row": self._late}
+        self.status = replace(self.status, **changes)
 
 
 def _finish(done: Done | None, error: BaseException | None) -> None:
-    if done is not None:
-        done(error)
+    """Tell who waits; who cannot be told any more is no trouble of the other commands."""
+    try:
+        if done is not None:
+            done(error)
+    except Exception as trouble:
+        log.warning("nobody could be told that a command is done: %s", trouble)

@@ -20,6 +20,7 @@ from ff3r_model.frames.image_messages import ImageRejected
 from ff3r_model.visualization.web_viewer import LOCALHOST, ShownQuery, Viewer
 from ff3r_ros.conversions.image_decoding import decode
 from ff3r_ros.conversions.reading import cloud_arrays, pose_matrix, position, typical_spacing, voxel_centres
+from ff3r_ros.guard import CallbackGuard
 from ff3r_ros.msg import OccupancyMask, QueryList
 from ff3r_ros.parameters import declare, parameter
 from ff3r_ros.qos import CAMERA_QOS, LATCHED, LATCHED_MANY
@@ -69,6 +70,7 @@ class ViewerNode(Node):
         super().__init__(name, **node_options)
         own: ViewerParameters = declare(self, ViewerParameters)
         base = own.perception.rstrip("/")
+        self._guard = CallbackGuard(self.get_logger().warning)
         self._latest = Latest()
         self._masks: dict[int, OccupancyMask] = {}
         self._listed: list[tuple[int, str]] = []
@@ -111,9 +113,9 @@ class ViewerNode(Node):
         news = self._latest.take()
         for message in news.values():
             if type(message) in show:
-                show[type(message)](message)
+                self._guard(type(message).__name__, show[type(message)])(message)
         if any(isinstance(message, QueryList | OccupancyMask) for message in news.values()):
-            self._show_queries()
+            self._guard("masks", self._show_queries)()
 
     def destroy_node(self) -> None:
         """Stop serving, then destroy the node."""

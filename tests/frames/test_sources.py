@@ -292,7 +292,7 @@ def test_bag_camera_info(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         assert [frame.intrinsics for frame in open_source(other)] == [None, None]
         unknown = write_bag(tmp_path / "c", {"/cam/image_raw": images, "/cam/camera_info": [info([0.1], "ftheta")]})
         assert [frame.intrinsics for frame in open_source(unknown)] == [None, None]
-    assert "2 images on /cam/image_raw differ in size" in caplog.text
+    assert "2 images on /cam/image_raw: camera_info is for 128x96, images have 64x48: not used" in caplog.text
     assert "distortion model 'ftheta' is not one of" in caplog.text
 
 

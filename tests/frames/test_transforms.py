@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from time import process_time
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from ff3r_model.frames.transforms import KEPT, TransformBuffer, TransformUnavailable
-from tests.support.messages import transform_message
+from ff3r_model.frames import transforms
+from ff3r_model.frames.transforms import KEPT, MAX_POSES, TransformBuffer, TransformUnavailable
+from tests.support.messages import Message, header, transform_message
 
 SECOND = 10**9
 
@@ -97,7 +102,8 @@ def test_what_is_no_transform_is_counted() -> None:
     infinite = transform_message(0, "a", "b", pose((0, 0, 0), (np.inf, 0, 0)))
     own = transform_message(0, "a", "a", MOUNT)
     buffer.add([broken, infinite, own])
-    assert buffer.rejected == 3 and not buffer.frames
+    reasons = {"quaternion of no or endless length", "impossible translation or rotation", "frame names"}
+    assert buffer.rejected == dict.fromkeys(reasons, 1) and not buffer.frames
 
 
 def test_clearing_keeps_what_is_mounted() -> None:
@@ -106,3 +112,73 @@ def test_clearing_keeps_what_is_mounted() -> None:
     assert torch.allclose(buffer.lookup("base_link", "camera", 77), MOUNT, atol=1e-12)
     with pytest.raises(TransformUnavailable):
         buffer.lookup("odom", "camera", SECOND)
+
+
+def steady(seconds: float) -> Message:
+    return transform_message(int(seconds * SECOND), "odom", "base_link", robot(seconds))
+
+
+def copies(stamps: Iterable[int], parent: str = "odom", child: str = "base_link") -> list[Message]:
+    """MOUNT at many times, quickly made."""
+    pattern = transform_message(0, parent, child, MOUNT)
+    return [Message(**{**vars(pattern), "header": header(stamp, parent)}) for stamp in stamps]
+
+
+@pytest.mark.parametrize("wrong", [2**31 - 1, 0, 100_000])
+def test_one_wrong_stamp_costs_nothing(wrong: int) -> None:
+    buffer = tree((1000.0, 1001.0))
+    buffer.add(copies([wrong * SECOND]))
+    for second in range(1002, 1042):
+        buffer.add([steady(second)])
+        assert torch.allclose(buffer.lookup("odom", "base_link", second * SECOND), robot(second), atol=1e-9)
+    assert buffer.rejected == {"stamp far from those before": 1}
+
+
+def test_a_wrong_stamp_before_all_others_costs_one_more() -> None:
+    buffer = tree((2.0**31 - 1, 1000.0, 1001.0, 1002.0))
+    assert torch.allclose(buffer.lookup("odom", "base_link", int(1001.5 * SECOND)), robot(1001.5), atol=1e-9)
+
+
+def test_a_clock_that_is_set_is_followed() -> None:
+    buffer = tree((1.0, 2.0, 50_000.0, 50_001.0, 50_002.0))
+    assert torch.allclose(buffer.lookup("odom", "base_link", int(50_001.5 * SECOND)), robot(50_001.5), atol=1e-9)
+
+
+def test_a_hundred_thousand_in_reverse_order_are_bounded_in_time_and_memory() -> None:
+    buffer = TransformBuffer()
+    messages = copies(10**12 - 10**5 * index for index in range(100_000))
+    start = process_time()
+    buffer.add(messages)  # as one message
+    for message in messages[:20_000]:
+        buffer.add([message])
+    assert process_time() - start < 3  # 18.8 s once
+    assert buffer.rejected == {"too many transforms in one message": 90_000}
+    assert len(buffer._edges["base_link"].stamps) == MAX_POSES
+    assert torch.allclose(buffer.lookup("odom", "base_link", 10**12), MOUNT)
+
+
+def test_frames_are_bounded_and_long_chains_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "MAX_FRAMES", 1000)
+    buffer = TransformBuffer()
+    for index in range(1005):
+        buffer.add(copies([0], f"f{index}", f"f{index + 1}"), static=True)
+    assert buffer.rejected == {"too many frames": 5}
+    start = process_time()
+    assert buffer.lookup("f0", "f1000", 0).isfinite().all()
+    assert process_time() - start < 3
+
+
+@pytest.mark.parametrize("length", [1e-170, 1e-7, 1e200, 1e308, math.nan, math.inf])
+def test_quaternions_of_any_length(length: float) -> None:
+    buffer = TransformBuffer()
+    message = transform_message(0, "a", "b", torch.eye(4))
+    message.transform.rotation.w = length
+    buffer.add([message])
+    assert sum(buffer.rejected.values()) == 1 and not buffer.frames
+
+
+def test_names_and_stamps_that_are_none() -> None:
+    buffer = TransformBuffer()
+    negative, long = transform_message(-SECOND, "a", "b", MOUNT), transform_message(0, "a", "b" * 257, MOUNT)
+    buffer.add([negative, long, transform_message(0, "a", "b", pose((0, 0, 0), (1e9, 0, 0)))])
+    assert sum(buffer.rejected.values()) == 3 and not buffer.frames

@@ -58,7 +58,7 @@ def assert_same(recorded: Frame, seen: Frame) -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 16])
-@pytest.mark.parametrize("encoding", sorted(set(COLOURS) - DEPTH_ENCODINGS))
+@pytest.mark.parametrize("encoding", sorted(COLOURS))
 def test_every_encoding(tmp_path: Path, encoding: str, padding: int) -> None:
     sent = message(encoding, COLOURS[encoding][0], padding=padding)
     sent.header.frame_id, sent.header.stamp.sec = "optical", 7
@@ -83,9 +83,35 @@ def test_compressed_images(tmp_path: Path, suffix: str, pixels: np.ndarray) -> N
     assert_same(frame, live(sent))
 
 
+@pytest.mark.parametrize(
+    "kind", ["rgb8; png compressed rgb8", "bgr8; png compressed bgr8", "bayer_rggb8; png compressed "]
+)
+def test_channel_orders_of_compressed_images(tmp_path: Path, kind: str) -> None:
+    sent = CompressedImage(format=kind)
+    sent.header.stamp.sec = 7
+    pixels = COLOURS["bayer_rggb8"][0] if "bayer" in kind else RGB if "rgb8;" in kind else RGB[..., ::-1]
+    sent.data.frombytes(cv2.imencode(".png", pixels)[1].tobytes())
+    (frame,) = open_source(write_bag(tmp_path / "bag", [("/camera/image/compressed", sent)]))
+    assert_same(frame, live(sent))
+    difference = np.abs(frame.image.numpy().astype(int) - RGB)[2:-2, 2:-2]
+    assert difference.max() <= (12 if "bayer" in kind else 0)
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_planar_images_whose_height_counts_rows_in_memory(tmp_path: Path, encoding: str) -> None:
+    rows, _, tolerance = COLOURS[encoding]
+    sent = message(encoding, rows)
+    sent.height, sent.header.stamp.sec = len(rows), 7
+    (frame,) = open_source(write_bag(tmp_path / "bag", [("/camera/image", sent)]))
+    assert_same(frame, live(sent))
+    assert np.abs(frame.image.numpy().astype(int) - RGB)[2:-2, 2:-2].max() <= tolerance
+
+
 @pytest.mark.parametrize("encoding", sorted(DEPTH_ENCODINGS))
 def test_depth_is_no_picture_and_the_same_depth(tmp_path: Path, encoding: str) -> None:
-    picture, depth = message("rgb8", RGB), message(encoding, COLOURS[encoding][0])
+    values = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) + 1
+    kind = {"16UC1": np.uint16, "32FC1": np.float32, "64FC1": np.float64}[encoding]
+    picture, depth = message("rgb8", RGB), message(encoding, values.astype(kind))
     for sent in (picture, depth):
         sent.header.stamp.sec = 7
     path = write_bag(tmp_path / "bag", [("/camera/image", picture), ("/camera/depth", depth)])

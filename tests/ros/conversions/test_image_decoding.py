@@ -11,6 +11,7 @@ import torch
 from sensor_msgs.msg import CompressedImage, Image
 
 from ff3r_model.frames.image_messages import (
+    DEPTH_ONLY,
     LAYOUTS,
     Decoder,
     ImageRejected,
@@ -99,15 +100,13 @@ COLOURS = {
     "mono8": (GREY, GREY3, 0),
     "8UC1": (GREY, GREY3, 0),
     "mono16": (GREY.astype(np.uint16) * 257, GREY3, 1),
-    "16UC1": (GREY.astype(np.uint16) * 257, GREY3, 1),
     "rgb16": (WIDE, RGB, 1),
     "bgr16": (WIDE[..., ::-1], RGB, 1),
     "16UC3": (WIDE[..., ::-1], RGB, 1),
     "rgba16": (np.dstack([WIDE, ALPHA.astype(np.uint16) * 257]), RGB, 1),
     "bgra16": (np.dstack([WIDE[..., ::-1], ALPHA.astype(np.uint16) * 257]), RGB, 1),
-    "32FC1": (GREY.astype(np.float32) / 255, GREY3, 0),
     "32FC3": (RGB[..., ::-1].astype(np.float32) / 255, RGB, 0),
-    "64FC1": (GREY / 255, GREY3, 0),
+    "64FC3": (RGB[..., ::-1] / 255, RGB, 0),
     "uyvy": (packed_422(RGB, "uyvy"), RGB, 8),
     "yuv422": (packed_422(RGB, "uyvy"), RGB, 8),
     "yuyv": (packed_422(RGB, "yuyv"), RGB, 8),
@@ -141,7 +140,7 @@ def test_encodings_mean_the_same_picture(encoding: str, padding: int, decoder: D
     assert difference.max() <= tolerance
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "16UC1", "32FC1"])
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "16UC3", "32FC3", "bayer_rggb16"])
 def test_big_endian_cameras(encoding: str, decoder: Decoder) -> None:
     sent, _, _ = COLOURS[encoding]
     big = decode_image(message(encoding, sent, bigendian=True), decoder)
@@ -150,7 +149,7 @@ def test_big_endian_cameras(encoding: str, decoder: Decoder) -> None:
 
 def test_every_layout_is_tested() -> None:
     untested = set(LAYOUTS) - set(COLOURS)
-    assert untested == {"8UC", "16UC", "16UC4", "32FC4", "64FC3", "64FC4"}  # as their siblings with other counts
+    assert untested - DEPTH_ONLY == {"8UC", "16UC4", "32FC4", "64FC4"}  # as their siblings with other counts
 
 
 def test_rgb8_shares_the_message_memory() -> None:
@@ -165,7 +164,10 @@ def test_rgb8_shares_the_message_memory() -> None:
     [
         ({"encoding": "rgb9"}, "unknown encoding", "'rgb9'"),
         ({"encoding": ""}, "unknown encoding", "''"),
-        ({"encoding": "16SC1"}, "unknown encoding", "mono8"),
+        ({"encoding": "i420"}, "unknown encoding", "mono8"),
+        ({"encoding": "16SC1"}, "depth image", "'16SC1' holds depth, not colour"),
+        ({"encoding": "mono8", "step": WIDTH}, "excess data", f"needs {WIDTH * HEIGHT} bytes, has"),
+        ({"encoding": "nv12", "height": HEIGHT - 1, "step": WIDTH}, "excess data", "another encoding"),
         ({"height": HEIGHT + 1}, "short data", f"has {HEIGHT * WIDTH * 3}"),
         ({"step": WIDTH * 3 - 1}, "short data", f"needs {WIDTH * 3}"),
         ({"step": 0}, "short data", "step 0"),
@@ -189,21 +191,107 @@ def test_odd_width_422_is_refused_not_crashed() -> None:
         decode_image(bad)
 
 
+@pytest.mark.parametrize("encoding", sorted(DEPTH_ONLY))
+def test_depth_is_no_picture(encoding: str) -> None:
+    with pytest.raises(ImageRejected, match=f"{encoding}' holds depth, not colour") as rejection:
+        decode_image(message(encoding, np.ones((HEIGHT, WIDTH), np.uint16)))
+    assert rejection.value.reason == "depth image"
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_height_in_memory_rows(encoding: str) -> None:
+    """As cv_bridge wants planar images: height × step is the length of the data, not the picture's rows."""
+    rows = COLOURS[encoding][0]
+    by_picture, by_memory = message(encoding, rows, padding=8), message(encoding, rows, padding=8)
+    by_memory.height = len(rows)
+    assert torch.equal(decode_image(by_memory), decode_image(by_picture))
+    odd = message(encoding, rows[:-1])
+    odd.height = len(rows) - 1
+    with pytest.raises(ImageRejected, match="rows are not"):
+        decode_image(odd)
+
+
+@pytest.mark.parametrize("values", [255.0, -1.0])
+def test_floating_point_pictures_of_another_range_are_refused(values: float) -> None:
+    """Colours of 0 to 255, normals, points: cutting them to [0, 1] would be garbage."""
+    sent = RGB[..., ::-1].astype(np.float32) / 255 * values
+    with pytest.raises(ImageRejected, match=r"'32FC3' with values from .*; floating-point pictures have 0 to 1"):
+        decode_image(message("32FC3", sent))
+
+
+def compressed_message(kind: str, data: bytes) -> CompressedImage:
+    sent = CompressedImage(format=kind)
+    sent.data.frombytes(data)
+    return sent
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_compressed(suffix: str) -> None:
     _, data = cv2.imencode(suffix, RGB[..., ::-1])
-    compressed = CompressedImage(format=f"rgb8; {suffix[1:]} compressed bgr8")
-    compressed.data.frombytes(data.tobytes())
-    difference = decode(compressed).numpy().astype(int) - RGB
+    sent = compressed_message(f"rgb8; {suffix[1:]} compressed bgr8", data.tobytes())
+    difference = decode(sent).numpy().astype(int) - RGB
     assert np.abs(difference).mean() < (0.1 if suffix == ".png" else 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        ("rgb8; jpeg compressed bgr8", "bgr"),
+        ("bgr8; png compressed bgr8", "bgr"),
+        ("rgba8; png compressed bgra8", "bgr"),
+        ("rgb16; png compressed bgr16", "bgr"),
+        ("yuv422; jpeg compressed rgb8", "bgr"),
+        ("jpeg", "bgr"),
+        ("png", "bgr"),
+        ("", "bgr"),
+        ("no such codec", "bgr"),
+        ("rgb8; jpeg compressed rgb8", "rgb"),
+        ("rgb8; png compressed rgb8", "rgb"),
+        ("bgr8; jpeg compressed rgb8", "rgb"),
+        ("rgba8; png compressed ", "rgb"),
+        ("bgr8; jpeg compressed ", "rgb"),
+    ],
+)
+def test_channel_order_is_that_of_compressed_image_transport(kind: str, stored: str) -> None:
+    """Colours that were not put into OpenCV's order before encoding come out of it with red in blue's place."""
+    given = RGB[..., ::-1] if stored == "bgr" else RGB
+    assert np.array_equal(decode(compressed_message(kind, cv2.imencode(".png", given)[1].tobytes())).numpy(), RGB)
+
+
+@pytest.mark.parametrize(("encoding", "values"), [("bayer_grbg8", RGB), ("bayer_grbg16", WIDE)])
+def test_compressed_mosaics_become_colours(encoding: str, values: np.ndarray) -> None:
+    """image_transport compresses a Bayer mosaic as it is."""
+    mosaic = bayer(values, "grbg")
+    sent = compressed_message(f"{encoding}; png compressed ", cv2.imencode(".png", mosaic)[1].tobytes())
+    assert torch.equal(decode(sent), decode_image(message(encoding, mosaic)))
+    colours = compressed_message(f"{encoding}; png compressed ", cv2.imencode(".png", values[..., ::-1])[1].tobytes())
+    assert np.abs(decode(colours).numpy() - RGB.astype(int)).max() <= 1
+
+
+def test_grey_compressed_images_with_16_bits() -> None:
+    """mono16 is a picture, compressed or not; of a bare codec, or 16UC1, such values are depth."""
+    data = cv2.imencode(".png", GREY.astype(np.uint16) * 257)[1].tobytes()
+    assert np.abs(decode(compressed_message("mono16; png compressed ", data)).numpy() - GREY3.astype(int)).max() <= 1
+    tiff = cv2.imencode(".tiff", GREY.astype(np.uint16) * 257)[1].tobytes()
+    for kind, content in (("png", data), ("16UC1; png compressed ", data), ("tiff", tiff)):
+        with pytest.raises(ImageRejected, match="holds depth, not colour"):
+            decode(compressed_message(kind, content))
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_cut_compressed_images_are_refused_whatever_the_decoder_does(suffix: str) -> None:
+    data = cv2.imencode(suffix, NOISE)[1].tobytes()
+    with pytest.raises(ImageRejected, match=f"{len(data) // 2} bytes of format 'jpeg' end within the picture"):
+        decode(compressed_message("jpeg", data[: len(data) // 2]))
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "zero-size image"), (b"\xff\xd8nothing", "undecodable image")])
 def test_broken_compressed(data: bytes, reason: str) -> None:
-    compressed = CompressedImage(format="jpeg")
-    compressed.data.frombytes(data)
     with pytest.raises(ImageRejected, match="'jpeg'") as rejection:
-        decode_compressed(compressed)
+        decode_compressed(compressed_message("jpeg", data))
     assert rejection.value.reason == reason
 
 

@@ -50,7 +50,7 @@ def broken(**changes: object) -> Image:
         ({"height": 4800}, "short data"),
         ({"step": 1}, "short data"),
         ({"width": 0, "height": 0}, "zero-size image"),
-        ({"encoding": "uyvy", "width": 63, "step": 126}, "undecodable image"),
+        ({"encoding": "uyvy", "width": 63, "step": 126, "data": bytes(126 * 48)}, "undecodable image"),
     ],
 )
 def test_images_that_are_none(robot: Robot, changes: dict[str, object], reason: str) -> None:

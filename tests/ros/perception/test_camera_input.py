@@ -9,6 +9,7 @@ import torch
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from ff3r_model.frames.calibration import CalibrationRejected, calibration_from_info
+from ff3r_model.frames.rectify import GRID
 from ff3r_ros.perception.camera_input import CameraInput
 
 WIDTH, HEIGHT = 320, 240
@@ -18,7 +19,7 @@ K = np.array([[250.0, 0, 155], [0, 255, 122], [0, 0, 1]])
 def camera_info(model: str = "plumb_bob", distortion: tuple[float, ...] = (), **fields: object) -> CameraInfo:
     info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model=model, d=list(distortion), **fields)
     info.k = K.reshape(-1)
-    info.p = np.hstack([2 * K, np.zeros((3, 1))]).reshape(-1)
+    info.p = np.hstack([np.diag([2, 2, 1]) @ K, np.zeros((3, 1))]).reshape(-1)
     return info
 
 
@@ -180,13 +181,13 @@ def test_unknown_model_warns_once(camera: CameraInput, warnings: list[str]) -> N
 def test_maps_are_built_once(camera: CameraInput, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     original = cv2.initUndistortRectifyMap
-    monkeypatch.setattr(cv2, "initUndistortRectifyMap", lambda *a: built.append(1) or original(*a))
+    monkeypatch.setattr(cv2, "initUndistortRectifyMap", lambda *a: built.append(a[4]) or original(*a))
     for sequence in range(5):
         info = camera_info(*MODELS[0])
         info.header.stamp.sec = sequence
         camera.take_info(info)
         camera.take_image(image_message())
-    assert len(built) == 1
+    assert built == [(GRID, GRID), (WIDTH, HEIGHT)]  # the first is a trial of the distortion
 
 
 def test_images_without_stamp_use_the_clock(camera: CameraInput, warnings: list[str]) -> None:

@@ -46,7 +46,9 @@ def test_bad_weights_then_good_ones_then_a_map_then_a_clean_end(ros: Ros, tmp_pa
     truncated, foreign = tmp_path / "truncated.safetensors", tmp_path / "foreign.safetensors"
     truncated.write_bytes(NANO_WEIGHTS.read_bytes()[:100_000])
     foreign.write_bytes(b"PK\x03\x04 not safetensors at all" * 100)
-    process = start("-p", f"weights:={tmp_path / 'missing.safetensors'}", "-p", "long_side:=56")
+    process = start(
+        "-p", f"weights:={tmp_path / 'missing.safetensors'}", "-p", "long_side:=56", "-p", f"map_folder:={tmp_path}"
+    )
     try:
         client = LifecycleClient("/ff3r", ros.context)
         wait_until(lambda: process.poll() is None and client.state(timeout=120) == "unconfigured", "the node", 120)
