@@ -12,13 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 
@@ -26,9 +28,10 @@ from ff3r_model.frames.image_messages import ImageRejected, decode, decode_depth
 from ff3r_ros.conversions.messages import transform_message
 from ff3r_ros.perception.node import PerceptionNode
 from ff3r_ros.perception.session import Session
+from ff3r_ros.qos import TF_STATIC_QOS
 from tests.support import crafted_messages as crafted
 from tests.support.fake_engine import FakeEngine, noise
-from tests.support.robot import SECOND, image_message
+from tests.support.robot import SECOND, Robot, image_message
 from tests.support.ros import Ros, wait_until
 from tests.support.ros_fakes import fake_pipeline
 
@@ -245,3 +248,34 @@ def test_the_full_count(raw: Callbacks, name: str, capsys: pytest.CaptureFixture
         print(f"\n| {name}, random | {len(seconds)} | none uncaught, {slowest}, +{grown:.0f} MB |")
     assert len(seconds) >= 0.9 * kind.count and session.worker.status.failures == 0
     assert len(taken) > 1, "the generator makes nothing but rubbish"
+
+
+@pytest.mark.long
+def test_a_thousand_damaged_byte_strings_over_dds(ros: Ros, capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages cut short, with wrong bytes and too long, on each topic; good images still become a window."""
+    robot = Robot(ros, use_depth=True, use_imu=True, sync_wait=0.0).activate()
+    pose = transform_message(SECOND, "odom", "base_link", torch.eye(4))
+    good = [
+        ("image", image_message(0)), ("depth", image_message(0)), ("camera_info", wide_info()), ("imu", Imu()),
+        ("/tf", TFMessage(transforms=[pose])), ("/tf_static", TFMessage(transforms=[pose])),
+        ("/ff3r/query", String(data="chair")), ("/ff3r/query/remove", String(data="chair")),
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    publishers = [ros.publisher(type(message), topic, TF_STATIC_QOS) for topic, message in good]
+    for number in range(1000):
+        index = number % len(good)
+        publishers[index].publish(damaged(serialize_message(good[index][1]), rng))
+        time.sleep(0.002)
+    robot.film(1000, 1008)
+    wait_until(lambda: int(robot.values["windows"]) >= 1, "a window")
+    with capsys.disabled():
+        print(f"\n| damaged byte strings | 1000 | none uncaught | {robot.values}")
+    assert robot.values["failures"] == "0" and not robot.node.guard.failed
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The bytes of a message, cut, lengthened or with some of them replaced."""
+    values = bytearray(data)
+    for place in rng.integers(0, min(len(values), 200), rng.integers(0, 6)):
+        values[place] = rng.integers(0, 256)
+    return bytes(values[: rng.integers(0, len(values))] if rng.random() < 0.5 else values + bytes(rng.integers(0, 9)))
