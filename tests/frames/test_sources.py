@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -21,7 +20,6 @@ from ff3r_model.frames.image_folder import natural_key
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.rectify import Rectifier, UnknownDistortionError
 from ff3r_model.frames.source import SourceError
-from ff3r_model.frames.video import VideoSource
 
 DATA = Path(os.environ.get("FF3R_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -89,68 +87,7 @@ def write_bag(path: Path, topics: dict[str, Iterable[Any]], storage: StoragePlug
     return path
 
 
-# Videos and folders
-
-
-def test_video_gives_every_frame_in_order(tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, SIZE[::-1])
-    for index in range(7):
-        writer.write(picture(index)[..., ::-1])
-    writer.release()
-    source = open_source(tmp_path / "v.avi")
-    frames = list(source)
-    assert (source.name, source.fps, source.count) == ("v.avi", 20.0, 7)
-    assert [frame.stamp for frame in frames] == [index * 50_000_000 for index in range(7)]
-    for index, frame in enumerate(frames):
-        assert np.abs(frame.image.numpy().astype(int) - picture(index)).mean() < 4  # lossy, but the same picture
-    assert len(list(source)) == 7  # iterating again starts again
-
-
-@pytest.mark.parametrize(
-    "content", [b"no video at all" * 100, b"\x80\x07" * 700, b"\x00\x00\x00\x20ftypisom" + b"\x00" * 5000]
-)
-def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(content)
-    with pytest.raises(SourceError, match=rf"clip\.mp4 does not open as a video \({len(content)} bytes\)"):
-        open_source(path)
-
-
-def variable_rate(times: list[float]) -> Mock:
-    """A capture whose frames come at these milliseconds; the container says 10 per second."""
-    capture, shown = Mock(spec=cv2.VideoCapture), iter(times)
-    now = {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: len(times)}
-
-    def read() -> tuple[bool, np.ndarray]:
-        now[cv2.CAP_PROP_POS_MSEC] = next(shown, -1.0)
-        return now[cv2.CAP_PROP_POS_MSEC] >= 0, np.zeros((*SIZE, 3), np.uint8)
-
-    capture.isOpened.return_value = True
-    capture.read, capture.get = read, now.__getitem__
-    return capture
-
-
-def test_video_frames_have_their_presentation_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "phone.mp4").write_bytes(bytes(range(256)))
-    times = [120.0, 220.0, 320.0, 320.0, 1000.0, 500.0]
-    monkeypatch.setattr(VideoSource, "_open", lambda _: variable_rate(times))
-    stamps = [frame.stamp / 1e6 for frame in open_source(tmp_path / "phone.mp4")]
-    assert stamps == [0, 100, 200, 300, 880, 980], "from 0; where time stands or runs back, by the mean rate"
-
-
-def test_text_is_no_video(tmp_path: Path) -> None:
-    """FFmpeg would open it, and show it as a terminal does."""
-    (tmp_path / "notes.txt").write_text("one line\nand another ü\n" * 20)
-    with pytest.raises(SourceError, match=r"notes\.txt does not open as a video"):
-        open_source(tmp_path / "notes.txt")
-
-
-def test_empty_and_missing_files(tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4").touch()
-    with pytest.raises(SourceError, match="is empty"):
-        open_source(tmp_path / "clip.mp4")
-    with pytest.raises(SourceError, match="nowhere does not exist"):
-        open_source(tmp_path / "nowhere")
+# Folders
 
 
 def test_folder_in_natural_order_without_what_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
