@@ -53,7 +53,7 @@ def tum(folder: Path) -> Path:
         with (folder / "depth.txt").open("a") as lines:
             lines.write(f"{10.01 + offset} depth/{name}.png\n")
     (folder / "groundtruth.txt").write_text("\n".join(tum_pose(stamp) for stamp in (9.0, 10.005, 11.5)))
-    (folder / "intrinsics.txt").write_text("500 501 320 240")
+    (folder / "intrinsics.txt").write_text("500 501 4 3")
     return folder
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_sequence_says_so(tmp_path: Path) -> None:
     (folder / "intrinsics.txt").write_text("500 500 x 1")
     with pytest.raises(RgbdError, match=r"intrinsics\.txt"):
         RgbdSource(folder)
-    (folder / "intrinsics.txt").write_text("500 500 320 240")
+    (folder / "intrinsics.txt").write_text("500 500 4 3")
     (folder / "depth_imgs/0000_depth_raw.png").write_bytes(b"no image")
     with pytest.raises(RgbdError, match="pair"):
         list(RgbdSource(folder))

@@ -1,11 +1,10 @@
-"""Sources read the frames that were written, in order, and say exactly what is wrong with what they cannot read."""
+"""Bags give the frames that were written, in order, and say exactly what is wrong with what they cannot read."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from ff3r_model.frames.image_folder import natural_key
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.rectify import Rectifier, UnknownDistortionError
 from ff3r_model.frames.source import SourceError
@@ -85,49 +83,6 @@ def write_bag(path: Path, topics: dict[str, Iterable[Any]], storage: StoragePlug
                 data = STORE.serialize_cdr(message, message.__msgtype__)
                 writer.write(connection, 10**9 + index * 10**8, data)
     return path
-
-
-# Folders
-
-
-def test_folder_in_natural_order_without_what_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for index in (2, 10, 1):
-        cv2.imwrite(str(tmp_path / f"frame{index}.png"), picture(index)[..., ::-1])
-    cv2.imwrite(str(tmp_path / "frame3.depth.png"), np.full(SIZE, 1500, dtype=np.uint16))
-    (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    (tmp_path / ".hidden").touch()
-    with caplog.at_level(logging.WARNING):
-        source = open_source(tmp_path)
-    assert "left out 3 files that are no colour images: broken.jpg, frame3.depth.png, notes.txt" in caplog.text
-    frames = list(source)
-    assert source.count == 3
-    for index, frame in zip((1, 2, 10), frames, strict=True):
-        assert torch.equal(frame.image, torch.from_numpy(picture(index)))
-    assert all(later.stamp > earlier.stamp for earlier, later in pairwise(frames))
-
-
-def test_image_cut_after_its_header_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for index in range(2):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), picture(index)[..., ::-1])
-    whole = (tmp_path / "1.png").read_bytes()
-    (tmp_path / "1.png").write_bytes(whole[:50])
-    with caplog.at_level(logging.WARNING):
-        assert len(list(open_source(tmp_path))) == 1
-    assert "1.png cannot be decoded" in caplog.text
-
-
-def test_folder_without_images_says_what_it_found(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nothing found"):
-        open_source(tmp_path)
-    (tmp_path / "readme.md").write_text("hello")
-    with pytest.raises(SourceError, match=r"only readme\.md found"):
-        open_source(tmp_path)
-
-
-def test_natural_order() -> None:
-    names = ["b1", "a10", "a2", "a", "10", "9", "a2b"]
-    assert sorted(names, key=natural_key) == ["9", "10", "a", "a2", "a2b", "a10", "b1"]
 
 
 # Bags
