@@ -66,7 +66,7 @@ def _folders_with_images(path: Path) -> list[str]:
     for index, (folder, inner, files) in enumerate(os.walk(path)):
         relative = Path(folder).relative_to(path)
         inner[:] = sorted(name for name in inner if not name.startswith(".") and len(relative.parts) < DEPTH_OF_SEARCH)
-        if images := sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
+        if relative.parts and (images := sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files)):
             counts[str(relative)] = images
         if index >= MOST_FOLDERS:
             break

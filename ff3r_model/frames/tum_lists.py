@@ -76,10 +76,10 @@ def _rows(path: Path, value: Callable[[str], T], needed: str) -> list[Row[T]]:
             rows.append(Row(len(rows) + len(bad), _stamp(stamp), value(words.strip(" ,;"))))
         except ValueError:
             bad.append(f"line {line_number} ({line[:40]!r})")
+    told = f"{path}: {len(bad)} lines are not {needed}: {', '.join(bad[:3])}"
+    if not rows:
+        raise RgbdError(told if bad else f"{path} holds no line with {needed}")
     if bad:
-        told = f"{path}: {len(bad)} lines are not {needed}: {', '.join(bad[:3])}"
-        if not rows:
-            raise RgbdError(told)
         log.warning("%s; left out", told)
     return rows
 
