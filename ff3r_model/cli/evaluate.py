@@ -76,12 +76,14 @@ class Frames(Options):
     """The manifest."""
     benchmark: str | None = None
     """What the report calls it; the data's folder if not given."""
+    depth_unit: float | None = None
+    """Metres per step of the depth images (0.001: millimetres); what the layout has if not given."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import read_manifest
         from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
 
-        scenes, splits, subject = open_scenes(self.data), read_manifest(self.split), _subject(self)
+        scenes, splits, subject = open_scenes(self.data, self.depth_unit), read_manifest(self.split), _subject(self)
         views = sorted({len(split.context) for split in splits})
         about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}
         windows = samples(scenes, splits, subject.image_side, subject.patch)
@@ -106,6 +108,8 @@ class Manifest:
     """Frames from one view to the next; held-out views lie between, so 1 holds none out."""
     targets: int = 2
     """Views held out per window."""
+    depth_unit: float | None = None
+    """Metres per step of the depth images (0.001: millimetres); what the layout has if not given."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import make_splits, write_manifest
@@ -116,7 +120,7 @@ class Manifest:
             raise EvaluationError("--windows and --stride must be at least 1, --targets at least 0")
         splits = [
             split
-            for scene in open_scenes(self.data)
+            for scene in open_scenes(self.data, self.depth_unit)
             for split in make_splits(scene.name, len(scene), self.views, self.windows, self.stride, self.targets)
         ]
         write_manifest(self.output, splits)

@@ -23,25 +23,28 @@ from ff3r_model.training.datasets.scannet import CLASSES, open_scannet
 class RgbdScene:
     """A 7-Scenes or TUM sequence as a scene of views."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises RgbdError."""
-        self.source = RgbdSource(folder)
+    def __init__(self, folder: Path, depth_unit: float | None = None) -> None:
+        """`depth_unit`: metres per step of the depth images, where it is not the layout's. Raises RgbdError."""
+        self.source = RgbdSource(folder, depth_unit)
         self.name = folder.name
 
     def __len__(self) -> int:
         return len(self.source.entries)
 
     def view(self, index: int) -> View:
-        """One frame with its truth. Raises RgbdError."""
+        """One frame with its truth. Raises RgbdError, ImageFileError."""
         entry = self.source.entries[index]
         frame = self.source.read(entry)
         return View(str(entry.color), frame.image, frame.intrinsics, entry.world_from_camera, frame.depth)
 
 
-def open_scenes(data: Path) -> list[Scene]:
-    """The sequences in a folder, or the one that it is. Raises RgbdError, DataError."""
+def open_scenes(data: Path, depth_unit: float | None = None) -> list[Scene]:
+    """The sequences in a folder, or the one that it is. Raises RgbdError, DataError.
+
+    `depth_unit`: metres per step of RGB-D sequences' depth images, where it is not their layout's.
+    """
     folders = [data] if is_rgbd(data) else sorted(path for path in data.glob("*") if is_rgbd(path))
-    return [RgbdScene(folder) for folder in folders] if folders else list(open_scannet(data, truth=True))
+    return [RgbdScene(folder, depth_unit) for folder in folders] if folders else list(open_scannet(data, truth=True))
 
 
 def vocabularies() -> list[Vocabulary]:

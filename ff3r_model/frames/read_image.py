@@ -29,7 +29,7 @@ class ImageFileError(SourceError):
 
 def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
     """The RGB picture of a file, turned upright by its EXIF orientation. Raises ImageFileError, for a cut file too."""
-    with opened(path) as image:
+    with _verified(path) as image:
         image.load()
         with suppress(Exception):  # EXIF may be damaged where the picture is not
             image = ImageOps.exif_transpose(image)
@@ -38,7 +38,7 @@ def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
 
 def read_depth(path: Path) -> Float[ndarray, "height width"]:
     """The values of a one-channel picture as they are stored. Raises ImageFileError."""
-    with opened(path) as image:
+    with _verified(path) as image:
         values = np.array(image)
     if values.ndim != 2:
         raise ImageFileError(f"{path} is no depth image: it has {values.shape[-1]} channels")
@@ -62,7 +62,17 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise ImageFileError(f"{path} cannot be read: permission denied") from error
     except Exception as error:  # the decoders of Pillow raise what they like on damaged bytes
-        raise ImageFileError(f"{path} cannot be decoded: {error}") from error
+        size = path.stat().st_size if path.is_file() else 0
+        raise ImageFileError(f"{path} ({size} bytes) cannot be decoded: {error}") from error
+
+
+@contextmanager
+def _verified(path: Path) -> Iterator[Image.Image]:
+    """As `opened`; a PNG's checksums, which Pillow does not look at when it decodes, are tested before."""
+    with opened(path) as image:
+        image.verify()
+    with opened(path) as image:
+        yield image
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

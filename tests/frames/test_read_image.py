@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ImageFileError, match=r"none\.png is not there"):
         read_color(tmp_path / "none.png")
     (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(ImageFileError, match=r"a\.png cannot be decoded"):
+    with pytest.raises(ImageFileError, match=r"a\.png \(7 bytes\) cannot be decoded"):
         read_color(tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(ImageFileError, match=r"a\.png cannot be read: permission denied"):

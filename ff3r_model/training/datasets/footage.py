@@ -48,8 +48,7 @@ def read_image(path: Path) -> UInt8[Tensor, "height width 3"]:
     try:
         return read_color(path)
     except ImageFileError as error:
-        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
-        raise DataError(f"{error}{size}: remove it or fetch it again") from error
+        raise DataError(f"{error}: remove it or fetch it again") from error
 
 
 def open_footage(paths: Sequence[Path], frames_folder: Path) -> list[ImageScene]:
