@@ -112,6 +112,8 @@ class Frames(WindowOptions, Options):
     """What the report calls it; the data's folder if not given."""
     intrinsics: str | None = None
     """The camera's fx,fy,cx,cy in pixels of the pictures, or a file of them, in place of the data's own."""
+    depth_unit: float | None = None
+    """Metres per step of the depth images (0.001: millimetres); what the layout has if not given."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import read_manifest
@@ -121,7 +123,7 @@ class Frames(WindowOptions, Options):
         given = [field.name for field in fields(WindowOptions) if getattr(self, field.name) != field.default]
         if self.split is not None and given:
             raise EvaluationError(f"--split says which windows: give it without --{given[0].replace('_', '-')}")
-        scenes = open_scenes(self.data)
+        scenes = open_scenes(self.data, self.depth_unit)
         splits = self.splits(scenes) if self.split is None else read_manifest(self.split)
         if (camera := stated_camera(self.intrinsics, None)) is not None:
             scenes = [StatedScene(scene, camera) for scene in scenes]
@@ -142,12 +144,14 @@ class Manifest(WindowOptions):
     """As for `ff3r eval frames`."""
     output: Annotated[Path, arg(aliases=["-o"])] = MISSING
     """JSON file to write."""
+    depth_unit: float | None = None
+    """As for `ff3r eval frames`."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import write_manifest
         from ff3r_model.evaluation.recordings import open_scenes
 
-        splits = self.splits(open_scenes(self.data))
+        splits = self.splits(open_scenes(self.data, self.depth_unit))
         write_manifest(self.output, splits)
         return f"{self.output}: {len(splits)} windows"
 

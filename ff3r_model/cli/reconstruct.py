@@ -58,6 +58,8 @@ class Reconstruct:
     """Topic of a bag's depth images, registered to the image topic; they make the map metric."""
     odom_frame: str | None = None
     """Odometry's frame in a bag's TF, such as odom: its poses make the map metric."""
+    depth_unit: float | None = None
+    """Metres per step of an RGB-D folder's depth images (0.001: millimetres); what its layout has if not given."""
     weights: Path | None = None
     """Checkpoint; the nano weights of the package if not given."""
     device: str = "auto"
@@ -71,7 +73,7 @@ class Reconstruct:
         from ff3r_model.core.output_folder import OutputFolder
         from ff3r_model.frames.open_source import open_source
 
-        source = open_source(self.source, self.topic, self.depth, self.odom_frame)
+        source = open_source(self.source, self.topic, self.depth, self.odom_frame, self.depth_unit)
         output = OutputFolder(self.output, "reconstruct")
         pipeline = self._pipeline()
         updates: list[MapUpdate] = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.core.geometry import nearest_rotation, rigid
-from ff3r_model.frames.image_folder import IMAGE_SUFFIXES, natural_key
+from ff3r_model.frames.natural_order import natural_order
+from ff3r_model.frames.read_image import IMAGE_SUFFIXES
 from ff3r_model.frames.source import SourceError
 from ff3r_model.training.datasets.base import View
 
@@ -24,7 +24,7 @@ class PosedPictures:
     def __init__(self, folder: Path) -> None:
         """Raises SourceError where pictures, poses or intrinsics are missing."""
         self.name = folder.name
-        files = sorted((file for file in folder.iterdir() if _posed(file)), key=lambda file: natural_key(file.name))
+        files = natural_order(file for file in folder.iterdir() if _posed(file))
         if not files:
             raise SourceError(f"{folder} holds no picture NAME.jpg with a pose NAME{POSE} beside it")
         self.files = files
@@ -36,9 +36,6 @@ class PosedPictures:
     def view(self, index: int) -> View:
         """One picture with its truth. Raises SourceError."""
         file = self.files[index]
-        bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise SourceError(f"{file} cannot be decoded")
         pose = _matrix(file.with_name(file.stem + POSE), 4).double()
         world_from_camera = rigid(nearest_rotation(pose[:3, :3]), pose[:3, 3]).float()
         return View(

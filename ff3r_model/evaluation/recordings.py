@@ -28,16 +28,16 @@ from ff3r_model.training.datasets.scannet import CLASSES, open_scannet
 class RgbdScene:
     """A 7-Scenes or TUM sequence as a scene of views."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises RgbdError."""
-        self.source = RgbdSource(folder)
+    def __init__(self, folder: Path, depth_unit: float | None = None) -> None:
+        """`depth_unit`: metres per step of the depth images, where it is not the layout's. Raises RgbdError."""
+        self.source = RgbdSource(folder, depth_unit)
         self.name = folder.name
 
     def __len__(self) -> int:
         return len(self.source.entries)
 
     def view(self, index: int) -> View:
-        """One frame with its truth. Raises RgbdError."""
+        """One frame with its truth. Raises RgbdError, ImageFileError."""
         entry = self.source.entries[index]
         frame = self.source.read(entry)
         return View(str(entry.color), frame.image, frame.intrinsics, entry.world_from_camera, frame.depth)
@@ -59,14 +59,17 @@ class StatedScene:
         return replace(view, image=frame.image, intrinsics=frame.intrinsics)
 
 
-def open_scenes(data: Path) -> list[Scene]:
-    """The sequences in a folder, or the one that it is. Raises SourceError, DataError."""
+def open_scenes(data: Path, depth_unit: float | None = None) -> list[Scene]:
+    """The sequences in a folder, or the one that it is. Raises SourceError, DataError.
+
+    `depth_unit`: metres per step of RGB-D sequences' depth images, where it is not their layout's.
+    """
     if not data.is_dir():
         raise SplitError(f"{data} is no folder of recordings")
     folders = [data] if _is_sequence(data) else sorted(path for path in data.glob("*") if _is_sequence(path))
     if not folders:
         return list(open_scannet(data, truth=True))
-    return [RgbdScene(folder) if is_rgbd(folder) else PosedPictures(folder) for folder in folders]
+    return [RgbdScene(folder, depth_unit) if is_rgbd(folder) else PosedPictures(folder) for folder in folders]
 
 
 def _is_sequence(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,12 +14,38 @@ from torch.nn.functional import interpolate
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.geometry import pixel_grid
 
+log = logging.getLogger(__name__)
+
+MIN_SIDE = 14
+"""Fewest pixels along the short side: one patch of the network. Our choice; smaller pictures are icons."""
 MAX_ASPECT = 4.0
 """Longer strips than 1:4 are refused: the network never saw any. Our choice; the paper's data stays within 1:2."""
 
 
 class ImageError(UserError, ValueError):
     """An image that cannot be prepared for the network."""
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise ImageError for images that show too little, and for strips longer than 1:4."""
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(f"an image of {width}x{height} pixels is too small: {MIN_SIDE} are needed along each side")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(
+            f"an image of {width}x{height} pixels is longer than 1:{MAX_ASPECT:g}; crop or split it before"
+        )
+
+
+def warn_of_panorama(path: Path, height: int, width: int) -> None:
+    """Say of pictures that are twice as wide as high what becomes of them if they show all directions."""
+    if width == 2 * height:
+        log.warning(
+            "%s: %dx%d is the shape of a 360° panorama (equirectangular). If it is one, the map will be wrong: "
+            "cut it into perspective views before; if not, all is well",
+            path,
+            width,
+            height,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,14 +85,9 @@ def plan_crop(height: int, width: int, long_side: int, patch: int) -> Crop:
     """The largest centred rectangle of a height × width image that fits whole patches without stretching.
 
     The long side becomes the largest multiple of `patch` within `long_side`, the short side the nearest multiple.
-    Raises ImageError for empty images, strips longer than 1:4, and a `long_side` below one patch.
+    Raises ImageError as `check_size` does, and for a `long_side` below one patch.
     """
-    if height < 1 or width < 1:
-        raise ImageError(f"an image of {width}x{height} pixels is empty")
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(
-            f"an image of {width}x{height} pixels is longer than 1:{MAX_ASPECT:g}; crop or split it before"
-        )
+    check_size(height, width)
     if long_side < patch:
         raise ImageError(f"long_side={long_side} is less than one patch of {patch} pixels")
     long_patches = long_side // patch

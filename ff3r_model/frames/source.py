@@ -11,6 +11,9 @@ from ff3r_model.core.types import Frame
 NOMINAL_FPS = 10.0
 """Frame rate by which folders of images, and videos without one, are stamped. Only the order of stamps matters here."""
 
+MAX_PIXELS = 2**27
+"""Most pixels of an image that is decoded (134 million): what claims more is damaged, or meant to fill the memory."""
+
 
 class SourceError(UserError):
     """Nothing to read frames from; the message names what was found instead."""

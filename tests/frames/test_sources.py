@@ -1,14 +1,12 @@
-"""Sources read the frames that were written, in order, and say exactly what is wrong with what they cannot read."""
+"""Bags give the frames that were written, in order, and say exactly what is wrong with what they cannot read."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -17,11 +15,9 @@ import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from ff3r_model.frames.image_folder import natural_key
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.rectify import Rectifier, UnknownDistortionError
 from ff3r_model.frames.source import SourceError
-from ff3r_model.frames.video import VideoSource
 
 DATA = Path(os.environ.get("FF3R_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -87,110 +83,6 @@ def write_bag(path: Path, topics: dict[str, Iterable[Any]], storage: StoragePlug
                 data = STORE.serialize_cdr(message, message.__msgtype__)
                 writer.write(connection, 10**9 + index * 10**8, data)
     return path
-
-
-# Videos and folders
-
-
-def test_video_gives_every_frame_in_order(tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, SIZE[::-1])
-    for index in range(7):
-        writer.write(picture(index)[..., ::-1])
-    writer.release()
-    source = open_source(tmp_path / "v.avi")
-    frames = list(source)
-    assert (source.name, source.fps, source.count) == ("v.avi", 20.0, 7)
-    assert [frame.stamp for frame in frames] == [index * 50_000_000 for index in range(7)]
-    for index, frame in enumerate(frames):
-        assert np.abs(frame.image.numpy().astype(int) - picture(index)).mean() < 4  # lossy, but the same picture
-    assert len(list(source)) == 7  # iterating again starts again
-
-
-@pytest.mark.parametrize(
-    "content", [b"no video at all" * 100, b"\x80\x07" * 700, b"\x00\x00\x00\x20ftypisom" + b"\x00" * 5000]
-)
-def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(content)
-    with pytest.raises(SourceError, match=rf"clip\.mp4 does not open as a video \({len(content)} bytes\)"):
-        open_source(path)
-
-
-def variable_rate(times: list[float]) -> Mock:
-    """A capture whose frames come at these milliseconds; the container says 10 per second."""
-    capture, shown = Mock(spec=cv2.VideoCapture), iter(times)
-    now = {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: len(times)}
-
-    def read() -> tuple[bool, np.ndarray]:
-        now[cv2.CAP_PROP_POS_MSEC] = next(shown, -1.0)
-        return now[cv2.CAP_PROP_POS_MSEC] >= 0, np.zeros((*SIZE, 3), np.uint8)
-
-    capture.isOpened.return_value = True
-    capture.read, capture.get = read, now.__getitem__
-    return capture
-
-
-def test_video_frames_have_their_presentation_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "phone.mp4").write_bytes(bytes(range(256)))
-    times = [120.0, 220.0, 320.0, 320.0, 1000.0, 500.0]
-    monkeypatch.setattr(VideoSource, "_open", lambda _: variable_rate(times))
-    stamps = [frame.stamp / 1e6 for frame in open_source(tmp_path / "phone.mp4")]
-    assert stamps == [0, 100, 200, 300, 880, 980], "from 0; where time stands or runs back, by the mean rate"
-
-
-def test_text_is_no_video(tmp_path: Path) -> None:
-    """FFmpeg would open it, and show it as a terminal does."""
-    (tmp_path / "notes.txt").write_text("one line\nand another ü\n" * 20)
-    with pytest.raises(SourceError, match=r"notes\.txt does not open as a video"):
-        open_source(tmp_path / "notes.txt")
-
-
-def test_empty_and_missing_files(tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4").touch()
-    with pytest.raises(SourceError, match="is empty"):
-        open_source(tmp_path / "clip.mp4")
-    with pytest.raises(SourceError, match="nowhere does not exist"):
-        open_source(tmp_path / "nowhere")
-
-
-def test_folder_in_natural_order_without_what_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for index in (2, 10, 1):
-        cv2.imwrite(str(tmp_path / f"frame{index}.png"), picture(index)[..., ::-1])
-    cv2.imwrite(str(tmp_path / "frame3.depth.png"), np.full(SIZE, 1500, dtype=np.uint16))
-    (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    (tmp_path / ".hidden").touch()
-    with caplog.at_level(logging.WARNING):
-        source = open_source(tmp_path)
-    assert "left out 3 files that are no colour images: broken.jpg, frame3.depth.png, notes.txt" in caplog.text
-    frames = list(source)
-    assert source.count == 3
-    for index, frame in zip((1, 2, 10), frames, strict=True):
-        assert torch.equal(frame.image, torch.from_numpy(picture(index)))
-    assert all(later.stamp > earlier.stamp for earlier, later in pairwise(frames))
-
-
-def test_image_cut_after_its_header_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for index in range(2):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), picture(index)[..., ::-1])
-    whole = (tmp_path / "1.png").read_bytes()
-    (tmp_path / "1.png").write_bytes(whole[:50])
-    with caplog.at_level(logging.WARNING):
-        assert len(list(open_source(tmp_path))) == 1
-    assert "1.png cannot be decoded" in caplog.text
-
-
-def test_folder_without_images_says_what_it_found(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nothing found"):
-        open_source(tmp_path)
-    (tmp_path / "readme.md").write_text("hello")
-    with pytest.raises(SourceError, match=r"only readme\.md found"):
-        open_source(tmp_path)
-
-
-def test_natural_order() -> None:
-    names = ["b1", "a10", "a2", "a", "10", "9", "a2b"]
-    assert sorted(names, key=natural_key) == ["9", "10", "a", "a2", "a2b", "a10", "b1"]
 
 
 # Bags

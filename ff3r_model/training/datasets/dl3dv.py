@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.frames.image_folder import natural_key
+from ff3r_model.frames.natural_order import natural_key
 from ff3r_model.training.datasets.base import DataError, View
 from ff3r_model.training.datasets.footage import read_image
 

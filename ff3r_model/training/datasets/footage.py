@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ff3r_model.frames.image_folder import IMAGE_SUFFIXES, FolderSource
+from ff3r_model.frames.image_folder import color_images
+from ff3r_model.frames.read_image import IMAGE_SUFFIXES, ImageFileError, read_color
 from ff3r_model.frames.source import SourceError
 from ff3r_model.frames.video import VideoSource
 from ff3r_model.training.datasets.base import DataError, View
@@ -46,11 +45,10 @@ class ImageScene:
 
 def read_image(path: Path) -> UInt8[Tensor, "height width 3"]:
     """A colour image. Raises DataError naming a file that is missing, damaged or no image."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "not there"
-        raise DataError(f"{path} ({size}) cannot be decoded as an image: remove it or fetch it again")
-    return torch.from_numpy(np.ascontiguousarray(bgr[..., ::-1]))
+    try:
+        return read_color(path)
+    except ImageFileError as error:
+        raise DataError(f"{error}: remove it or fetch it again") from error
 
 
 def open_footage(paths: Sequence[Path], frames_folder: Path) -> list[ImageScene]:
@@ -68,7 +66,7 @@ def _open(path: Path, frames_folder: Path) -> list[ImageScene]:
         if not path.is_dir():
             raise DataError(f"{path} does not exist: give folders of images, or videos")
         if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir() if file.is_file()):
-            return [ImageScene(path.resolve().name, FolderSource(path).files)]
+            return [ImageScene(path.resolve().name, [picture.file for picture in color_images(path)])]
     except SourceError as error:
         raise DataError(str(error)) from error
     inner = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
@@ -81,7 +79,7 @@ def _open(path: Path, frames_folder: Path) -> list[ImageScene]:
 
 def _images_of(folder: Path) -> list[Path]:
     try:
-        return FolderSource(folder).files
+        return [picture.file for picture in color_images(folder)]
     except SourceError as error:
         log.warning("%s", error)
         return []

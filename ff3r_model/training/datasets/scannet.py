@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from ff3r_model.frames.image_folder import natural_key
+from ff3r_model.frames.natural_order import natural_key
 from ff3r_model.training.datasets.base import DataError, View
 from ff3r_model.training.datasets.footage import read_image
 
