@@ -18,7 +18,7 @@ from ff3r_model.voxel_map.queries import QueryRejected
 class MapPage:
     """A viewer on a map that does not change."""
 
-    def __init__(self, pipeline: Pipeline, host: str, port: int, allowed_hosts: Sequence[str]) -> None:
+    def __init__(self, pipeline: Pipeline, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> None:
         self._pipeline = pipeline
         self._lock = threading.Lock()  # the viewer calls from threads of its own
         self.viewer = Viewer(port, host, allowed_hosts=allowed_hosts, on_query=self.ask, on_remove=self.remove)

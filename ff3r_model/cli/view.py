@@ -30,8 +30,11 @@ class View:
         from ff3r_model.cli.map_files import pipeline_with_map
         from ff3r_model.cli.map_page import MapPage
         from ff3r_model.visualization.web_address import listen
+        from ff3r_model.visualization.web_guard import guard
 
-        listen(self.host, self.port).close()  # an address that cannot be is told before the map is read
+        # what cannot be is told before the map is read
+        guard(self.host, self.allowed_hosts)
+        listen(self.host, self.port).close()
         pipeline = pipeline_with_map(self.map, self.weights, self.config)
         page = MapPage(pipeline, self.host, self.port, self.allowed_hosts)
         print(f"{'  '.join(page.viewer.urls)}  (Ctrl-C ends)", flush=True)

@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 64
 """Of TCP, those included that have not asked for anything yet."""
 OPEN_SECONDS = 20.0
 """Within which a request must be there, and its answer taken."""
+CLOSE_SECONDS = 1.0
+"""For a browser's goodbye."""
 MESSAGES_PER_SECOND = 60.0
 """Of one browser; what is above waits, the network then slows the browser down."""
 BURST = 120
@@ -48,10 +50,12 @@ Answer = Callable[[ServerConnection, Request], Response | None]
 def open_server(listening: socket.socket, guard: Guard, label: str) -> viser.ViserServer:
     """viser's server on a socket that listens already."""
     host, port = listening.getsockname()[:2]
-    with _serving(partial(_serve, listening, guard)) as served, redirect_stdout(io.StringIO()):
-        server = viser.ViserServer(host=host, port=port, label=label, verbose=False)  # prints a banner all the same
+    with redirect_stdout(io.StringIO()):  # viser prints a banner whatever it is told
+        with _serving(partial(_serve, listening, guard)) as served:
+            server = viser.ViserServer(host=host, port=port, label=label, verbose=False)
+        if not served:
+            server.stop()
     if not served:
-        server.stop()
         raise RuntimeError("this version of viser serves in another way, and the viewer's checks would be passed by")
     return server
 
@@ -112,13 +116,14 @@ def _serve(listening: socket.socket, guard: Guard, handler: Handler, host: str, 
     """As viser serves, on the socket and with the checks; called in the server's own thread."""
     asyncio.get_running_loop().set_exception_handler(_note)
     answer: Answer = options.pop("process_request")
-    bounds = {"max_size": MAX_MESSAGE_BYTES, "open_timeout": OPEN_SECONDS, "create_connection": BoundedConnection}
+    bounds = {"max_size": MAX_MESSAGE_BYTES, "open_timeout": OPEN_SECONDS, "close_timeout": CLOSE_SECONDS}
     return serve(
         partial(_handle, handler),
         sock=listening,
         process_request=partial(_answer, guard, answer),
         process_response=_harden,
         logger=_quiet(),
+        create_connection=BoundedConnection,
         **(options | bounds),
     )
 

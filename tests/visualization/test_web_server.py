@@ -41,7 +41,8 @@ def viewer() -> Iterator[Viewer]:
 def nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Whatever strangers send, no traceback reaches the terminal."""
     yield
-    assert capfd.readouterr() == ("", "")
+    printed = capfd.readouterr()
+    assert printed.out.replace("(viser) Server stopped\n", "") == printed.err == ""
 
 
 def browser(viewer: Viewer, **options: Any) -> ClientConnection:
@@ -187,7 +188,7 @@ def test_a_flood_of_messages_waits() -> None:
     viewer = Viewer(0)
     try:
         with browser(viewer) as page:
-            message, sent = msgspec.msgpack.encode(CAMERA), []
+            message, sent = msgspec.msgpack.encode({"type": "Other", "filling": bytes(15_000)}), []
 
             def flood() -> None:
                 with contextlib.suppress(ConnectionClosed, OSError):
@@ -206,7 +207,7 @@ def test_a_flood_of_messages_waits() -> None:
 def _stands_still(sent: list[int]) -> bool:
     before = len(sent)
     time.sleep(0.2)
-    return before > 0 and len(sent) - before < 100
+    return before > 0 and len(sent) - before < 50
 
 
 def test_queries_that_wait_are_few() -> None:
@@ -275,7 +276,7 @@ def test_a_browser_that_reads_nothing_holds_up_nobody(viewer: Viewer) -> None:
     | st.lists(st.sampled_from([get("localhost"), upgrade("localhost"), b"\r\n", b"\x82\x85abcd"])).map(b"".join)
 )
 def test_random_bytes_harm_nobody(viewer: Viewer, data: bytes) -> None:
-    send_raw(viewer, data, wait=0.2)
+    send_raw(viewer, data, wait=0.05)
     assert viewer._server._websock_server._server_thread.is_alive()
 
 
