@@ -8,6 +8,7 @@ one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping 
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ class PerceptionNode(LifecycleNode):
         session, self.session = self.session, None
         if session is not None and not session.close():
             self.get_logger().error("the worker does not stop; its window is still running")
+        session = None
+        gc.collect()  # it is a circle of references, with the network in it: a second one must not come beside it
 
     def _sensors(self, session: Session) -> list[Any]:
         """Subscriptions to TF, and to depth and IMU where the parameters ask for them."""
