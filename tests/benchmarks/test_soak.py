@@ -1,4 +1,4 @@
-"""The soak: its verdict on records known by heart, its figures of a process, its chart, and two minutes of the whole."""
+"""The soak: its verdict on records known by heart, its figures of a process, its chart, and two minutes of it all."""
 
 from __future__ import annotations
 

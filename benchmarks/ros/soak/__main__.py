@@ -46,7 +46,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells start background jobs with it ignored
         signal.signal(number, _interrupt)
     options.output.mkdir(parents=True, exist_ok=True)
-    os.environ.update(isolated_environment(free_domain()))
+    domain = options.domain if options.domain is not None else free_domain()
+    os.environ.update(isolated_environment(domain))
     print(f"{options.output}: samples.csv, events.jsonl, the processes' logs", flush=True)
     errors: list[str] = []
     ending = _run(options, errors)
@@ -62,6 +63,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default 10)")
     parser.add_argument("--map-megabytes", type=int, default=16, help="cap of the map, low so that it is reached")
     parser.add_argument("--warm-up", type=float, default=WARM_UP, help=f"seconds until flat (default {WARM_UP:g})")
+    parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
     options = parser.parse_args()
     if options.output is None:
         options.output = Path(tempfile.mkdtemp(prefix=time.strftime("ff3r-soak-%H%M%S-")))
