@@ -2,6 +2,7 @@
 # make test   linters, type checker and all tests                              [ARGS="tests/slam -k loop"]
 # make test-long  the tests that take minutes, which `make test` leaves out
 # make fuzz   random files and messages, for as long as is said              [MINUTES=10]
+# make soak   the demo for hours, with drop-outs and restarts: memory, latency [HOURS=1] [ARGS="--output DIR"]
 # make bench  every benchmark                                                  [ARGS=...]
 # make lint   linters and type checker alone
 # make robot-env   on a robot with a native ROS 2: an environment beside it    [PYTHON=/usr/bin/python3]
@@ -18,7 +19,7 @@ FIND_PYTHON = for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done
 given = $(if $(filter command line,$(origin $(1))),$($(1)))
 
-.PHONY: demo test test-long fuzz bench lint setup shell robot-env lock clean
+.PHONY: demo test test-long fuzz soak bench lint setup shell robot-env lock clean
 
 demo: setup
 	@$(PY) -m ff3r_ros.demo $(if $(call given,SECONDS),--seconds $(SECONDS)) $(if $(call given,SOURCE),--source "$(SOURCE)")
@@ -31,6 +32,9 @@ test-long: setup
 
 fuzz: setup
 	$(PY) tools/fuzz.py $(if $(call given,MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak: setup
+	$(PY) -m benchmarks.ros.soak $(if $(call given,HOURS),--hours $(HOURS)) $(ARGS)
 
 bench: setup
 	$(PY) -m benchmarks $(ARGS)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT: dict[str, set[str]] = {
     "ff3r_model.core": set(),
-    "ff3r_model.visualization": set(),
+    "ff3r_model.visualization": {"core"},
     "ff3r_model.frames": {"core"},
     "ff3r_model.gaussians": {"core"},
     "ff3r_model.network": {"core"},

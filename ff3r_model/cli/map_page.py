@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from ff3r_model.voxel_map.queries import QueryRejected
 class MapPage:
     """A viewer on a map that does not change."""
 
-    def __init__(self, pipeline: Pipeline, host: str, port: int) -> None:
+    def __init__(self, pipeline: Pipeline, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> None:
         self._pipeline = pipeline
         self._lock = threading.Lock()  # the viewer calls from threads of its own
-        self.viewer = Viewer(port, host, on_query=self.ask, on_remove=self.remove)
+        self.viewer = Viewer(port, host, allowed_hosts=allowed_hosts, on_query=self.ask, on_remove=self.remove)
         points, colors, positions = map_arrays(pipeline.map)
         self.viewer.show_path(positions)
         self.viewer.show_cloud(points.astype(np.float32), colors, pipeline.map.config.voxel_size)

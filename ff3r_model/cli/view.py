@@ -19,6 +19,8 @@ class View:
     """Port to serve on; the next free one where it is taken."""
     host: str = "127.0.0.1"
     """Address to serve on; 0.0.0.0 lets everybody on the network look."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which browsers reach the page, such as that of a proxy in front of it."""
     weights: Path | None = None
     """Checkpoint whose words to use; it must be the one that the map was made with."""
     config: Path | None = None
@@ -27,9 +29,15 @@ class View:
     def __call__(self) -> None:
         from ff3r_model.cli.map_files import pipeline_with_map
         from ff3r_model.cli.map_page import MapPage
+        from ff3r_model.visualization.web_address import listen
+        from ff3r_model.visualization.web_guard import guard
 
-        page = MapPage(pipeline_with_map(self.map, self.weights, self.config), self.host, self.port)
-        print(f"{page.viewer.url}  (Ctrl-C ends)", flush=True)
+        # what cannot be is told before the map is read
+        guard(self.host, self.allowed_hosts)
+        listen(self.host, self.port).close()
+        pipeline = pipeline_with_map(self.map, self.weights, self.config)
+        page = MapPage(pipeline, self.host, self.port, self.allowed_hosts)
+        print(f"{'  '.join(page.viewer.urls)}  (Ctrl-C ends)", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -38,9 +38,7 @@ class PosedPictures:
         file = self.files[index]
         pose = _matrix(file.with_name(file.stem + POSE), 4).double()
         world_from_camera = rigid(nearest_rotation(pose[:3, :3]), pose[:3, 3]).float()
-        return View(
-            str(file), torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), self.intrinsics, world_from_camera
-        )
+        return View(str(file), read_color(file), self.intrinsics, world_from_camera)
 
 
 def is_posed(folder: Path) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import io
 import logging
-from collections.abc import Callable, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,13 +18,19 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from ff3r_model.visualization.pictures import below_ceiling
+from ff3r_model.visualization.web_address import LOCALHOST, listen, urls
+from ff3r_model.visualization.web_guard import guard
+from ff3r_model.visualization.web_server import open_server
 
 log = logging.getLogger(__name__)
 
-LOCALHOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 MAX_POINTS = 300_000
 """Larger clouds are thinned evenly: browsers on small machines stutter beyond."""
+MAX_WAITING = 8
+"""Queries from the page that may wait for their answers."""
+POINT_SCALES = (0.2, 2.0)
+"""Least and largest of the slider."""
 PALETTE = (
     (230, 25, 75),
     (0, 130, 200),
@@ -63,21 +71,31 @@ class _Row:
 
 
 class Viewer:
-    """One page, served to this machine alone unless `host` is another. Methods may be called from any thread."""
+    """One page, served to this machine alone unless `host` is another. Methods may be called from any thread.
+
+    Pages of other sites that are open in the same browser cannot read it (`web_guard`).
+    """
 
     def __init__(
         self,
         port: int = DEFAULT_PORT,
         host: str = LOCALHOST,
         *,
+        allowed_hosts: Iterable[str] = (),
         on_query: Callable[[str], None] | None = None,
         on_remove: Callable[[int], None] | None = None,
     ) -> None:
-        """Serve on `port` (0: any free one), or on the next free port, with a warning, where that one is taken."""
+        """Serve on `port` (0: any free one), or on the next free port, with a warning, where that one is taken.
+
+        `allowed_hosts` are further names by which browsers reach it, through a proxy for example. Raises AddressError
+        for a host, port or name that cannot be.
+        """
         self._on_query, self._on_remove = on_query, on_remove
-        with redirect_stdout(io.StringIO()):  # viser prints a banner whatever it is told
-            self._server = viser.ViserServer(host=host, port=port, label="FF3R", verbose=False)
-        self.host, self.port = host, self._server.get_port()
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        checks, listening = guard(host, allowed_hosts), listen(host, port)
+        self.urls, self.port = urls(listening, host), listening.getsockname()[1]
+        """Where a browser finds the page: first on this machine, then on others, if they may."""
+        self._server = open_server(listening, checks, label="FF3R")
         if port not in (0, self.port):
             log.warning("port %d is in use: the viewer is on port %d instead", port, self.port)
         self._cloud: tuple[ndarray, ndarray, float] | None = None
@@ -93,7 +111,7 @@ class Viewer:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        return f"http://{LOCALHOST if self.host == '0.0.0.0' else self.host}:{self.port}"
+        return self.urls[0]
 
     @property
     def browsers(self) -> int:
@@ -183,17 +201,22 @@ class Viewer:
         with gui.add_folder("View"):
             self._ceiling = gui.add_checkbox("Hide the ceiling", True)
             self._masks = gui.add_checkbox("Masks", True)
-            self._size = gui.add_slider("Point size", 0.2, 2.0, 0.1, 1.0)
+            self._size = gui.add_slider("Point size", *POINT_SCALES, 0.1, 1.0)
         for control in (self._ceiling, self._size):
             control.on_update(lambda _: self._draw_cloud())
         self._masks.on_update(lambda _: self._draw_masks())
         self._image = gui.add_image(np.full((3, 4, 3), 230, dtype=np.uint8), label="Camera", visible=False)
 
     def _submit(self) -> None:
+        """Called by viser in threads of its own; what too many clicks ask for at once is left out."""
         text = self._text.value.strip()
-        if text and self._on_query is not None:
+        if not text or self._on_query is None or not self._waiting.acquire(blocking=False):
+            return
+        try:
             self._on_query(text)
             self._text.value = ""  # type: ignore[misc]  # viser's stubs call it read-only
+        finally:
+            self._waiting.release()
 
     def _draw_cloud(self) -> None:
         if self._cloud is None:
@@ -206,10 +229,15 @@ class Viewer:
             "/cloud",
             points.astype(np.float32),
             colors,
-            point_size=size * self._size.value,
+            point_size=size * self._point_scale(),
             point_shape="rounded",
             precision="float32",
         )
+
+    def _point_scale(self) -> float:
+        """What the slider says; viser takes any number from a browser."""
+        value = float(self._size.value)
+        return min(max(value, POINT_SCALES[0]), POINT_SCALES[1]) if math.isfinite(value) else 1.0
 
     def _draw_masks(self) -> None:
         for query in self._queries.values():
@@ -224,7 +252,7 @@ class Viewer:
             f"/masks/q{query.id}",
             query.voxels.astype(np.float32),
             query.color,
-            point_size=1.3 * self._voxel_size * self._size.value,
+            point_size=1.3 * self._voxel_size * self._point_scale(),
             point_shape="square",
             point_shading="flat",
             precision="float32",

@@ -8,6 +8,7 @@ one in the namespace `/robot1` has `/robot1/ff3r/semantic_cloud`, and remapping 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -136,6 +137,8 @@ class PerceptionNode(LifecycleNode):
         session, self.session = self.session, None
         if session is not None and not session.close():
             self.get_logger().error("the worker does not stop; its window is still running")
+        session = None
+        gc.collect()  # it is a circle of references, with the network in it: a second one must not come beside it
 
     def _listen(self, kind: type, topic: str, callback: Callable[[Any], object], qos: QoSProfile = CAMERA_QOS) -> None:
         """Subscribe until the node is deactivated; of queries the middleware's losses are counted too."""

@@ -17,7 +17,8 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
 from ff3r_model.frames.image_messages import ImageRejected
-from ff3r_model.visualization.web_viewer import LOCALHOST, ShownQuery, Viewer
+from ff3r_model.visualization.web_address import LOCALHOST
+from ff3r_model.visualization.web_viewer import ShownQuery, Viewer
 from ff3r_ros.conversions.image_decoding import decode
 from ff3r_ros.conversions.reading import cloud_arrays, pose_matrix, position, typical_spacing, voxel_centres
 from ff3r_ros.guard import CallbackGuard
@@ -37,6 +38,9 @@ class ViewerParameters:
 
     host: str = parameter(LOCALHOST, "Address to serve on. 0.0.0.0 lets everybody on the network look and query.")
     port: int = parameter(8080, "Port to serve on; the next free one where it is taken.", low=0, high=65535)
+    allowed_hosts: list[str] = parameter(
+        [""], "Further names by which browsers reach the page, such as that of a proxy; empty ones are skipped."
+    )
     perception: str = parameter("/ff3r", "Full name of the perception node whose map is shown.")
     image_transport: str = parameter(
         "raw",
@@ -86,9 +90,10 @@ class ViewerNode(Node):
         self._keep(kind, "image", CAMERA_QOS)
         self.create_subscription(OccupancyMask, f"{base}/occupancy_masks", self._on_mask, LATCHED_MANY)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.viewer = Viewer(own.port, own.host, on_query=self.ask, on_remove=self.remove)
+        names = list(filter(None, own.allowed_hosts))
+        self.viewer = Viewer(own.port, own.host, allowed_hosts=names, on_query=self.ask, on_remove=self.remove)
         self.create_timer(1 / own.refresh_rate, self.refresh)
-        self.get_logger().info(f"viewer at {self.viewer.url}")
+        self.get_logger().info(f"viewer at {' '.join(self.viewer.urls)}")
 
     def ask(self, text: str) -> None:
         """Send a query to the perception node."""

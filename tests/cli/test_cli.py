@@ -15,7 +15,6 @@ import pytest
 import torch
 from evo.tools import file_interface
 
-import ff3r_model.visualization.web_viewer
 from ff3r_model import __version__
 from ff3r_model.cli import COMMANDS, main, map_files
 from ff3r_model.cli.map_page import MapPage
@@ -26,6 +25,7 @@ from ff3r_model.frames.source import SourceError
 from ff3r_model.gaussians.ply import read_ply
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
+from ff3r_model.visualization.web_address import LOCALHOST
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 Run = Callable[..., tuple[int, str, str]]
@@ -148,7 +148,7 @@ def test_best_places_are_apart_and_sorted() -> None:
 def test_view_serves_the_map(made: Path, weights: Path) -> None:
     pipeline = Pipeline.from_checkpoint(weights)
     pipeline.load(made / map_files.MAP)
-    page = MapPage(pipeline, ff3r_model.visualization.web_viewer.LOCALHOST, 0)
+    page = MapPage(pipeline, LOCALHOST, 0)
     try:
         assert urllib.request.urlopen(page.viewer.url).status == 200
         threads = [threading.Thread(target=page.ask, args=(text,)) for text in ("chair", "sofa", "chair")]
@@ -192,6 +192,11 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         ),
         (["query", "{map}", "chair", "--weights", "{weights}", "-o", "{tmp}/a.pdf"], "pictures are .png"),
         (["view", "{tmp}/none", "--weights", "{weights}"], "none"),
+        (["view", "{map}", "--port", "70000"], "port 70000: allowed is 0 to 65535"),
+        (["view", "{map}", "--port", "-1"], "port -1: allowed is 0 to 65535"),
+        (["view", "{map}", "--host", "192.0.2.7"], "'192.0.2.7' is no address of this machine"),
+        (["view", "{map}", "--host", "nosuchhost.invalid"], "the host 'nosuchhost.invalid' is unknown"),
+        (["view", "{map}", "--allowed-hosts", "http://robot"], "the allowed host 'http://robot' is no name"),
     ],
 )
 def test_errors_are_one_line_and_status_2(

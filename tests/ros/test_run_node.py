@@ -77,9 +77,16 @@ def test_what_a_node_refuses_ends_it_with_status_2() -> None:
     assert end.value.code == 2 and not logging.getLogger("ff3r_model").handlers
 
 
-@pytest.mark.parametrize(("module", "parameter"), [("camera", "rate:=-1.0"), ("viewer", "port:=-1")])
-def test_parameters_that_are_refused_end_the_process_with_status_2(module: str, parameter: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "parameter", "message"),
+    [
+        ("camera", "rate:=-1.0", "parameter rate = -1"),
+        ("viewer", "port:=-1", "parameter port = -1"),
+        ("viewer", "host:=192.0.2.7", "the host '192.0.2.7' is no address of this machine"),
+    ],
+)
+def test_parameters_that_are_refused_end_the_process_with_status_2(module: str, parameter: str, message: str) -> None:
     command = [sys.executable, "-m", f"ff3r_ros.{module}.node", "--ros-args", "-p", parameter]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and f"parameter {parameter.split(':=')[0]} = -1" in ended.stderr
+    assert ended.returncode == 2 and message in ended.stderr
     assert "FATAL" in ended.stderr and "Traceback" not in ended.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
+import weakref
 
 import cv2
 import numpy as np
@@ -213,3 +215,16 @@ def test_topics_go_by_the_configuration_file(ros: Ros, tmp_path: pathlib.Path) -
 def configured_pipeline(settings: NodeParameters) -> Pipeline:
     """The fake network's pipeline, by the parameters and the file that they name."""
     return Pipeline(FakeEngine(), FakeText(), TextSpace(torch.eye(DIM)), config_from_parameters(settings))
+
+
+def test_cleanup_lets_go_of_the_network_at_once(ros: Ros) -> None:
+    """A second one beside it would double the node's memory."""
+    robot = Robot(ros).activate()
+    robot.film(0, 6)
+    pipeline = weakref.ref(robot.node.session.worker._pipeline)
+    gc.disable()
+    try:
+        robot.lifecycle.drive("unconfigured")
+        wait_until(lambda: pipeline() is None, "the end of the pipeline", 5)
+    finally:
+        gc.enable()
