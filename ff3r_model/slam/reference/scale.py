@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,8 +18,11 @@ from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.reference.floor import FloorEstimate, floor_below
 
-DEPTH, ODOMETRY, HEIGHT = "depth images", "odometry", "camera height"
-LADDER = (DEPTH, ODOMETRY, HEIGHT)
+DEPTH: Final = "depth images"
+ODOMETRY: Final = "odometry"
+HEIGHT: Final = "camera height"
+Ladder = Literal["depth images", "odometry", "camera height"]
+LADDER: tuple[Ladder, ...] = (DEPTH, ODOMETRY, HEIGHT)
 """Best first: depth measures every surface, odometry a few centimetres of path, and the floor has to be found first."""
 
 
