@@ -10,6 +10,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -18,11 +19,14 @@ from torch import Tensor
 
 from ff3r_model.core.config_file import check_value
 from ff3r_model.core.errors import shown
+from ff3r_model.core.files import regular_file
 from ff3r_model.core.ranges import Range
 
 Kind = TypeVar("Kind")
 FINITE = Range(-1e12, 1e12)
 """Of values that are multiplied with others: their squares and sums stay numbers in float32."""
+MAX_JSON = 64 * 2**20
+"""Bytes of a file of JSON: far more than any of ours."""
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
 """What content that nobody has thought of can raise; to be caught around the reading of a file, and nowhere else."""
 
@@ -35,6 +39,15 @@ def json_value(text: str | bytes) -> Any:
         raise ValueError("its JSON is nested too deeply") from error
 
 
+def read_json(path: Path, follow_links: bool = True) -> Any:
+    """The JSON in a file. Raises OSError as `regular_file`, ValueError as `json_value` and for one of `MAX_JSON`."""
+    with regular_file(path, follow_links) as file:
+        text = file.read(MAX_JSON)
+    if len(text) == MAX_JSON:
+        raise ValueError(f"it is larger than {MAX_JSON >> 20} MiB")
+    return json_value(text)
+
+
 def record(kind: type[Kind], value: Any, where: str) -> Kind:
     """The dataclass that a JSON object describes, every value of its field's type and in its range.
 
@@ -45,7 +58,9 @@ def record(kind: type[Kind], value: Any, where: str) -> Kind:
     hints = typing.get_type_hints(kind)
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(value) - known):
-        raise ValueError(f"{where} has the unknown fields {shown(unknown)}; known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{where} has the unknown fields {shown(', '.join(unknown))[1:-1]}; known are {', '.join(sorted(known))}"
+        )
     made = {name: _made(hints[name], each, f"{where}.{name}") for name, each in value.items()}
     try:
         return kind(**made)

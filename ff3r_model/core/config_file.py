@@ -17,10 +17,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from ff3r_model.core.errors import UserError, shown
+from ff3r_model.core.files import regular_file
 
 Kind = TypeVar("Kind")
 Tree = dict[str, Any]
 """Values by name; a section is a tree of its own."""
+MAX_BYTES = 2**20
+"""Of a configuration file: a hundred times a whole one."""
 NOT_IN_FILES = {"in_files": False}
 """Metadata of a field that code alone sets: no key of a file."""
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
@@ -68,13 +71,19 @@ def load_config(
 def read_tree(path: Path) -> Tree:
     """The mapping in a YAML (or JSON) file, unchecked. Raises ConfigError where there is none."""
     try:
-        stated = yaml.load(path.read_text(), _Loader)
+        with regular_file(path) as file:
+            text = file.read(MAX_BYTES)
+        if len(text) == MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 10} KiB")
+        stated = yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise ConfigError(f"{path} cannot be read as YAML: it is nested too deeply") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if stated is None:
         return {}
     if not isinstance(stated, dict):
-        raise ConfigError(f"{path} should hold sections and keys, as `ff3r config` prints them, not {stated!r}")
+        raise ConfigError(f"{path} should hold sections and keys, as `ff3r config` prints them, not {shown(stated)}")
     return stated
 
 

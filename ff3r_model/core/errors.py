@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 SHOWN = 60
-"""Characters of a value in a message."""
+"""Characters of a text in a message."""
+_SHORT = reprlib.Repr()
+for _limit in ("maxstring", "maxother", "maxlong"):
+    setattr(_SHORT, _limit, SHOWN)
 
 
 class UserError(Exception):
@@ -16,9 +20,9 @@ class UserError(Exception):
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to some characters."""
+    """A value for a message, cut to some characters, however large it is or deeply nested."""
     try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested deeply; thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        text = _SHORT.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= 2 * SHOWN else f"{text[: 2 * SHOWN]}…"

@@ -52,6 +52,7 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError for what cannot be opened or is no regular file, ValueError for what is no such file."""
+        self.path = path
         self._file = regular_file(path)
         try:
             self._status = os.fstat(self._file.fileno())
@@ -81,7 +82,7 @@ class TensorFile:
         if entry.nbytes:
             self._file.seek(self._begin + entry.start)
             memory = tensor.view(-1).view(torch.uint8).numpy().data
-            if self._file.readinto(memory) != entry.nbytes:  # type: ignore[attr-defined]
+            if self._file.readinto(memory) != entry.nbytes:
                 raise ValueError(f"it was cut short while {name} was read")
         if entry.dtype is torch.bool and entry.nbytes and int(tensor.view(torch.uint8).max()) > 1:
             raise ValueError(f"{name} has truth values other than 0 and 1")
