@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ff3r_model.core.checked import MALFORMED, record
@@ -60,6 +61,8 @@ def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int, words:
         header = record(AtlasRecord, extra.get("mapping", {}), "its record.mapping")
         if words:
             _check_words(path, header.words, words)
+            if header.words == words and not _same_decoder(voxels.space, space):
+                raise ValueError("its decoder is another than its fingerprint says")
         return _atlas(voxels, tensors, header, config, space)
     except MALFORMED as error:
         raise MapFileError(f"{path} holds a map that this program cannot go on with: {error}") from error
@@ -73,6 +76,13 @@ def _check_words(path: Path, made: str | None, words: str) -> None:
         raise MapFileError(
             f"{path} was made with another checkpoint, whose words these are not: give the weights it was made with"
         )
+
+
+def _same_decoder(one: TextSpace | None, other: TextSpace | int) -> bool:
+    """Whether two text spaces are the same, as far as they are known."""
+    if one is None or isinstance(other, int):
+        return True
+    return torch.equal(one.decoder.cpu(), other.decoder.cpu())
 
 
 def _atlas(

@@ -214,7 +214,11 @@ def _named(report: OnProgress | None, graph: str) -> OnProgress | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One program at a time; the lock goes with its holder, however that ends."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+") as file:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PlanError(f"{path} cannot be locked: {error.strerror}; remove it") from error
+    with os.fdopen(handle, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
