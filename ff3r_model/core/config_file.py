@@ -16,11 +16,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from ff3r_model.core.errors import UserError
+from ff3r_model.core.errors import UserError, shown
+from ff3r_model.core.files import regular_file
 
 Kind = TypeVar("Kind")
 Tree = dict[str, Any]
 """Values by name; a section is a tree of its own."""
+MAX_BYTES = 2**20
+"""Of a configuration file: a hundred times a whole one."""
 NOT_IN_FILES = {"in_files": False}
 """Metadata of a field that code alone sets: no key of a file."""
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
@@ -68,13 +71,19 @@ def load_config(
 def read_tree(path: Path) -> Tree:
     """The mapping in a YAML (or JSON) file, unchecked. Raises ConfigError where there is none."""
     try:
-        stated = yaml.load(path.read_text(), _Loader)
+        with regular_file(path) as file:
+            text = file.read(MAX_BYTES)
+        if len(text) == MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 10} KiB")
+        stated = yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise ConfigError(f"{path} cannot be read as YAML: it is nested too deeply") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if stated is None:
         return {}
     if not isinstance(stated, dict):
-        raise ConfigError(f"{path} should hold sections and keys, as `ff3r config` prints them, not {stated!r}")
+        raise ConfigError(f"{path} should hold sections and keys, as `ff3r config` prints them, not {shown(stated)}")
     return stated
 
 
@@ -95,7 +104,7 @@ def check_tree(kind: type[Any], tree: Any, where: str = "", section: str = "") -
             owner = f"{where}{section}" if section else where.removesuffix(": ") or "the configuration"
             raise ConfigError(f"{owner} has no {name}; {hint}")
     prefix = f"{section}." if section else ""
-    return {name: _checked(hints[name], value, where, f"{prefix}{name}") for name, value in tree.items()}
+    return {name: check_value(hints[name], value, where, f"{prefix}{name}") for name, value in tree.items()}
 
 
 def build(kind: type[Kind], under: Tree, stated: Tree, over: Tree, where: str = "", section: str = "") -> Kind:
@@ -145,35 +154,38 @@ def dataclass_of(hint: Any) -> type[Any] | None:
     return next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)  # type: ignore[return-value]
 
 
-def _checked(hint: Any, value: Any, where: str, key: str) -> Any:
-    """The value as a field of this type takes it. Raises ConfigError."""
+def check_value(hint: Any, value: Any, where: str, key: str) -> Any:
+    """The value as a field of this type takes it; `where` stands before the key in messages. Raises ConfigError."""
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         if value is None and NoneType in options:
             return None
-        return _checked(next(option for option in options if option is not NoneType), value, where, key)
+        return check_value(next(option for option in options if option is not NoneType), value, where, key)
     if is_dataclass(hint):
         return check_tree(hint, value, where, key)  # type: ignore[arg-type]
     if origin is Literal:
         if value not in options:
-            raise ConfigError(f"{where}{key} = {value!r}: allowed are {', '.join(map(str, options))}")
+            raise ConfigError(f"{where}{key} = {shown(value)}: allowed are {', '.join(map(str, options))}")
         return value
     if origin is tuple:
         return _checked_tuple(options, value, where, key)
     if hint is float and type(value) in (int, float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # a whole number of hundreds of digits
+            raise ConfigError(f"{where}{key} is beyond any number that a computer holds") from error
     if hint is Path and isinstance(value, str):
         return Path(value).expanduser()
     if type(value) is not hint:
-        raise ConfigError(f"{where}{key} = {value!r}: expected {EXPECTED[hint]}")
+        raise ConfigError(f"{where}{key} = {shown(value)}: expected {EXPECTED[hint]}")
     return value
 
 
 def _checked_tuple(options: tuple[Any, ...], value: Any, where: str, key: str) -> tuple[Any, ...]:
     """A list of the file as a tuple."""
     if not isinstance(value, list):
-        raise ConfigError(f"{where}{key} = {value!r}: expected a list in square brackets")
+        raise ConfigError(f"{where}{key} = {shown(value)}: expected a list in square brackets")
     kinds = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
     if len(kinds) != len(value):
-        raise ConfigError(f"{where}{key} = {value!r}: expected {len(kinds)} values")
-    return tuple(_checked(kind, item, where, key) for kind, item in zip(kinds, value, strict=True))
+        raise ConfigError(f"{where}{key} = {shown(value)}: expected {len(kinds)} values")
+    return tuple(check_value(kind, item, where, key) for kind, item in zip(kinds, value, strict=True))

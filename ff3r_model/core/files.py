@@ -12,8 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ _OTHERS = {
 """What a path may lead to besides a regular file."""
 
 
-def regular_file(path: Path, follow_links: bool = True) -> BinaryIO:
+def regular_file(path: Path, follow_links: bool = True) -> BufferedReader:
     """Open a regular file for reading bytes. Never waits, whatever lies at `path`.
 
     Raises OSError for a named pipe, a socket, a device or a folder (and a link, without `follow_links`), whose
@@ -40,7 +40,7 @@ def regular_file(path: Path, follow_links: bool = True) -> BinaryIO:
     """
     refuse_others(path.stat() if follow_links else path.lstat(), path)  # before it is opened: that may do something
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
-    file = open(os.open(path, flags), "rb")
+    file = os.fdopen(os.open(path, flags), "rb")
     try:
         refuse_others(os.fstat(file.fileno()), path)
     except OSError:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ff3r_model.core.checked import read_json
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.files import replaced, replaced_folder
 
@@ -71,9 +72,9 @@ class OutputFolder:
 def _read_list(path: Path, command: str) -> set[str]:
     """What `command` has written beside its list; nothing where the list is another command's, or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content["command"] != command:
             return set()
         return {name for name in content["files"] if isinstance(name, str)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return set()

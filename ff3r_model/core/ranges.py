@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
+
+LARGEST = 2.0**62
+"""What is as large is no setting of anything, and would overflow where it is used."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, the ends included; `above` leaves the lower end out."""
+    """Finite numbers from `low` to `high`, the ends included; `above` leaves the lower end out."""
 
-    low: float | int = -math.inf
-    high: float | int = math.inf
+    low: float | int = -LARGEST
+    high: float | int = LARGEST
     above: bool = False
 
     def __contains__(self, value: float | int) -> bool:
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
-        if self.high < math.inf:
+        if self.high < LARGEST:
             return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
         return "positive" if self.above and self.low == 0 else f"at least {self.low:g}"
 

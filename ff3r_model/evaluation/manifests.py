@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ff3r_model.core.errors import UserError
+from ff3r_model.core.checked import read_json, record
+from ff3r_model.core.errors import UserError, shown
+from ff3r_model.core.ranges import Range
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 
 VERSION = 1
+MAX_FRAMES = 10**9
 
 
 class EvaluationError(UserError):
@@ -32,6 +36,12 @@ class Split:
     """What the network sees, in the order in which it was taken."""
     targets: tuple[int, ...]
     """Held out."""
+
+    def __post_init__(self) -> None:
+        if not MIN_VIEWS <= len(self.context) <= MAX_VIEWS:
+            raise ValueError(f"context must have {MIN_VIEWS} to {MAX_VIEWS} frames, not {len(self.context)}")
+        if not all(number in Range(0, MAX_FRAMES) for number in (*self.context, *self.targets)):
+            raise ValueError(f"context and targets must be frames from 0 to {MAX_FRAMES}, not {shown(self)}")
 
 
 def make_splits(scene: str, numbers: Sequence[int], views: int, windows: int, stride: int, targets: int) -> list[Split]:
@@ -88,13 +98,20 @@ def write_manifest(path: Path, splits: Iterable[Split]) -> None:
 def read_manifest(path: Path) -> list[Split]:
     """The windows of a manifest. Raises SplitError."""
     try:
-        data = json.loads(path.read_text())
-        if data["version"] != VERSION:
-            raise ValueError(f"version {data['version']!r} is not {VERSION}")
-        splits = [Split(w["scene"], tuple(w["context"]), tuple(w["targets"])) for w in data["windows"]]
-        numbers = [number for split in splits for number in (*split.context, *split.targets)]
-        if not splits or not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError("frames must be whole numbers from 0")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SplitError(f"{path} is no manifest of windows: {type(error).__name__} {error}") from error
-    return splits
+        return list(record(_Manifest, read_json(path), "it").windows)
+    except (OSError, ValueError) as error:
+        raise SplitError(f"{path} is no manifest of windows: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """The JSON of a manifest."""
+
+    version: int
+    windows: tuple[Split, ...]
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"version is {self.version}, and should be {VERSION}")
+        if not self.windows:
+            raise ValueError("windows is empty")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import nearest_rotation, rigid
 from ff3r_model.frames.natural_order import natural_order
-from ff3r_model.frames.read_image import IMAGE_SUFFIXES
+from ff3r_model.frames.read_image import IMAGE_SUFFIXES, read_color
 from ff3r_model.frames.source import SourceError
 from ff3r_model.training.datasets.base import View
 

@@ -42,7 +42,6 @@ class Aggregator(nn.Module):
     def __init__(self, config: FF3RConfig) -> None:
         super().__init__()
         sizes, width = config.aggregator, config.width
-        assert sizes.layers[-1] == sizes.depth - 1, "the decoders read the last layer"
         self.config = sizes
         self.patch = config.encoder.patch
         self.special = 1 + sizes.registers

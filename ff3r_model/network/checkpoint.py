@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ff3r_model.core.errors import UserError
+from ff3r_model.core.checked import MALFORMED, json_value, record
+from ff3r_model.core.errors import UserError, shown
 from ff3r_model.core.files import replaced
+from ff3r_model.core.memory import check_memory
+from ff3r_model.core.tensor_file import Entry, TensorFile
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
@@ -23,6 +27,7 @@ from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
 """The small FF3R that comes with the package."""
 
+Held = TypeVar("Held")
 Mode = Literal["trained", "lifting"]
 VERSION = 1
 METADATA_KEY = "ff3r"
@@ -88,18 +93,64 @@ def save_checkpoint(
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
     """The model in `path`, as float32 on `device`. Raises CheckpointError for any file that is not exactly one."""
     path = Path(path)
-    header, tensors = _read(path)
+    try:
+        with TensorFile(path) as file:
+            checkpoint = _load(path, file)
+            file.check_unchanged()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not there. Give the path of a weights file (.safetensors).") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except CheckpointError:
+        raise
+    except (*MALFORMED, MemoryError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a safetensors file ({error}). It may be truncated or of another kind: "
+            "fetch it again, or convert public weights with `ff3r convert`."
+        ) from error
+    network, text_encoder = checkpoint.network.to(device).eval(), checkpoint.text_encoder.to(device).eval()
+    return replace(checkpoint, network=network, text_encoder=text_encoder)
+
+
+def _load(path: Path, file: TensorFile) -> Checkpoint:
+    """The models, built once the file is known to have their tensors."""
+    header = _header(path, file)
     config, text_config = _configs(header, path)
+    # On the meta device neither takes memory, whatever its configuration says
     with torch.device("meta"):
-        network = FF3R(config)
-    text_encoder = TextEncoder(text_config)
-    assign(network, _without_prefix(NETWORK, tensors), f"{path} (network)")
-    assign(text_encoder, _without_prefix(TEXT, tensors), f"{path} (text encoder)")
-    if foreign := [name for name in tensors if not name.startswith((NETWORK, TEXT))]:
+        network, expected_text = FF3R(config), TextEncoder(text_config)
+    for prefix, module, what in ((NETWORK, network, "network"), (TEXT, expected_text, "text encoder")):
+        check(_shapes(module), _without_prefix(prefix, file.entries), f"{path} ({what})")
+    if foreign := [name for name in file.entries if not name.startswith((NETWORK, TEXT))]:
         raise CheckpointError(f"{path} holds tensors that belong to neither network nor text: {_list(foreign)}")
-    return Checkpoint(
-        network.to(device).eval(), text_encoder.to(device).eval(), header["mode"], config, header.get("card", {})
-    )
+    check_memory(sum(_loaded_bytes(entry) for entry in file.entries.values()))
+    # One by one: no tensor is in memory twice
+    text_encoder = TextEncoder(text_config)
+    for prefix, module in ((NETWORK, network), (TEXT, text_encoder)):
+        dtypes = {name: tensor.dtype for name, tensor in module.state_dict().items()}
+        tensors = {name: _finite(file, prefix + name, dtype) for name, dtype in dtypes.items()}
+        module.load_state_dict(tensors, strict=True, assign=True)
+    return Checkpoint(network, text_encoder, header["mode"], config, header.get("card", {}))
+
+
+def _finite(file: TensorFile, name: str, dtype: torch.dtype) -> Tensor:
+    """A tensor of weights. Raises CheckpointError for values that are no numbers."""
+    tensor = file.read(name)
+    if tensor.is_floating_point() != dtype.is_floating_point:
+        raise CheckpointError(f"{file.path} has {name} as {tensor.dtype}, and the network needs {dtype}.")
+    tensor = tensor.to(dtype)
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{file.path} has values in {name} that are no finite numbers: its training failed.")
+    return tensor
+
+
+def _loaded_bytes(entry: Entry) -> int:
+    """In memory, where floating-point numbers are float32."""
+    return math.prod(entry.shape) * 4 if entry.dtype.is_floating_point else entry.nbytes
+
+
+def _shapes(module: nn.Module) -> dict[str, Iterable[int]]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -108,12 +159,12 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
     Raises CheckpointError naming every missing, unexpected or misshapen tensor. Tensors are taken, not copied, so a
     module built on the meta device needs no memory before.
     """
-    check({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, source)
+    check(_shapes(module), tensors, source)
     dtypes = {name: tensor.dtype for name, tensor in module.state_dict().items()}
     module.load_state_dict({name: x.to(dtypes[name]) for name, x in tensors.items()}, strict=True, assign=True)
 
 
-def check(expected: Mapping[str, Iterable[int]], tensors: Mapping[str, Tensor], source: str) -> None:
+def check(expected: Mapping[str, Iterable[int]], tensors: Mapping[str, Tensor | Entry], source: str) -> None:
     """Raises CheckpointError unless `tensors` has exactly the names and shapes of `expected`."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
@@ -131,34 +182,33 @@ def check(expected: Mapping[str, Iterable[int]], tensors: Mapping[str, Tensor], 
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there. Give the path of a weights file (.safetensors).")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(METADATA_KEY)
-            if header is None:
-                raise CheckpointError(f"{path} is no FF3R checkpoint; make one of public weights with `ff3r convert`.")
-            fields = json.loads(header)
-            if not isinstance(fields, dict):
-                raise ValueError(f"its header is {fields!r}")
-            return fields, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file ({error}). It may be truncated or of another kind: "
-            "fetch it again, or convert public weights with `ff3r convert`."
-        ) from error
+def _header(path: Path, file: TensorFile) -> dict[str, Any]:
+    """What the file says of its models, unchecked."""
+    if METADATA_KEY not in file.metadata:
+        raise CheckpointError(f"{path} is no FF3R checkpoint; make one of public weights with `ff3r convert`.")
+    header = json_value(file.metadata[METADATA_KEY])
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is {shown(header)}")
+    return header
 
 
 def _configs(header: dict[str, Any], path: Path) -> tuple[FF3RConfig, TextConfig]:
     if header.get("version") != VERSION:
-        raise CheckpointError(f"{path} has version {header.get('version')!r}; this program reads version {VERSION}.")
+        raise CheckpointError(
+            f"{path} has version {shown(header.get('version'))}; this program reads version {VERSION}."
+        )
     if header.get("mode") not in get_args(Mode):
-        raise CheckpointError(f"{path} has the mode {header.get('mode')!r}, which is none of {get_args(Mode)}.")
+        raise CheckpointError(f"{path} has the mode {shown(header.get('mode'))}, which is none of {get_args(Mode)}.")
     try:
-        return FF3RConfig.from_json(json.dumps(header["config"])), TextConfig(**header["text_config"])
-    except (KeyError, TypeError, ValueError) as error:
+        config = record(FF3RConfig, header.get("config"), "config")
+        text_config = record(TextConfig, header.get("text_config"), "text_config")
+        if text_config.dim != config.text_width:
+            raise ValueError(f"text_config.dim is {text_config.dim}, and config.text_width {config.text_width}")
+        if not isinstance(header.get("card", {}), dict):
+            raise ValueError(f"card is {shown(header['card'])}, and should be an object")
+    except ValueError as error:
         raise CheckpointError(f"{path} describes a network that this program does not know: {error}.") from error
+    return config, text_config
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -170,7 +220,7 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(prefix: str, tensors: Mapping[str, Held]) -> dict[str, Held]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

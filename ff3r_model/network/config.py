@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from ff3r_model.core.checked import json_value, record
+from ff3r_model.core.errors import shown
+from ff3r_model.core.ranges import AT_LEAST_ONE, Range, check_range
 
 Stem = Literal["linear", "conv"]
 Layers = tuple[int, int, int, int]
+DEPTHS, WIDTHS, SIDES = Range(1, 256), Range(1, 2**16), Range(1, 1024)
+"""Of stacks of blocks, of layers, and of patches and grids: far beyond any network of this kind, and soon refused."""
+SCALES = Range(0, 100)
+"""Of LayerScale's initial values."""
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+MAX_STRETCH = 8
+"""How much larger images may be than the learned grid of positions."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,17 @@ class ViTConfig:
     """Our choice: "conv" replaces the linear patch embedding by two small convolutions before it. It learns faster
     from little data and keeps detail finer than a patch."""
 
+    def __post_init__(self) -> None:
+        check_range(self, DEPTHS, "depth")
+        check_range(self, SIDES, "patch", "grid")
+        check_range(self, Range(0, 1024), "registers")
+        check_range(self, SCALES, "layer_scale")
+        _check_heads(self, self.width)
+        if self.width % 4:
+            raise ValueError(f"width must be a multiple of 4, not {self.width}: positions are sines along two axes")
+        if self.stem == "conv" and self.patch % 2:
+            raise ValueError(f"patch must be even with stem conv, which halves the image first, not {self.patch}")
+
 
 @dataclass(frozen=True)
 class AggregatorConfig:
@@ -42,6 +65,14 @@ class AggregatorConfig:
     rope_base: float = 100.0
     layers: Layers = (4, 11, 17, 23)
     """The layers that the decoders read; no others are kept. The last one must be the network's last."""
+
+    def __post_init__(self) -> None:
+        check_range(self, DEPTHS, "depth")
+        check_range(self, Range(0, 1024), "registers")
+        check_range(self, SCALES, "layer_scale")
+        check_range(self, Range(1, 1e9), "rope_base")
+        if not 0 <= self.layers[0] < self.layers[1] < self.layers[2] < self.layers[3] == self.depth - 1:
+            raise ValueError(f"layers must grow from 0 or more to the last, {self.depth - 1}, not {self.layers}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +89,14 @@ class CameraHeadConfig:
     """Added to the encoding before its activation. Zero as published; training from scratch starts better from the
     identity and a plausible field of view (our choice)."""
 
+    def __post_init__(self) -> None:
+        check_range(self, DEPTHS, "depth")
+        check_range(self, Range(1, 64), "iterations")
+        check_range(self, SCALES, "layer_scale")
+        check_range(self, WIDTHS, "width")
+        if len(self.prior) != 9 or not all(value in Range(-100, 100) for value in self.prior):
+            raise ValueError(f"prior must be 9 numbers from -100 to 100, not {self.prior}")
+
 
 @dataclass(frozen=True)
 class DPTConfig:
@@ -68,6 +107,14 @@ class DPTConfig:
     features: int = 256
     hidden: tuple[int, int] = (128, 32)
     """At half and at full resolution; the second pair of convolutions is where the time goes."""
+
+    def __post_init__(self) -> None:
+        check_range(self, WIDTHS, "features")
+        for name, counts in (("channels", self.channels), ("hidden", self.hidden[:1])):
+            if not all(count in WIDTHS and count % 4 == 0 for count in counts):
+                raise ValueError(f"{name} must be multiples of 4 up to {WIDTHS.high}, not {counts}")
+        if self.hidden[1] not in WIDTHS:
+            raise ValueError(f"hidden must be {WIDTHS}, not {self.hidden}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +130,13 @@ class LSegConfig:
     batch_norm: bool = True
     """As published. A network trained from scratch on few views does without."""
 
+    def __post_init__(self) -> None:
+        check_range(self, WIDTHS, "features")
+        if not all(0 <= layer < self.vit.depth for layer in self.layers):
+            raise ValueError(f"layers must be 0 to {self.vit.depth - 1}, not {self.layers}")
+        if not all(count in WIDTHS for count in self.channels):
+            raise ValueError(f"channels must be {WIDTHS}, not {self.channels}")
+
 
 @dataclass(frozen=True)
 class FusionConfig:
@@ -90,6 +144,9 @@ class FusionConfig:
 
     heads: int = 16
     width: int = 1024
+
+    def __post_init__(self) -> None:
+        _check_heads(self, self.width)
 
 
 @dataclass(frozen=True)
@@ -122,6 +179,22 @@ class FF3RConfig:
     """Ours, and no part of the network: whether its poses are worth correcting by optical flow before use."""
     head_chunk: int | None = 8
     """Views that LSeg and the dense heads take at once: bounds their memory, changes no result. None: all."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name must be 1 to 64 letters, digits, ._ and -, not {shown(self.name)}: files have it")
+        check_range(self, Range(0, 3), "sh_degree")
+        check_range(self, WIDTHS, "text_width")
+        check_range(self, Range(1, 1024), "feature_channels")
+        check_range(self, AT_LEAST_ONE, "head_chunk")
+        check_range(self, Range(self.encoder.patch, MAX_STRETCH * self.encoder.grid * self.encoder.patch), "long_side")
+        _check_heads(self.aggregator, self.width, "aggregator.")
+        _check_heads(self.camera, self.camera.width or 2 * self.width, "camera.")
+        if self.width // self.aggregator.heads % 4:
+            raise ValueError(
+                f"aggregator.heads = {self.aggregator.heads}: the width of a head, of {self.width} in all, must be a "
+                "multiple of 4, since positions turn pairs of channels along two axes"
+            )
 
     @property
     def width(self) -> int:
@@ -188,32 +261,17 @@ class FF3RConfig:
     @staticmethod
     def from_json(text: str) -> FF3RConfig:
         """The configuration that `to_json` wrote. Raises ValueError naming what does not fit."""
-        return _build(FF3RConfig, json.loads(text), "config")
+        return record(FF3RConfig, json_value(text), "config")
 
 
-_NESTED: dict[tuple[type, str], type] = {
-    (FF3RConfig, "encoder"): ViTConfig,
-    (FF3RConfig, "aggregator"): AggregatorConfig,
-    (FF3RConfig, "camera"): CameraHeadConfig,
-    (FF3RConfig, "depth"): DPTConfig,
-    (FF3RConfig, "gaussian"): DPTConfig,
-    (FF3RConfig, "lseg"): LSegConfig,
-    (FF3RConfig, "fusion"): FusionConfig,
-    (LSegConfig, "vit"): ViTConfig,
-}
+_WithHeads = ViTConfig | AggregatorConfig | CameraHeadConfig | FusionConfig
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} should be an object, not {values!r}")
-    known = {f.name for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{where} has the unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    return kind(**{name: _value(kind, name, value, where) for name, value in values.items()})
-
-
-def _value(kind: type, name: str, value: Any, where: str) -> Any:
-    nested = _NESTED.get((kind, name))
-    if nested is not None and value is not None:
-        return _build(nested, value, f"{where}.{name}")
-    return tuple(value) if isinstance(value, list) else value
+def _check_heads(
+    config: ViTConfig | AggregatorConfig | CameraHeadConfig | FusionConfig, width: int, at: str = ""
+) -> None:
+    """Raise ValueError unless the heads share the width evenly."""
+    if width not in WIDTHS:
+        raise ValueError(f"width must be {WIDTHS}, not {width}")
+    if not (1 <= config.heads <= width and width % config.heads == 0):
+        raise ValueError(f"{at}heads must divide the width {width} evenly, not {config.heads}")

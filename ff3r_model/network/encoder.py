@@ -22,7 +22,6 @@ class PatchEmbed(nn.Module):
         if config.stem == "linear":
             self.proj = nn.Conv2d(3, config.width, config.patch, config.patch)
             return
-        assert config.patch % 2 == 0, "the conv stem halves the image before it cuts patches"
         self.stem = nn.Sequential(
             nn.Conv2d(3, STEM_WIDTH, 3, stride=2, padding=1),
             nn.GroupNorm(4, STEM_WIDTH),

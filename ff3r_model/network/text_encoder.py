@@ -16,6 +16,9 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
+from ff3r_model.core.errors import shown
+from ff3r_model.core.ranges import Range, check_range
+
 log = logging.getLogger(__name__)
 
 CLIP_VOCABULARY = 49408
@@ -45,6 +48,16 @@ class TextConfig:
     """The sentence a query is put into. LSeg's labels and `nano`'s phrases stand alone."""
     cache_size: int = 1024
     """Embeddings kept, the least recently used go first."""
+
+    def __post_init__(self) -> None:
+        check_range(self, Range(1, 2**16), "dim", "width", "vocabulary_rank")
+        check_range(self, Range(1, 256), "layers")
+        check_range(self, Range(2, 4096), "context_length")
+        check_range(self, Range(0, 2**20), "cache_size")
+        if not (1 <= self.heads <= self.width and self.width % self.heads == 0):
+            raise ValueError(f"heads must divide the width {self.width} evenly, not {self.heads}")
+        if self.prompt.count("{}") != 1 or self.prompt.count("{") + self.prompt.count("}") != 2:
+            raise ValueError(f"prompt must have {{}} once, for the text, and no other braces, not {shown(self.prompt)}")
 
     @classmethod
     def nano(cls) -> TextConfig:

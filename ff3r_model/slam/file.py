@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ff3r_model.core.checked import MALFORMED, record
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.contents import AtlasRecord, ReferenceRecord, check_archive, check_graph
 from ff3r_model.slam.submap import Submap
 from ff3r_model.voxel_map.file import MapFileError
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -53,18 +57,19 @@ def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int, words:
     channels = space if isinstance(space, int) else space.channels
     if voxels.channels != channels:
         raise MapFileError(f"{path}: its features have {voxels.channels} channels, not {channels}")
-    header = extra.get("mapping", {"active": 0, "others": {}})
-    if words:
-        _check_words(path, header, words)
     try:
+        header = record(AtlasRecord, extra.get("mapping", {}), "its record.mapping")
+        if words:
+            _check_words(path, header.words, words)
+            if header.words == words and not _same_decoder(voxels.space, space):
+                raise ValueError("its decoder is another than its fingerprint says")
         return _atlas(voxels, tensors, header, config, space)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except MALFORMED as error:
         raise MapFileError(f"{path} holds a map that this program cannot go on with: {error}") from error
 
 
-def _check_words(path: Path, header: Any, words: str) -> None:
+def _check_words(path: Path, made: str | None, words: str) -> None:
     """Refuse a map whose features mean something else to this checkpoint's words."""
-    made = header.get("words") if isinstance(header, Mapping) else None
     if made is None:
         log.warning("%s does not tell which checkpoint made it: with another one, queries find nonsense", path)
     elif made != words:
@@ -73,40 +78,56 @@ def _check_words(path: Path, header: Any, words: str) -> None:
         )
 
 
+def _same_decoder(one: TextSpace | None, other: TextSpace | int) -> bool:
+    """Whether two text spaces are the same, as far as they are known."""
+    if one is None or isinstance(other, int):
+        return True
+    return torch.equal(one.decoder.cpu(), other.decoder.cpu())
+
+
 def _atlas(
     voxels: VoxelMap,
     tensors: Mapping[str, Tensor],
-    header: Mapping[str, Any],
+    header: AtlasRecord,
     config: MappingConfig,
     space: TextSpace | int,
 ) -> Atlas:
-    """The parts of a file put together; every KeyError, TypeError, ValueError or RuntimeError is the file's fault."""
+    """The parts of a file put together; every error is the file's fault."""
     known = None if isinstance(space, int) else space
-    active = int(header["active"])
+    parts = _parts(tensors)
+    # Voxels: of one kind in all submaps.
     maps = {
-        int(number): VoxelMap.restored(each, _of(f"submap{number}", tensors), known)
-        for number, each in header["others"].items()
+        int(number): VoxelMap.restored(each, parts.get(f"submap{int(number)}", {}), known)
+        for number, each in header.others.items()
     }
-    atlas = Atlas(config, space, voxels.config)
-    submaps = {
-        number: atlas.new_submap(each, number, _of(f"graph{number}", tensors))
-        for number, each in (maps | {active: voxels}).items()
-    }
-    for number, submap in submaps.items():
-        _restore_reference(submap, header.get("references", {}).get(str(number)))
+    for number, each in maps.items():
+        if each.kind != voxels.kind:
+            raise ValueError(f"submap {number} has {each.kind}, and the active one {voxels.kind}")
+    # Their pose graphs and references.
+    atlas = Atlas(config, space, replace(voxels.config, initial_rows=config.map.initial_rows))
+    submaps = {}
+    for number, each in (maps | {header.active: voxels}).items():
+        graph = parts.get(f"graph{number}", {})
+        check_graph(graph, f"graph{number}.")
+        submaps[number] = atlas.new_submap(each, number, graph)
+        _restore_reference(submaps[number], header.references.get(str(number)))
+    # The archive, which is relative to the graphs' nodes.
     nodes = {window: node for submap in submaps.values() for window, node in submap.graph.nodes.items()}
-    atlas.archive.restore(_of("archive", tensors), nodes)
+    if len(nodes) < sum(len(submap.graph) for submap in submaps.values()):
+        raise ValueError("a window is in the graphs of two submaps")
+    check_archive(parts.get("archive", {}), nodes)
+    atlas.archive.restore(parts.get("archive", {}), nodes)
     _renumber(atlas, list(submaps.values()))
-    atlas.take_over(submaps, active)
+    atlas.take_over(submaps, header.active)
     return atlas
 
 
-def _restore_reference(submap: Submap, state: Mapping[str, Any] | None) -> None:
+def _restore_reference(submap: Submap, state: ReferenceRecord | None) -> None:
     """What a submap knows of scale, up and floor; older files do not say, and stay turned as they are."""
     if state is None:
         submap.reference.freeze()
     else:
-        submap.reference.restore(state)
+        submap.reference.restore(asdict(state))
 
 
 def _renumber(atlas: Atlas, submaps: Sequence[Submap]) -> None:
@@ -122,6 +143,10 @@ def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
 
 
-def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    head = f"{name}."
-    return {key.removeprefix(head): tensor for key, tensor in tensors.items() if key.startswith(head)}
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by what they are of, the first part of their names."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, rest = name.partition(".")
+        parts.setdefault(owner, {})[rest] = tensor
+    return parts

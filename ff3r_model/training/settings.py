@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ff3r_model.core.checked import read_json
 from ff3r_model.core.config_file import ConfigError, build, check_tree
 from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.room_windows import RoomConfig
@@ -97,7 +98,7 @@ def read_sections(path: Path | None) -> Sections:
     if path is None:
         return {}
     try:
-        stated = json.loads(path.read_text())
+        stated = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(stated, dict) or not all(isinstance(section, dict) for section in stated.values()):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
+from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_range
 from ff3r_model.gaussians.voxelize import VoxelizedGaussians
 
 NO_WINDOW = -1
 """Anchor of voxels that came from no known window; no window has this id."""
+BANDS = (1, 4, 9, 16)
+"""Harmonics of degrees 0 to 3."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class MapConfig:
     initial_rows: int = 16_384
 
     def __post_init__(self) -> None:
-        check_range(self, POSITIVE, "voxel_size")
-        check_range(
-            self, NOT_NEGATIVE,
-            "distance_weight", "max_keyframes", "evict_decay", "fade_margin", "fade_views", "fade_rate",
-        )  # fmt: skip
-        check_range(self, AT_LEAST_ONE, "bands", "initial_rows")
+        check_range(self, Range(1e-6, 1e6), "voxel_size")
+        check_range(self, Range(0, 1e6), "distance_weight", "evict_decay", "fade_margin", "fade_views", "fade_rate")
+        check_range(self, NOT_NEGATIVE, "max_keyframes")
+        check_range(self, AT_LEAST_ONE, "max_map_bytes", "initial_rows")
         check_range(self, SHARE, "eviction_share")
+        if self.bands not in BANDS:
+            raise ValueError(f"bands must be one of {BANDS}, degrees 0 to 3 of harmonics, not {self.bands}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class ScaleInfo:
     """Metres per unit that the map had before."""
     confidence: float = 0.0
     """Share, 0 to 1, of the windows that agree on it."""
+
+    def __post_init__(self) -> None:
+        check_range(self, POSITIVE, "factor")
+        check_range(self, SHARE, "confidence")
 
 
 def check_voxels(voxels: VoxelizedGaussians, config: MapConfig, channels: int) -> None:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ff3r_model.core.errors import UserError
-from ff3r_model.core.files import refuse_others, remove_leftovers, replaced, tensor_bytes, tensors_digest
+from ff3r_model.core.checked import json_value
+from ff3r_model.core.errors import UserError, shown
+from ff3r_model.core.files import remove_leftovers, replaced, tensor_bytes, tensors_digest
+from ff3r_model.core.memory import check_memory
+from ff3r_model.core.tensor_file import NAMES, TensorFile, header_bytes
 
 FORMAT_VERSION = 2
 """Of the files that we write: 2 has the voxels' anchors and extras of the caller's."""
 READABLE = (1, 2)
 _KEY = "ff3r_map"
-_TYPES = {
-    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
-}  # fmt: skip
+_OWN = "record_checksum"
+"""Of the record itself; files from before have none."""
 
 
 class MapFileError(UserError):
@@ -36,13 +35,14 @@ def write_map(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, An
     whenever the process is killed on the way.
     """
     data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    if strange := [f"{tensor.dtype} of {name}" for name, tensor in data.items() if tensor.dtype not in _TYPES]:
-        raise MapFileError(f"map files cannot hold {', '.join(strange)}; they hold {', '.join(map(str, _TYPES))}")
+    if strange := [f"{tensor.dtype} of {name}" for name, tensor in data.items() if tensor.dtype not in NAMES]:
+        raise MapFileError(f"map files cannot hold {', '.join(strange)}; they hold {', '.join(map(str, NAMES))}")
     record = {"version": FORMAT_VERSION, "checksum": tensors_digest(data), **header}
+    record[_OWN] = _digest(record)
     try:
         remove_leftovers(path)
         with replaced(path) as temporary, temporary.open("wb") as file:
-            file.write(_header_bytes(data, record))
+            file.write(header_bytes(data, {_KEY: json.dumps(record)}))
             for tensor in data.values():
                 file.write(tensor_bytes(tensor))
     except OSError as error:
@@ -52,21 +52,23 @@ def write_map(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, An
 
 
 def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and tensors of a map file.
+    """The header and tensors of a map file. They are what was written; what they say has not been checked.
 
-    Raises MapFileError for a file that is missing, cut short, damaged, of another kind or of a newer version.
+    Raises MapFileError for a file that is missing, cut short, damaged, of another kind or of a newer version, or that
+    needs more memory than there is.
     """
     try:
-        refuse_others(path.stat(), path)
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            record = _record(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with TensorFile(path) as file:
+            record = _record(path, file.metadata)
+            check_memory(sum(entry.nbytes for entry in file.entries.values()))
+            tensors = {name: file.read(name) for name in file.entries}
+            file.check_unchanged()
+        intact = tensors_digest(tensors) == record["checksum"]
     except OSError as error:
         raise MapFileError(f"cannot read the map {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
+    except (ValueError, RuntimeError, MemoryError) as error:  # torch's allocator raises RuntimeError
         raise MapFileError(f"{path} is not a map file, or is cut short or damaged: {error}") from error
-    if tensors_digest(tensors) != record["checksum"]:
+    if not intact:
         raise MapFileError(f"{path} is damaged: its content does not match its checksum")
     return record, tensors
 
@@ -74,23 +76,20 @@ def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The header of our own files."""
     try:
-        record = json.loads(metadata[_KEY])
-        version, _ = record["version"], record["checksum"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise MapFileError(f"{path} is a safetensors file, but holds no map") from error
-    if version not in READABLE:
-        raise MapFileError(f"{path} has map format {version}; this program reads {READABLE}: use a matching release")
+        record = json_value(metadata[_KEY])
+        if not isinstance(record, dict) or not {"version", "checksum"} <= record.keys():
+            raise ValueError(f"its record is {shown(record)}, and should have version and checksum")
+    except (KeyError, ValueError) as error:
+        raise MapFileError(f"{path} is a safetensors file, but holds no map ({error})") from error
+    if type(record["version"]) is not int or record["version"] not in READABLE:
+        raise MapFileError(
+            f"{path} has map format {shown(record['version'])}; this program reads {READABLE}: use a matching release"
+        )
+    if _OWN in record and record.pop(_OWN) != _digest(record):
+        raise ValueError("its record does not match its checksum")
     return record
 
 
-def _header_bytes(data: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
-    """The head of a safetensors file, padded to eight bytes."""
-    head: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(record)}}
-    offset = 0
-    for name, tensor in data.items():
-        end = offset + tensor.nbytes
-        head[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(head).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+def _digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record, 64 hex digits."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
+from ff3r_model.core.checked import MALFORMED, record
+from ff3r_model.core.errors import shown
 from ff3r_model.core.node import Node
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Cameras, Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, VoxelizedGaussians, voxelize
 from ff3r_model.voxel_map.columns import Layout
 from ff3r_model.voxel_map.config import NO_WINDOW, MapConfig, ScaleInfo, check_voxels
+from ff3r_model.voxel_map.contents import MapRecord, check_map, space_of
 from ff3r_model.voxel_map.fading import ObservedSurfaces
 from ff3r_model.voxel_map.file import MapFileError, read_map, write_map
 from ff3r_model.voxel_map.fusion import VoxelMotion
@@ -76,6 +79,11 @@ class VoxelMap:
     def metric(self) -> bool:
         """Whether the map's unit is the metre."""
         return self.scale.metric
+
+    @property
+    def kind(self) -> dict[str, float]:
+        """What two maps must agree in for their voxels to mix."""
+        return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}
 
     @property
     def nbytes(self) -> int:
@@ -158,8 +166,8 @@ class VoxelMap:
 
         Linear in `other`. What exceeds the cap is evicted on the way, of both maps alike.
         """
-        if other is self or self._kind() != other._kind():
-            raise ValueError(f"{other._kind()} cannot be taken into {self._kind()}: two maps that agree are needed")
+        if other is self or self.kind != other.kind:
+            raise ValueError(f"{other.kind} cannot be taken into {self.kind}: two maps that agree are needed")
         self.keyframes.absorb(other.keyframes, map_from_other)
         self._store.absorb(other._store, VoxelMotion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
@@ -233,11 +241,20 @@ class VoxelMap:
 
     @classmethod
     def restored(
-        cls, header: Mapping[str, Any], tensors: dict[str, Tensor], space: TextSpace | None, device: Device = "cpu"
+        cls, header: Any, tensors: Mapping[str, Tensor], space: TextSpace | None, device: Device = "cpu"
     ) -> VoxelMap:
-        """The map that gave `header` and `tensors`; Key-, Type-, Value- or RuntimeError for what it did not give."""
-        restored = cls(MapConfig(**header["config"]), header["channels"], space, device)
-        restored.scale, restored.revision = ScaleInfo(**header["scale"]), header["revision"]
+        """The map that gave `header` and `tensors`. Raises ValueError for what no map can have given.
+
+        It takes the memory of the rows that are there, whatever its configuration says of rows to come.
+        """
+        known = {field.name for field in fields(MapRecord)}
+        kept = {name: value for name, value in header.items() if name in known} if isinstance(header, dict) else header
+        record_of_map = record(MapRecord, kept, "its record")
+        check_map(tensors, record_of_map)
+        small = replace(record_of_map.config, initial_rows=max(1, len(tensors["voxels.keys"])))
+        restored = cls(small, record_of_map.channels, space, device)
+        restored.config = record_of_map.config
+        restored.scale, restored.revision = record_of_map.scale, record_of_map.revision
         restored._restore(tensors)
         return restored
 
@@ -253,14 +270,16 @@ class VoxelMap:
         """The map, the extra tensors (on the CPU) and the extra header that `save` was given. Raises as `load`."""
         header, tensors = read_map(Path(path))
         extras = {name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
+        extra_header = header.get("extra", {})
         try:
-            space = TextSpace(tensors["decoder"].to(device)) if "decoder" in tensors else None
-            loaded = cls.restored(header, tensors, space, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not isinstance(extra_header, dict):
+                raise ValueError(f"extra is {shown(extra_header)}, and should be an object")
+            loaded = cls.restored(header, tensors, space_of(tensors, device), device)
+        except MALFORMED as error:
             raise MapFileError(f"{path} holds a map that this program does not understand: {error}") from error
-        return loaded, extras, header.get("extra", {})
+        return loaded, extras, extra_header
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the voxels and keyframes of a file."""
         prefix = "voxels."
         columns = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
@@ -282,7 +301,3 @@ class VoxelMap:
         """How many voxels fit under `max_map_bytes` with their index and as many keyframes as may be kept."""
         fixed = self._space_bytes() + KEYFRAME_BYTES * self.config.max_keyframes
         return rows_within(self.config.max_map_bytes, fixed, self._layout())
-
-    def _kind(self) -> dict[str, float]:
-        """What two maps must agree in for their voxels to mix."""
-        return {"voxel_size": self.config.voxel_size, "bands": self.config.bands, "channels": self.channels}

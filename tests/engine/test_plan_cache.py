@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import multiprocessing
 import os
 import sys
@@ -253,6 +254,102 @@ def test_a_damaged_description_is_no_plan(library: TensorRTLibrary, tmp_path: Pa
     (plan.folder / "plan.json").write_text(text)
     with pytest.raises(PlanError, match="is damaged"):
         find(tmp_path, KEY)
+
+
+def linked_out(folder: Path) -> None:
+    """The plan as a link out of the cache, to the very same bytes."""
+    outside = folder.parent.parent / "outside.plan"
+    (folder / "window.plan").rename(outside)
+    (folder / "window.plan").symlink_to(outside)
+
+
+def linked_folder(folder: Path) -> None:
+    folder.rename(folder.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent / "elsewhere")
+
+
+def swapped(folder: Path) -> None:
+    """The two plans' sums for one another's."""
+    described = json.loads((folder / "plan.json").read_text())
+    sums = described["sha256"]
+    sums["frames.plan"], sums["window.plan"] = sums["window.plan"] + "0", sums["frames.plan"]
+    (folder / "plan.json").write_text(json.dumps(described))
+
+
+def edited(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"height": 112}))
+
+
+def written(name: str, text: str) -> Any:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def a_pipe(folder: Path) -> None:
+    (folder / "plan.json").unlink()
+    os.mkfifo(folder / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (linked_out, "window.plan is a link, a pipe or a device"),
+        (linked_folder, "nano-56x84-float32 is a link"),
+        (a_pipe, "plan.json is a link, a pipe"),
+        (lambda folder: (folder / "window.plan").chmod(0o666), "window.plan may be written by other users"),
+        (lambda folder: (folder / "plan.json").chmod(0o664), "plan.json may be written by other users"),
+        (lambda folder: (folder / "manifest.json").chmod(0o646), "manifest.json may be written by other users"),
+        (lambda folder: folder.chmod(0o777), "may be written by other users"),
+        (swapped, "plan is damaged"),
+        (edited, "manifest.json is damaged"),
+        (written("plan.json", "[" * 100_000), "description of the plan in .* is damaged"),
+        (written("manifest.json", '{"a":' * 100_000), "description of the plan in .* is damaged"),
+        (written("plan.json", "9" * 6000), "is damaged"),
+        (written("manifest.json", '{"format": 1, "height": -3}'), "is damaged"),
+    ],
+)
+def test_what_others_may_have_put_there_is_not_used_but_built_anew(
+    library: TensorRTLibrary, tmp_path: Path, harm: Any, said: str
+) -> None:
+    cache = tmp_path / "cache"
+    plan = obtain(cache, KEY, library, export_to)
+    harm(plan.folder)
+    with pytest.raises(PlanError, match=said):
+        find(cache, KEY)
+    assert obtain(cache, KEY, library, export_to) == find(cache, KEY)
+    outside = [path for path in tmp_path.iterdir() if path != cache]
+    assert all(path.exists() for path in outside), "what a link led to is left alone"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_plan_of_another_user_is_not_used(library: TensorRTLibrary, tmp_path: Path) -> None:
+    plan = obtain(tmp_path, KEY, library, export_to)
+    os.chown(plan.path("window"), 12345, 12345)
+    with pytest.raises(PlanError, match=r"window\.plan belongs to user 12345 and is not trusted"):
+        find(tmp_path, KEY)
+
+
+def test_a_cache_that_others_may_write_to_is_refused_with_the_way_out(library: TensorRTLibrary, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(PlanError, match=f"chmod go-w {tmp_path}"):
+        obtain(tmp_path, KEY, library, export_to)
+    assert not (tmp_path / KEY.slot).exists()
+
+
+def test_a_cache_is_made_for_its_user_whatever_the_umask(library: TensorRTLibrary, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        obtain(tmp_path / "a" / "cache", KEY, library, export_to)
+    finally:
+        os.umask(before)
+    assert find(tmp_path / "a" / "cache", KEY)
+
+
+def test_the_lock_follows_no_link(library: TensorRTLibrary, tmp_path: Path) -> None:
+    (tmp_path / f".{KEY.slot}.lock").symlink_to(tmp_path / "made")
+    with pytest.raises(PlanError, match="cannot be locked"):
+        obtain(tmp_path, KEY, library, export_to)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_build_that_fails_leaves_the_old_plan_and_no_litter(library: TensorRTLibrary, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ff3r_model.core.geometry import rigid
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Gaussians, Similarity
 from ff3r_model.gaussians.voxelize import CELL_LIMIT, VoxelizeConfig, voxelize
@@ -312,7 +313,8 @@ def filled() -> VoxelMap:
     voxel_map = VoxelMap(replace(CONFIG, compact=True), CHANNELS, space)
     for number in range(3):
         voxel_map.integrate(scene(200, number, offset=number * 0.4), number)
-    voxel_map.add_keyframes([3, 9], [10**18, 10**18 + 1], torch.randn(2, 4, 4))
+    turns = torch.tensor([[[0.0, -0.6, 0], [0.6, 0, -0.3], [0, 0.3, 0]]]).repeat(2, 1, 1)
+    voxel_map.add_keyframes([3, 9], [10**18, 10**18 + 1], rigid(torch.matrix_exp(turns), torch.randn(2, 3)))
     voxel_map.scale = ScaleInfo(True, "camera height 0.4 m")
     return voxel_map
 

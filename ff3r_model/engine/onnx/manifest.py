@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from ff3r_model.core.errors import UserError
+from ff3r_model.core.checked import read_json, record
+from ff3r_model.core.errors import UserError, shown
 from ff3r_model.core.files import tensors_digest
+from ff3r_model.core.ranges import Range, check_range
 from ff3r_model.engine.onnx.precision import Precision
 
 MANIFEST = "manifest.json"
@@ -21,6 +23,7 @@ GRAPHS = (FRAMES, WINDOW)
 """Of each view alone, and of the window."""
 FORMAT = 1
 """Grows when an older program could not use the files."""
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class ExportError(UserError, RuntimeError):
@@ -54,6 +57,14 @@ class Manifest:
     window: Graph
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        check_range(self, Range(1, 2**16), "height", "width")
+        check_range(self, Range(1, 1000), "opset")
+        if self.format != FORMAT:
+            raise ValueError(f"format is {self.format}, and this program reads {FORMAT}")
+        if not SHA256.fullmatch(self.weights):
+            raise ValueError(f"weights must be 64 hex digits, not {shown(self.weights)}")
+
     def write(self, folder: Path) -> None:
         """As `folder`/manifest.json."""
         (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
@@ -63,12 +74,8 @@ class Manifest:
         """Of an export's folder. Raises ExportError for anything else."""
         path = folder / MANIFEST
         try:
-            fields: dict[str, Any] = json.loads(path.read_text())
-            if fields.get("format") != FORMAT:
-                raise ValueError(f"its format is {fields.get('format')!r}, and this program reads {FORMAT}")
-            graphs = {name: Graph(**{k: tuple(v) for k, v in fields.pop(name).items()}) for name in GRAPHS}
-            return Manifest(**(fields | graphs))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return record(Manifest, read_json(path), "its manifest")
+        except (OSError, ValueError) as error:
             raise ExportError(f"{path} does not describe an export ({error}); make one with `ff3r export`") from error
 
 

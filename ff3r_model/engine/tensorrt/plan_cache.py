@@ -1,4 +1,8 @@
-"""Plans on disk: found again by what they were built for, rebuilt with a reason, whole or not there at all."""
+"""Plans on disk: found again by what they were built for, rebuilt with a reason, whole or not there at all.
+
+A plan is a program for the GPU. It is used only if nobody but its user, or root, can have written it: nothing in the
+cache is a link, belongs to somebody else, or may be written by others.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,17 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ff3r_model.core.files import replaced_folder
+from ff3r_model.core.checked import read_json, record
+from ff3r_model.core.files import regular_file, replaced_folder
 from ff3r_model.core.types import MAX_VIEWS
-from ff3r_model.engine.onnx.manifest import GRAPHS, ExportError, Manifest, graph_path
+from ff3r_model.engine.onnx.manifest import GRAPHS, MANIFEST, ExportError, Manifest, graph_path
 from ff3r_model.engine.tensorrt.build import OnProgress, build_plan, profiles
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 
@@ -72,6 +78,15 @@ class PlanKey:
 
 
 @dataclass(frozen=True)
+class Description:
+    """The JSON beside a plan."""
+
+    key: PlanKey
+    sha256: dict[str, str]
+    """By file name."""
+
+
+@dataclass(frozen=True)
 class CachedPlan:
     """A plan's folder that was found whole and made for this."""
 
@@ -91,21 +106,38 @@ def default_cache() -> Path:
 def find(cache: Path, key: PlanKey) -> CachedPlan:
     """The plan for exactly `key`. Raises PlanError saying why there is none."""
     folder = cache / key.slot
-    if not (folder / DESCRIPTION).is_file():
+    if not (folder / DESCRIPTION).exists():
         raise PlanError(f"there is no plan for {key.slot} in {cache} yet")
+    for path in (cache.resolve(), folder, *(folder / name for name in (DESCRIPTION, MANIFEST))):
+        check_trusted(path)
     try:
-        described = json.loads((folder / DESCRIPTION).read_text())
-        built_for, sums = PlanKey(**described["key"]), dict(described["sha256"])
+        described = record(Description, read_json(folder / DESCRIPTION, follow_links=False), "it")
         manifest = Manifest.read(folder)
-    except (OSError, ValueError, TypeError, KeyError, ExportError) as error:
+    except (OSError, ValueError, ExportError) as error:
         raise PlanError(f"the description of the plan in {folder} is damaged ({error})") from error
-    if changes := built_for.changes(key):
+    if changes := described.key.changes(key):
         raise PlanError(f"the plan in {folder} was built for something else: {changes} changed")
     plan = CachedPlan(folder, manifest)
-    for graph in GRAPHS:
-        if not plan.path(graph).is_file() or _sum(plan.path(graph)) != sums.get(graph):
-            raise PlanError(f"{plan.path(graph)} is damaged: it is not what was written")
+    for path in (*map(plan.path, GRAPHS), folder / MANIFEST):
+        check_trusted(path)
+        if _sum(path) != described.sha256.get(path.name):
+            raise PlanError(f"{path} is damaged: it is not what was written")
     return plan
+
+
+def check_trusted(path: Path) -> None:
+    """Raise PlanError unless `path` is a file or folder that only this user, or root, can have written."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise PlanError(f"{path} is damaged: {error.strerror}") from error
+    kind = stat.S_IFMT(status.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise PlanError(f"{path} is a link, a pipe or a device, and is not followed: remove it")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise PlanError(f"{path} belongs to user {status.st_uid} and is not trusted: use a cache of your own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PlanError(f"{path} may be written by other users and is not trusted: `chmod go-w {path}`")
 
 
 def obtain(
@@ -121,7 +153,10 @@ def obtain(
     `onnx` gets an empty folder and returns one with an export, that or another. `rebuild_because` is a
     reason to build in any case. Two programs that want one plan build it once. Raises TensorRTError, ExportError.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    if not cache.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        cache.chmod(0o755)  # whatever the umask
+    check_trusted(cache.resolve())
     with _locked(cache / f".{key.slot}.lock"):
         try:
             plan = find(cache, key)
@@ -155,15 +190,18 @@ def _build(
         for graph, ranges in profiles(key.views, key.max_views).items():
             data = build_plan(library, graph_path(source, graph), ranges, _named(report, graph))
             (folder / f"{graph}.plan").write_bytes(data)
-            sums[graph] = hashlib.sha256(data).hexdigest()
+            sums[f"{graph}.plan"] = hashlib.sha256(data).hexdigest()
             data.release()
         manifest.write(folder)
-        description = {"key": dataclasses.asdict(key), "sha256": sums}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+        sums[MANIFEST] = _sum(folder / MANIFEST)
+        description = Description(key, sums)
+        (folder / DESCRIPTION).write_text(json.dumps(dataclasses.asdict(description), indent=1))
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755 if path == folder else 0o644)  # whatever the umask
 
 
 def _sum(path: Path) -> str:
-    with open(path, "rb") as file:
+    with regular_file(path, follow_links=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -176,7 +214,11 @@ def _named(report: OnProgress | None, graph: str) -> OnProgress | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One program at a time; the lock goes with its holder, however that ends."""
-    with open(path, "a") as file:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PlanError(f"{path} cannot be locked: {error.strerror}; remove it") from error
+    with os.fdopen(handle, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,11 @@ from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.reference.floor import floor_below
 from ff3r_model.slam.reference.seen_floors import MAX_UNDER, SeenFloors
 
-DEPTH, ODOMETRY, HEIGHT = "depth images", "odometry", "camera height"
-LADDER = (DEPTH, ODOMETRY, HEIGHT)
+DEPTH: Final = "depth images"
+ODOMETRY: Final = "odometry"
+HEIGHT: Final = "camera height"
+Ladder = Literal["depth images", "odometry", "camera height"]
+LADDER: tuple[Ladder, ...] = (DEPTH, ODOMETRY, HEIGHT)
 """Best first: depth measures every surface, odometry a few centimetres of path, and the floor has to be found first."""
 ASSUMED = 0.8
 """Most that a stated camera height is believed: no picture proves it."""
@@ -160,7 +163,7 @@ class ScaleLadder:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
         for source, values in self._seen.items():
-            values.extend(float(value) for value in state["metres"][source])
+            values.extend(float(value) for value in state["metres"].get(source, ()))
         self.floors.restore(state["floors"])
 
 
