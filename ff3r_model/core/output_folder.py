@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,21 +28,24 @@ class OutputFolder:
     Made, listed and found writable at once, before hours of work go into what is to be written there.
     """
 
-    def __init__(self, path: Path, command: str) -> None:
-        """Raises OutputError where `path` is a file, cannot be written, or holds what `command` did not write."""
+    def __init__(self, path: Path, command: str, adopted: Collection[str] = ()) -> None:
+        """Raises OutputError where `path` is a file, cannot be written, or holds what `command` did not write.
+
+        Files of the names `adopted` count as its own without a list, which a copy of a folder may have lost.
+        """
         self.path, self.command = path.expanduser().resolve(), command
-        self._files = self._listed()
+        self._files = self._listed(set(adopted))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_list(self.path, self._files)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror or error}") from error
 
-    def _listed(self) -> set[str]:
+    def _listed(self, adopted: set[str]) -> set[str]:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file: give a folder, new or empty")
         found = {each.name for each in self.path.iterdir()} if self.path.is_dir() else set()
-        known = _read_list(self.path / LIST, self.command)
+        known = _read_list(self.path / LIST, self.command) | (found & adopted)
         if foreign := sorted(name for name in found - known - {LIST} if not _is_left_over(name, known)):
             rest = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
             raise OutputError(
@@ -53,8 +56,9 @@ class OutputFolder:
 
     def file(self, name: str) -> Path:
         """Where to write a file of the command's, which is listed as its own from now on. Raises OSError."""
-        self._files.add(name)
-        self._write_list(self.path, self._files)
+        if name not in self._files:
+            self._files.add(name)
+            self._write_list(self.path, self._files)
         return self.path / name
 
     @contextmanager

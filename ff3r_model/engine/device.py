@@ -10,7 +10,6 @@ import torch
 
 from ff3r_model.core.errors import UserError
 
-
 REASON = 120
 """Characters of torch's reason that are shown; some have thousands."""
 

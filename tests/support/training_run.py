@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.resume:
             trainer.resume()
         elif share.rank == 0:
-            torch.save(network.state_dict(), options.out / "start.pt")
+            torch.save(network.state_dict(), options.out.with_name("start.pt"))
         trainer.run()
         assert (options.out / STATE).exists() or share.rank
 

@@ -78,7 +78,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> 
     here(tmp_path / "one", "--steps", "3", "--windows", "4")
     finished(pair)
     one, two = (torch.load(tmp_path / name / STATE, weights_only=True)["network"] for name in ("one", "two"))
-    start_weights = torch.load(tmp_path / "one" / "start.pt", weights_only=True)
+    start_weights = torch.load(tmp_path / "start.pt", weights_only=True)
     moved = max(float((one[name] - start_weights[name]).abs().max()) for name in one)
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert moved > 1e-3 and apart < 1e-3 * moved
