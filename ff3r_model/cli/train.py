@@ -86,7 +86,7 @@ class Train:
         logging.getLogger("ff3r_model.training").setLevel(logging.INFO)
         with joined(wanted) as (share, device):
             found = share.rank == 0 and RunFolder(self.output).begin(self.resume)
-            goes_on = bool(share.agreed(found))  # the others wait until the folder is the run's
+            goes_on = bool(share.agreed(float(found)))  # the others wait until the folder is the run's
             trainer = build(sources, settings, self.output, device, share)
             if goes_on:
                 trainer.resume()

@@ -135,6 +135,8 @@ class RunFolder:
         path = self.path / name
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError(f"it holds a {type(state).__name__}")
         except Exception as error:  # torch raises whatever its archive reader trips over
             reason = str(error).strip().partition("\n")[0]
             raise RunError(

@@ -156,6 +156,8 @@ class Trainer:
                 if self.step == began + 1 or time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
+                if self.step == began + 1 and self._first:
+                    self.folder.check_room(STATE)
             if progress < math.inf:
                 self._draw(bar)
         return progress < math.inf
@@ -163,12 +165,11 @@ class Trainer:
     def save(self) -> None:
         """Write the resumable state and the averaged weights, each atomically; the first process' work.
 
-        Raises RunError where they cannot be written, or not once more.
+        Raises RunError where they cannot be written.
         """
         if self._first:
             self.folder.save(STATE, self._state())
             self.folder.save(AVERAGE, self.average)
-            self.folder.check_room(STATE)
 
     def resume(self) -> None:
         """Go on from the run folder's state, as if nothing had happened. Raises RunError where none fits."""
