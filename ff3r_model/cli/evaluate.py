@@ -194,7 +194,7 @@ class FiguresFile:
         pictures = [str(Path(picture).relative_to(here)) for picture in figures["pictures"]]
         self._runs[name] = figures | {"pictures": pictures}
         if not is_stream(self.path):
-            with replaced(self.path) as temporary:
+            with replaced(self.path.resolve()) as temporary:
                 temporary.write_text(self._text())
 
     @contextmanager
