@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from tyro import MISSING
 from tyro.conf import Positional, arg, subcommand
 
+from ff3r_model.core.errors import UserError
+from ff3r_model.core.files import replaced
+from ff3r_model.core.output_folder import check_output_file
 from ff3r_model.evaluation.manifests import EvaluationError
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ class Options:
     """What all measurements can be told."""
 
     json: Path
-    """File to write the figures to; pictures go into a folder beside it."""
+    """File to write the figures to, pictures go into a folder beside it; - for standard output, without pictures."""
     weights: Path | None = None
     """Checkpoint; the nano weights of the package if not given."""
     lpips: Path | None = None
@@ -38,8 +43,21 @@ class Options:
     prints one."""
 
     @property
-    def picture_folder(self) -> Path:
-        return self.json.with_suffix("")
+    def picture_folder(self) -> Path | None:
+        """Beside the figures, under their name; None where these go to a stream."""
+        if is_stream(self.json):
+            return None
+        return self.json.with_suffix("") if self.json.suffix else self.json.with_name(f"{self.json.name}_pictures")
+
+    def check_outputs(self) -> None:
+        """Find out before the work whether figures and pictures can be written. Raises UserError."""
+        if self.pictures < 0:
+            raise EvaluationError(f"--pictures must be at least 0, not {self.pictures}")
+        if not is_stream(self.json):
+            check_output_file(self.json)
+        folder = self.picture_folder
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise EvaluationError(f"pictures would go to {folder}, which is a file: give --json another name")
 
 
 @dataclass(frozen=True)
@@ -59,14 +77,15 @@ class Synthetic(Options):
         from ff3r_model.evaluation.vocabulary import of_rooms
 
         seeds, views = seed_range(self.seeds), view_counts(self.views)
-        subject, runs = _subject(self), {}
-        for count in views:
-            about = {"benchmark": "synthetic", "views": count, "seeds": self.seeds}
-            folder = self.picture_folder / f"{count}_views"
-            for figures in subject.measure(windows(count, seeds), of_rooms(), folder, self.pictures):
-                runs[str(count)] = about | figures
-                told = _write(self.json, runs)
-        return told
+        self.check_outputs()
+        subject, figures = _subject(self), FiguresFile(self.json)
+        with figures.kept():
+            for count in views:
+                about = {"benchmark": "synthetic", "views": count, "seeds": self.seeds}
+                folder = None if self.picture_folder is None else self.picture_folder / f"{count}_views"
+                for found in subject.measure(windows(count, seeds), of_rooms(), folder, self.pictures):
+                    figures.write(str(count), about | found)
+        return figures.told()
 
 
 @dataclass(frozen=True)
@@ -120,6 +139,7 @@ class Frames(WindowOptions, Options):
         from ff3r_model.evaluation.recordings import StatedScene, open_scenes, samples, vocabularies
         from ff3r_model.frames.intrinsics import stated_camera
 
+        self.check_outputs()
         given = [field.name for field in fields(WindowOptions) if getattr(self, field.name) != field.default]
         if self.split is not None and given:
             raise EvaluationError(f"--split says which windows: give it without --{given[0].replace('_', '-')}")
@@ -131,9 +151,11 @@ class Frames(WindowOptions, Options):
         views = sorted({len(split.context) for split in splits})
         about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}
         windows = samples(scenes, splits, subject.image_side, subject.patch)
-        for figures in subject.measure(windows, vocabularies(), self.picture_folder, self.pictures):
-            told = _write(self.json, {"": about | figures})
-        return told
+        figures = FiguresFile(self.json)
+        with figures.kept():
+            for found in subject.measure(windows, vocabularies(), self.picture_folder, self.pictures):
+                figures.write("", about | found)
+        return figures.told()
 
 
 @dataclass(frozen=True)
@@ -151,6 +173,7 @@ class Manifest(WindowOptions):
         from ff3r_model.evaluation.manifests import write_manifest
         from ff3r_model.evaluation.recordings import open_scenes
 
+        check_output_file(self.output)
         splits = self.splits(open_scenes(self.data, self.depth_unit))
         write_manifest(self.output, splits)
         return f"{self.output}: {len(splits)} windows"
@@ -183,23 +206,72 @@ def _subject(options: Options) -> CheckpointUnderTest:
     return CheckpointUnderTest(options.weights, options.device, trunk, config)
 
 
-def _write(path: Path, runs: dict[str, dict[str, Any]]) -> str:
-    """The figures as JSON, flat where there is one run; returns what to tell the user.
+class FiguresFile:
+    """The figures of some runs as JSON, flat where there is one run.
 
-    Written after every window, so that an evaluation that is interrupted leaves the figures of what it saw.
+    Written after every window, so that an evaluation that is interrupted leaves the figures of what it saw; to a stream
+    only once, when all is done or the evaluation is interrupted.
     """
-    found = {
-        name: run | {"pictures": [str(Path(picture).relative_to(path.parent)) for picture in run["pictures"]]}
-        for name, run in runs.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(next(iter(found.values())) if len(found) == 1 else found, indent=1) + "\n")
-    names = ("depth_rel", "auc30", "auc30_refined", "miou", "miou_attributes", "psnr")
-    lines = [
-        f"{name}: " + ", ".join(f"{key} {run[key]:.3f}" for key in names if run.get(key) is not None)
-        for name, run in runs.items()
-    ]
-    return "\n".join([*lines, f"{path}: all figures"])
+
+    SHOWN = ("depth_rel", "auc30", "auc30_refined", "miou", "miou_attributes", "psnr")
+    """Figures that the user is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._runs: dict[str, dict[str, Any]] = {}
+
+    def write(self, name: str, figures: dict[str, Any]) -> None:
+        """Take the figures of a run so far. Raises OSError."""
+        here = self.path.parent
+        pictures = [str(Path(picture).relative_to(here)) for picture in figures["pictures"]]
+        self._runs[name] = figures | {"pictures": pictures}
+        if not is_stream(self.path):
+            with replaced(self.path.resolve()) as temporary:
+                temporary.write_text(self._text())
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever ends the body, the figures of the windows done are written; of a failure, how many they are."""
+        try:
+            yield
+        except (KeyboardInterrupt, UserError, OSError):
+            if self._runs:
+                done = sum(run["windows"] for run in self._runs.values())
+                print(f"stopped early, after {done} windows; {self.told()}", file=self._aside)
+            raise
+
+    def told(self) -> str:
+        """What to tell the user; where the figures go to standard output, these."""
+        lines = [
+            f"{name}: " + ", ".join(f"{key} {run[key]:.3f}" for key in self.SHOWN if run.get(key) is not None)
+            for name, run in self._runs.items()
+        ]
+        if not is_stream(self.path):
+            return "\n".join([*lines, f"{self.path}: all figures"])
+        print("\n".join(lines), file=self._aside)
+        if is_standard_output(self.path):
+            sys.stdout.write(self._text())
+        else:
+            self.path.write_text(self._text())
+        return ""
+
+    @property
+    def _aside(self) -> TextIO:
+        return sys.stderr if is_standard_output(self.path) else sys.stdout
+
+    def _text(self) -> str:
+        found = next(iter(self._runs.values())) if len(self._runs) == 1 else self._runs
+        return json.dumps(found, indent=1) + "\n"
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether a path is one of the names of standard output."""
+    return str(path) in {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to a path goes on, as to standard output, a pipe or a device."""
+    return is_standard_output(path) or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def view_counts(views: tuple[int, ...]) -> tuple[int, ...]:
@@ -207,14 +279,17 @@ def view_counts(views: tuple[int, ...]) -> tuple[int, ...]:
     for count in views:
         if not 2 <= count <= 64:
             raise EvaluationError(f"--views must be 2 to 64, not {count}")
+    if not views:
+        raise EvaluationError("--views must be one number or more, 2 to 64 each")
     return tuple(dict.fromkeys(views))
 
 
 def seed_range(text: str) -> range:
     """A:B as range(A, B). Raises EvaluationError."""
     first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise EvaluationError(f"--seeds must be A:B with A < B, such as 0:100, not {text!r}")
+    numbers = all(part.isdecimal() and part.isascii() and len(part) < 10 for part in (first, last))
+    if not (colon and numbers and int(first) < int(last)):
+        raise EvaluationError(f"--seeds must be A:B with A < B, such as 0:100, not {text[:80]!r}")
     return range(int(first), int(last))
 
 

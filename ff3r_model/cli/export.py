@@ -21,7 +21,7 @@ class Export:
     checkpoint: Positional[Path]
     """Weights to export."""
     output: Annotated[Path, arg(aliases=["-o", "--out"])]
-    """Folder to write; replaced if it is there."""
+    """Folder to write: new, empty, or of an earlier export, which is replaced."""
     image_size: tuple[int, int] | None = None
     """Width and height of the camera's images; the network's own size follows as in the node; if not given, as in
     --config, else 640 480."""
@@ -82,16 +82,18 @@ class BuildEngine:
 
     def __call__(self) -> str:
         """Build or find the plan; returns where it is."""
+        from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
         from ff3r_model.engine.device import device_named, gpu_name, is_nvidia
-        from ff3r_model.engine.onnx.manifest import Manifest
+        from ff3r_model.engine.onnx.manifest import ExportError, Manifest
         from ff3r_model.engine.tensorrt.library import TensorRTError, load_library
         from ff3r_model.engine.tensorrt.plan_cache import PlanKey, default_cache, obtain
         from ff3r_model.engine.tensorrt.progress import Progress
         from ff3r_model.pipeline import PipelineConfig
 
-        config = PipelineConfig.from_yaml(self.config, {"engine.cache": self.cache})
-        views = config.window.views if self.views is None else self.views
-        max_views = config.engine.max_views if self.max_views is None else self.max_views
+        config = PipelineConfig.from_yaml(self.config, {"engine.cache": self.cache, "engine.max_views": self.max_views})
+        views, max_views = self.views or config.window.views, config.engine.max_views
+        if not MIN_VIEWS <= views <= MAX_VIEWS or self.views == 0:
+            raise ExportError(f"--views must be {MIN_VIEWS} to {MAX_VIEWS}, not {self.views}")
         manifest, library, device = Manifest.read(self.exported), load_library(), device_named(self.device)
         if not is_nvidia(device):
             raise TensorRTError(

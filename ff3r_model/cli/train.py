@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ff3r_model.training.trainer import Trainer
 
 
+SHOWN = 3
+"""Images that were left out of training, which the summary names."""
+
+
 @dataclass(frozen=True)
 class Train:
     """Train a network on footage of your own, on public data sets, or on synthetic rooms.
@@ -24,7 +28,7 @@ class Train:
     """
 
     output: Annotated[Path, arg(aliases=["-o"])]
-    """Folder of the run; made if need be."""
+    """Folder of the run, new or empty; with --resume that of the run."""
     images: tuple[Path, ...] = ()
     """Folders of images, videos, or folders of such folders."""
     dl3dv: Path | None = None
@@ -68,28 +72,30 @@ class Train:
     device: str = "auto"
     """Where to train: auto, cpu, or another of torch's names."""
     resume: bool = False
-    """Go on with the run in the output folder."""
+    """Go on with the run in the output folder, where Ctrl-C, a failure or the end of its budget left it."""
 
     def __call__(self) -> str:
         """Run it; returns the summary, of the first process alone."""
         from ff3r_model.engine import device_named
         from ff3r_model.training.distributed import joined
         from ff3r_model.training.recipe import build
-        from ff3r_model.training.run_folder import RunError, RunFolder
+        from ff3r_model.training.run_folder import RunFolder
 
         sources, wanted = self.sources(), device_named(self.device)
         settings = self.settings(on_cpu=wanted.type == "cpu")
         logging.getLogger("ff3r_model.training").setLevel(logging.INFO)
         with joined(wanted) as (share, device):
-            if share.rank == 0 and not self.resume and RunFolder(self.output).holds_a_run():
-                raise RunError(
-                    f"{self.output} holds a run already: go on with --resume, or choose another output folder"
-                )
+            found = share.rank == 0 and RunFolder(self.output).begin(self.resume)
+            goes_on = bool(share.agreed(float(found)))  # the others wait until the folder is the run's
             trainer = build(sources, settings, self.output, device, share)
-            if self.resume:
+            if goes_on:
                 trainer.resume()
-            trainer.run()
-            return _finish(trainer, sources, settings) if share.rank == 0 else ""
+            done = trainer.run()
+            told = _finish(trainer, sources, settings) if share.rank == 0 else ""
+        if not done:
+            print(f"stopped early; {told}\n  go on with --resume" if trainer.step else "stopped before the first step")
+            raise KeyboardInterrupt
+        return told
 
     def sources(self) -> DataSources:
         """What the run learns from and starts with. Raises RunError where there is nothing to learn from."""
@@ -138,10 +144,14 @@ def _finish(trainer: Trainer, sources: DataSources, settings: Settings) -> str:
     from ff3r_model.training.recipe import save_result
     from ff3r_model.training.run_folder import LOG, PICTURES
 
+    if not trainer.step:
+        return ""
     figures = trainer.folder.course()
     changes = [f"{name} {first:.3f} → {last:.3f}" for name, (first, last) in figures.items()]
     folder = trainer.folder.path
     lines = [f"{trainer.step} steps in {trainer.elapsed / 60:.1f} minutes; " + ", ".join(changes)]
+    if bad := trainer.left_out:
+        lines.append(f"  {len(bad)} images left out: {'; '.join(bad[:SHOWN])}{' …' if len(bad) > SHOWN else ''}")
     lines += [f"  {folder / PICTURES}: pictures along the way", f"  {folder / LOG}: losses"]
     if sources.text_targets is not None:  # the tower that goes with them is not known here
         return "\n".join(

@@ -20,7 +20,8 @@ from torch import Tensor
 
 LEFTOVER_SECONDS = 3600
 """Age at which `remove_leftovers` takes a temporary file for that of a killed writer."""
-_PART = ".part"
+PART = ".part"
+"""How the names of temporary files end, which begin with a dot and the name of the file to be."""
 _OTHERS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -65,15 +66,15 @@ def replaced(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         refuse_others(path.stat(), path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,16 +85,16 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     As `replaced`, but between two renames there is nothing at `path`: a folder cannot be put in a full one's place.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=_PART, dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=PART, dir=path.parent) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
         yield new
         for each in [*new.rglob("*"), new]:
-            _sync(each)
+            sync(each)
         if path.is_dir():
             path.rename(old)  # goes with the scratch folder
         new.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -101,7 +102,7 @@ def remove_leftovers(path: Path) -> None:
 
     For what is replaced again and again: it looks through all names of the parent folder.
     """
-    for rest in path.parent.glob(f".{glob.escape(path.name)}.*{_PART}"):
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
         if time.time() - rest.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
 
@@ -123,7 +124,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Let a file's content, or a folder's names, outlive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:

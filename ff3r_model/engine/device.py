@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,19 +10,27 @@ import torch
 
 from ff3r_model.core.errors import UserError
 
+REASON = 120
+"""Characters of torch's reason that are shown; some have thousands."""
+
 
 class DeviceError(UserError, ValueError):
-    """A device that torch does not know."""
+    """A device that torch does not know, or that this machine has not."""
 
 
 def device_named(name: str) -> torch.device:
-    """auto: the accelerator where there is one, else the CPU. Raises DeviceError for another name."""
+    """auto: the accelerator where there is one, else the CPU. Raises DeviceError for one that cannot compute here."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device {name!r}: {error}") from error
+        device = torch.device(name)
+        torch.ones(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # a torch without CUDA asserts
+        reason = textwrap.shorten(str(error), REASON, placeholder=" …")
+        raise DeviceError(
+            f"device {name!r} cannot be used here, auto takes {device_named('auto')}: {reason}"
+        ) from error
+    return device
 
 
 def is_nvidia(device: torch.device) -> bool:

@@ -177,10 +177,11 @@ def _figures(config: AblationConfig, variant: Variant, seed: int) -> Figures:
         trainer = _trainer(config, variant, seed, start, folder)
         if (folder / STATE).exists():
             trainer.resume()
-        trainer.run()
+        if not trainer.run():
+            raise KeyboardInterrupt
         trainer.network.load_state_dict(trainer.average)
         figures = judge(config, variant, trainer.network, start) | {"train_seconds": trainer.elapsed}
-        path.write_text(json.dumps(figures, indent=1) + "\n")
+        trainer.folder.file(FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     found: Figures = json.loads(path.read_text())
     return found
 

@@ -71,5 +71,5 @@ def _targets(
 
 def windows(views: int, seeds: range) -> Iterator[Sample]:
     """The benchmark's windows, made as they are needed, with a progress bar."""
-    bar = tqdm(seeds, desc=f"held-out rooms, {views} views", unit="window")
+    bar = tqdm(seeds, desc=f"held-out rooms, {views} views", unit="window", disable=None)
     yield from (held_out_sample(seed, views) for seed in bar)

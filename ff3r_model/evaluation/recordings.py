@@ -99,7 +99,7 @@ def vocabularies() -> list[Vocabulary]:
 def samples(scenes: Sequence[Scene], splits: Sequence[Split], long_side: int, patch: int) -> Iterator[Sample]:
     """The windows of a manifest, with a progress bar. Raises SplitError for scenes or frames that are not there."""
     by_name = {scene.name: scene for scene in scenes}
-    for split in tqdm(splits, desc="recorded windows", unit="window"):
+    for split in tqdm(splits, desc="recorded windows", unit="window", disable=None):
         scene = by_name.get(split.scene)
         if scene is None:
             raise SplitError(f"the manifest asks for {split.scene!r}; the data has {', '.join(sorted(by_name))}")

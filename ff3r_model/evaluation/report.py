@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ff3r_model.core.output_folder import check_output_file
 from ff3r_model.evaluation.manifests import EvaluationError
 
 Result = dict[str, Any]
 
 INTRODUCTION = "Written by `ff3r eval report`. In parentheses: the constant predictor."
+PAGE = "report.md"
 NOT_MEASURED = "not measured"
 
 
@@ -79,12 +81,23 @@ def load_results(paths: Sequence[Path]) -> list[tuple[Path, Result]]:
         try:
             data = json.loads(path.read_text())
             runs = [data] if "benchmark" in data else list(data.values())
-            if not all("benchmark" in run and "views" in run for run in runs):
-                raise KeyError("benchmark")
+            for run in runs:
+                check_result(run)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ReportError(f"{path} holds no results of ff3r eval: {type(error).__name__} {error}") from error
         found += [(path, run) for run in runs]
     return found
+
+
+def check_result(run: Any) -> None:
+    """Raise KeyError or TypeError for what is no result of one run."""
+    texts, figures = ("checkpoint", "sha256"), [row.key for row in ROWS] + [f"constant_{row.key}" for row in ROWS]
+    for key in ("benchmark", "views", "windows", *texts):
+        run[key]
+    wrong = [key for key in texts if not isinstance(run[key], str)]
+    wrong += [key for key in figures if not isinstance(run.get(key), float | int | None)]
+    if wrong or not all(isinstance(picture, str) for picture in run.get("pictures", [])):
+        raise TypeError(f"{wrong[0] if wrong else 'pictures'} is no figure of ours")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -108,7 +121,9 @@ def _cell(run: Result, row: Row) -> str:
 def write_report(paths: Sequence[Path], folder: Path) -> Path:
     """Write report.md and the pictures beside it; returns the page. Raises ReportError."""
     results = load_results(paths)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_output_file(folder / PAGE)
+    if (folder / PAGE).is_file() and INTRODUCTION not in (folder / PAGE).read_text(errors="replace"):
+        raise ReportError(f"{folder / PAGE} is there and no report of ours: choose another folder")
     page = ["# Figures", "", INTRODUCTION, ""]
     for benchmark in dict.fromkeys(run["benchmark"] for _, run in results):
         page += [table([run for _, run in results if run["benchmark"] == benchmark]), ""]
@@ -120,8 +135,8 @@ def write_report(paths: Sequence[Path], folder: Path) -> Path:
             if source.is_file():
                 shutil.copyfile(source, folder / name)
                 page.append(f"![{source.stem.replace('_', ' ')}]({name})\n")
-    (folder / "report.md").write_text("\n".join(page))
-    return folder / "report.md"
+    (folder / PAGE).write_text("\n".join(page))
+    return folder / PAGE
 
 
 def _origin(run: Result) -> str:

@@ -22,6 +22,8 @@ from ff3r_model.core.ranges import Range, check_range
 log = logging.getLogger(__name__)
 
 CLIP_VOCABULARY = 49408
+SHOWN = 5
+"""Tensors that an error names."""
 
 
 class TextWeightsError(ValueError):
@@ -200,7 +202,7 @@ def normalize_text(text: str) -> str:
 def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:
     """The text tower of CLIP ViT-B/32 from its tensors alone, under their published names (`tensor_names.text_tower`).
 
-    Raises TextWeightsError naming each missing, unexpected or misshapen tensor.
+    Raises TextWeightsError naming some of the missing, unexpected and misshapen tensors.
     """
     encoder = TextEncoder(TextConfig.clip_vitb32())
     wanted = encoder.tower.state_dict()
@@ -208,7 +210,8 @@ def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:
     if problems:
         raise TextWeightsError(
             "not the text tower of CLIP ViT-B/32 (expected OpenAI's names, as net.clip_pretrained.* in LSeg's file): "
-            + "; ".join(problems)
+            + "; ".join(problems[:SHOWN])
+            + (f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
         )
     encoder.tower.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     encoder.clear_cache()

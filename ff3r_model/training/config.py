@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ff3r_model.core.ranges import AT_LEAST_ONE, Range, check_range
+
+RATE = Range(0, 10, above=True)
+"""Of learning rates and their factors. Ours: what lies beyond has never been meant."""
+MINUTES = Range(0, 1e6)
+MOST_WORKERS = 256
+LARGEST_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -51,5 +59,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError(f"give a budget in steps or in minutes: steps={self.steps}, minutes={self.minutes}")
-        if (self.steps or self.minutes or 0) <= 0:
-            raise ValueError(f"the budget must be positive: steps={self.steps}, minutes={self.minutes}")
+        check_range(self, AT_LEAST_ONE, "steps", "log_steps")
+        check_range(self, Range(0, MINUTES.high, above=True), "minutes")
+        check_range(self, MINUTES, "checkpoint_minutes", "picture_minutes")
+        check_range(self, RATE, "learning_rate", "backbone_factor", "muon_factor")
+        check_range(self, Range(0, 1 - 1e-9), "beta2", "ema", "warmup")
+        check_range(self, Range(0, 10), "weight_decay")
+        check_range(self, Range(0, 1e9, above=True), "clip")
+        check_range(self, Range(0, LARGEST_SEED), "seed")
+        check_range(self, Range(0, MOST_WORKERS), "workers")

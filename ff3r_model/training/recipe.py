@@ -24,7 +24,7 @@ from ff3r_model.training.datasets.scannet import open_scannet
 from ff3r_model.training.datasets.scene_windows import SamplingConfig, SceneWindows
 from ff3r_model.training.objectives.paper import PaperObjective
 from ff3r_model.training.objectives.supervised import Objective, TextTargets
-from ff3r_model.training.run_folder import CHECKPOINT, RunError
+from ff3r_model.training.run_folder import CHECKPOINT, FRAMES, SETTINGS, TEACHER, RunError
 from ff3r_model.training.settings import DataSources, Settings, plain
 from ff3r_model.training.snapshots import WORDS, Snapshots
 from ff3r_model.training.target_cache import TargetCache
@@ -34,7 +34,6 @@ from ff3r_model.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-SETTINGS = "config.json"
 PREVIEW_STEP = 2**40
 """The number of a step that no run reaches: from there on comes the window that the pictures show."""
 PREVIEWS = 8
@@ -63,7 +62,7 @@ def build(sources: DataSources, settings: Settings, out: Path, device: torch.dev
         share=share,
     )
     if share.rank == 0:
-        (out / SETTINGS).write_text(json.dumps(plain(settings), indent=1) + "\n")
+        trainer.folder.file(SETTINGS).write_text(json.dumps(plain(settings), indent=1) + "\n")
     return trainer
 
 
@@ -85,7 +84,7 @@ def save_result(trainer: Trainer, sources: DataSources, settings: Settings, figu
     start = load_checkpoint(sources.weights or NANO_WEIGHTS)
     network = FF3R(trainer.network.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.average.items()})
-    path = trainer.folder.path / CHECKPOINT
+    path = trainer.folder.file(CHECKPOINT)
     taught = "exact truth of synthetic rooms" if sources.rooms else str(sources.teacher or sources.weights or "nano")
     card = {
         "made_from": {"weights": "random" if sources.fresh else str(sources.weights or "nano"), "teacher": taught},
@@ -108,7 +107,7 @@ def _windows(sources: DataSources, settings: Settings, network: FF3R, out: Path)
     seed = settings.train.seed
     if sources.rooms is not None:
         return RoomWindows(sources.rooms, seed, settings.rooms)
-    scenes: list[Scene] = [*open_footage(sources.images, out / "frames")]
+    scenes: list[Scene] = [*open_footage(sources.images, out / FRAMES)]
     if sources.dl3dv is not None:
         scenes += open_dl3dv(sources.dl3dv)
     if sources.scannet is not None:
@@ -122,6 +121,10 @@ def _objective(
 ) -> tuple[nn.Module, Teacher | None]:
     if sources.rooms is not None:
         targets = room_targets(sources, start)
+        depth = network.config.aggregator.depth
+        for block in (*settings.supervised.matching_blocks, *settings.supervised.pose_blocks):
+            if not -depth <= block < depth:
+                raise RunError(f"supervised.matching_blocks and pose_blocks: the network has {depth}, not {block}")
         return Objective(settings.supervised, targets, network.config.width), None
     taught = start if sources.teacher is None else load_checkpoint(sources.teacher)
     if taught.config.text_width != network.config.text_width:
@@ -129,7 +132,7 @@ def _objective(
             f"the teacher's text space has {taught.config.text_width} dimensions and the network's "
             f"{network.config.text_width}: give a teacher that goes with the weights"
         )
-    cache = TargetCache(sources.cache or out / "teacher", taught.network, sources.cache_gigabytes)
+    cache = TargetCache(sources.cache or out / TEACHER, taught.network, sources.cache_gigabytes)
     return PaperObjective(settings.paper), NetworkTeacher(taught.network.to(device), cache)
 
 
@@ -148,7 +151,8 @@ def room_targets(sources: DataSources, start: Checkpoint) -> TextTargets:
         try:
             saved = torch.load(sources.text_targets, weights_only=True)
             return TextTargets(saved["class_targets"].float(), saved["phrase_targets"].float())
-        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise RunError(f"{sources.text_targets} holds no class_targets and phrase_targets: {error!r}") from error
+        except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(repr(error).split())[:200]
+            raise RunError(f"{sources.text_targets} holds no class_targets and phrase_targets: {reason}") from error
     phrases = color_phrases(CLASSES, COLORS)
     return TextTargets(start.text_encoder.encode(list(CLASSES)), start.text_encoder.encode(phrases))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ff3r_model.core.checked import read_json
 from ff3r_model.core.config_file import ConfigError, build, check_tree
+from ff3r_model.core.types import MIN_VIEWS
 from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.room_windows import RoomConfig
 from ff3r_model.training.datasets.scene_windows import SamplingConfig
@@ -42,6 +44,14 @@ class Settings:
     paper: PaperConfig = field(default_factory=PaperConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
+    def __post_init__(self) -> None:
+        seen = min(self.sampling.views) - self.paper.target_views
+        if self.paper.target_views and seen < MIN_VIEWS:
+            raise ValueError(
+                f"paper.target_views must leave the network {MIN_VIEWS} views of the smallest window, not {seen} of "
+                f"{min(self.sampling.views)}"
+            )
+
 
 @dataclass(frozen=True)
 class DataSources:
@@ -69,6 +79,8 @@ class DataSources:
         real = bool(self.images or self.dl3dv or self.scannet)
         if real == (self.rooms is not None):
             raise RunError("give real footage (--images, --dl3dv, --scannet) or --rooms to learn from, and not both")
+        if not 0 <= self.cache_gigabytes < math.inf:
+            raise RunError(f"--cache-gigabytes must be at least 0, not {self.cache_gigabytes}")
 
 
 def settings_for(sources: DataSources, stated: Sections, options: Sections, *, on_cpu: bool) -> Settings:

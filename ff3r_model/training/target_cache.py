@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ff3r_model.core.files import replaced, tensors_digest
+from ff3r_model.core.output_folder import OutputError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class TargetCache:
 
     def __init__(self, folder: Path, network: nn.Module, gigabytes: float = 50.0) -> None:
         self.folder, self.limit = folder, gigabytes * GIGABYTE
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be made for the teacher's targets: {error.strerror}") from error
         self.weights = fingerprint(network.state_dict())
         self._bytes = sum(file.stat().st_size for file in folder.glob("*.pt"))
         self._full = False
@@ -89,8 +93,13 @@ class TargetCache:
                 "%s is full (%.2f GB): later targets are computed each time", self.folder, self.limit / GIGABYTE
             )
             return
-        with replaced(path) as temporary:
-            torch.save(values, temporary)
+        try:
+            with replaced(path) as temporary:
+                torch.save(values, temporary)
+        except (OSError, RuntimeError) as error:  # the latter is how torch says that the disk is full
+            self._full = True
+            log.warning("%s cannot be written, later targets are computed each time: %s", path, str(error)[:200])
+            return
         self._bytes += path.stat().st_size
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from ff3r_model.core.errors import UserError
 from ff3r_model.network.model import FF3R
 from ff3r_model.training.config import TrainConfig
 from ff3r_model.training.datasets.base import Share, Windows, stream
@@ -31,8 +33,9 @@ from ff3r_model.training.optimization import (
     set_rate,
     update_average,
 )
-from ff3r_model.training.run_folder import AVERAGE, STATE, RunError, RunFolder
+from ff3r_model.training.run_folder import AVERAGE, SETTINGS, STATE, RunError, RunFolder
 from ff3r_model.training.snapshots import Snapshots
+from ff3r_model.training.stop_signals import StopRequest, stop_requests
 from ff3r_model.training.teachers import Teacher
 
 log = logging.getLogger(__name__)
@@ -68,9 +71,9 @@ class Recent:
         """Images per second."""
         return self.images / max(time.monotonic() - self.since, 1e-9)
 
-    def loss(self) -> float:
-        """The mean; NaN before the first step."""
-        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+    def loss(self) -> float | None:
+        """The mean; None before the first step."""
+        return sum(self.losses) / len(self.losses) if self.losses else None
 
 
 class Trainer:
@@ -107,17 +110,39 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0
         """Seconds of the budget that are spent, earlier runs included."""
+        self.left_out: list[str] = []
+        """Images that were drawn and cannot be used, each with the reason."""
         self._recent = Recent()
 
-    def run(self) -> None:
-        """Train until the budget is spent, and save. Raises RunError for a loss that is no number."""
+    def run(self) -> bool:
+        """Train until the budget is spent, and save; False if a signal has asked to stop before.
+
+        What was done is saved whatever ends the run. Raises RunError for a loss that is no number and files that cannot
+        be written, DataError for too few images that can be used.
+        """
+        began = self.step
+        with stop_requests(patient=self.share.world > 1) as stop:  # torchrun repeats what it hears
+            try:
+                done = self._train(stop)
+            except (UserError, OSError):
+                if self.step > began:
+                    with suppress(UserError, OSError):
+                        self.save()
+                raise
+            if self.step > began or done:
+                self.save()
+            self.folder.close()
+        return done
+
+    def _train(self, stop: StopRequest) -> bool:
+        """Steps until the budget is spent (True) or a request to stop."""
         # Time goes on from where an earlier run stopped; so do the batches.
-        start = time.monotonic() - self.elapsed
+        start, began = time.monotonic() - self.elapsed, self.step
         saved = drawn = time.monotonic()
         batches = stream(self.windows, self.step, self.share, self.config.workers)
         self._open()
         with tqdm(desc="training", unit="img", unit_scale=True, disable=None if self._first else True) as bar:
-            while (progress := self.share.agreed(self._progress(start))) < 1:
+            while (progress := self.share.agreed(math.inf if stop.made else self._progress(start))) < 1:
                 # Pictures of how far it is, from time to time.
                 if self._pictures_due(drawn):
                     self._draw(bar)
@@ -126,29 +151,41 @@ class Trainer:
                 batch = next(batches)
                 terms = self._step(batch, progress)
                 self._report(bar, batch, terms, progress)
-                # What is needed to resume, from time to time.
+                # What is needed to resume: at once, to find out whether it can be written, and from time to time.
                 self.elapsed = time.monotonic() - start
-                if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                if self.step == began + 1 or time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
-            self._draw(bar)
-        self.save()
-        self.folder.close()
+                if self.step == began + 1 and self._first:
+                    self.folder.check_room(STATE)
+            if progress < math.inf:
+                self._draw(bar)
+        return progress < math.inf
 
     def save(self) -> None:
-        """Write the averaged weights and the resumable state, each atomically; the first process' work."""
+        """Write the resumable state and the averaged weights, each atomically; the first process' work.
+
+        Raises RunError where they cannot be written.
+        """
         if self._first:
-            self.folder.save(AVERAGE, self.average)
             self.folder.save(STATE, self._state())
+            self.folder.save(AVERAGE, self.average)
 
     def resume(self) -> None:
-        """Go on from the run folder's state, as if nothing had happened. Raises RunError where there is none."""
+        """Go on from the run folder's state, as if nothing had happened. Raises RunError where none fits."""
         state = self.folder.load(STATE)
-        self.network.load_state_dict(state["network"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
-        self.step, self.elapsed = state["step"], state["elapsed"]
+        try:
+            self.network.load_state_dict(state["network"])
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+            self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"{self.folder.path / STATE} does not fit this run ({reason}): resume with the options that it was "
+                f"started with; {SETTINGS} beside it has them"
+            ) from error
         if self._first:
             self.folder.forget_after(self.step)
 
@@ -216,7 +253,7 @@ class Trainer:
         path = self.folder.save_failure(who | {"terms": found, "ids": batch.ids})
         raise RunError(
             f"the loss or its gradient is no number at step {self.step}: {found}. The batch's images are listed in "
-            f"{path}; the last state before is in {self.folder.path / STATE}. Look at those images, or lower the "
+            f"{path}; what was learned before is in {self.folder.path / STATE}. Look at those images, or lower the "
             "learning rate and resume."
         )
 
@@ -226,6 +263,10 @@ class Trainer:
 
     def _report(self, bar: tqdm, batch: TrainingBatch, terms: dict[str, float], progress: float) -> None:
         """Progress bar and log; in each, the losses of this process' batch and the images of all processes."""
+        for reason in batch.left_out:
+            if reason not in self.left_out:
+                self.left_out.append(reason)
+                log.warning("left out: %s", reason)
         if not self._first:
             return
         bar.update(len(batch.ids) * self.share.world)
@@ -248,8 +289,10 @@ class Trainer:
             picture, figures = self.snapshots(self.network, self.device)
         path = self.folder.picture("windows", self.step, picture)
         self.folder.write(self.step, figures)
-        said = "".join(f", {name} {value:.2f}" for name, value in figures.items())
-        bar.write(f"step {self.step}: loss {self._recent.loss():.3f}{said}; {path}")
+        loss = self._recent.loss()
+        said = [] if loss is None else [f"loss {loss:.3f}"]
+        said += [f"{name} {value:.2f}" for name, value in figures.items()]
+        bar.write(f"step {self.step}: {', '.join(said)}; {path}")
         self._recent = Recent()
 
 

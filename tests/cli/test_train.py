@@ -170,14 +170,44 @@ def test_the_settings_of_an_earlier_run_are_a_settings_file(
     [
         ({"train": {"momentum": 1}}, "train has no momentum; it has"),
         ({"data": {}}, "no section data.*known are train"),
-        ({"train": {"steps": 0}}, "budget must be positive"),
+        ({"train": {"steps": 0}}, "steps must be at least 1, not 0"),
         ({"paper": {"weights": {"rbg": 1}}}, "weights has no rbg"),
+        ({"paper": {"weights": {"rgb": -1}}}, "rgb must be 0 to 1e\\+06, not -1"),
+        ({"paper": {"target_views": 1}}, "must leave the network 2 views of the smallest window, not 1 of 2"),
+        ({"train": {"weight_decay": float("nan")}}, "weight_decay must be 0 to 10, not nan"),
+        ({"train": {"minutes": float("inf")}}, "minutes must be above 0 to 1e\\+06, not inf"),
+        ({"train": {"ema": 1}}, "ema must be 0 to 1, not 1"),
+        ({"supervised": {"pixels_per_view": 0}}, "pixels_per_view must be at least 1, not 0"),
+        ({"sampling": {"views": []}}, r"views must be one or more numbers of 2 to 64, not \[\]"),
         ([1], "should be an object of sections"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(tmp_path: Path, settings: object, complaint: str) -> None:
     with pytest.raises(RunError, match=complaint):
         command(tmp_path, settings).settings(on_cpu=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"views": (1,)}, r"views must be one or more numbers of 2 to 64, not \[1\]"),
+        ({"views": (2, 65)}, r"not \[2, 65\]"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0 to 10, not -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 to 10, not nan"),
+        ({"learning_rate": float("inf")}, "not inf"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"minutes": -1.0}, "minutes must be above 0"),
+        ({"total_views": 0}, "total_views must be 1 to 4096, not 0"),
+        ({"long_side": 0}, "long_side must be 1 to 4096, not 0"),
+        ({"workers": -1}, "workers must be 0 to 256, not -1"),
+        ({"seed": -1}, "seed must be 0 to"),
+        ({"cache_gigabytes": float("nan")}, "cache-gigabytes must be at least 0, not nan"),
+        ({"steps": 1, "minutes": 1.0}, "give a budget in steps or in minutes"),
+    ],
+)
+def test_options_out_of_range_are_named(tmp_path: Path, options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(RunError, match=complaint):
+        command(tmp_path, **options).settings(on_cpu=True)
 
 
 def test_material_is_footage_or_rooms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -15,12 +16,14 @@ from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.evaluation.manifests import Split, SplitError, make_splits, read_manifest, write_manifest
 from ff3r_model.evaluation.recordings import StatedScene, frame_numbers, open_scenes, samples, vocabularies
 from ff3r_model.evaluation.report import ReportError, load_results, write_report
+from ff3r_model.evaluation.subject import CheckpointUnderTest
 from ff3r_model.frames.intrinsics import stated_camera
 from ff3r_model.frames.source import SourceError
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.synthetic.raytracer import RenderedViews
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 7
+Capture = pytest.CaptureFixture[str]
 
 
 def filmed() -> tuple[RenderedViews, torch.Tensor]:
@@ -203,3 +206,89 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not Path("x.json").exists()
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """In place of a network: three windows with figures, and what is raised after the second, if anything."""
+    after: list[BaseException | None] = [None]
+
+    def measure(self: object, samples: object, words: object, folder: Path | None, count: int) -> Iterator[dict]:
+        drawn = []
+        for number in range(1, 4):
+            if folder is not None and number <= count:
+                folder.mkdir(parents=True, exist_ok=True)
+                drawn.append(str(folder / f"{number}.png"))
+                Path(drawn[-1]).touch()
+            yield result(windows=number, pictures=drawn, depth_rel=0.25)
+            if number == 2 and after[0] is not None:
+                raise after[0]
+
+    monkeypatch.setattr(CheckpointUnderTest, "__init__", lambda self, *_: None)
+    monkeypatch.setattr(CheckpointUnderTest, "measure", measure)
+    return after
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_standard_output_holds_the_figures_and_nothing_else(
+    name: str, measured: list[BaseException | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "synthetic", "--json", name]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["windows"] == 3 and json.loads(out)["pictures"] == [] and "depth_rel 0.250" in err
+    assert not list(tmp_path.iterdir())
+    measured[0] = KeyboardInterrupt()
+    assert main(["eval", "synthetic", "--json", name]) == 130
+    out, err = capsys.readouterr()
+    assert json.loads(out)["windows"] == 2 and "stopped early, after 2 windows" in err
+
+
+@pytest.mark.parametrize(("name", "folder"), [("f.json", "f"), ("plain", "plain_pictures")])
+def test_figures_and_pictures_lie_beside_each_other_whatever_their_name(
+    name: str, folder: str, measured: list[BaseException | None], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["eval", "synthetic", "--json", str(tmp_path / name)]) == 0
+    found = json.loads((tmp_path / name).read_text())
+    assert found["pictures"] == [f"{folder}/8_views/{number}.png" for number in (1, 2)]
+    assert all((tmp_path / picture).is_file() for picture in found["pictures"])
+    assert capsys.readouterr().err == "", "no progress bar without a terminal"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SplitError("scene 3 is not there")])
+def test_what_was_measured_is_kept_when_an_evaluation_stops_early(
+    error: BaseException, measured: list[BaseException | None], tmp_path: Path, capsys: Capture
+) -> None:
+    measured[0] = error
+    status = main(["eval", "synthetic", "--json", str(tmp_path / "f.json"), "--pictures", "0"])
+    out, err = capsys.readouterr()
+    assert status == (130 if isinstance(error, KeyboardInterrupt) else 2) and err.count("\n") == 1
+    assert "stopped early, after 2 windows" in out and json.loads((tmp_path / "f.json").read_text())["windows"] == 2
+
+
+def test_places_that_cannot_be_written_are_found_before_anything_is_measured(
+    measured: list[BaseException | None], tmp_path: Path, capsys: Capture
+) -> None:
+    measured[0] = AssertionError("measured")
+    (tmp_path / "f").touch()
+    for options, reason in (
+        (["--json", str(tmp_path)], "is a folder"),
+        (["--json", "/proc/f.json"], "cannot be written"),
+        (["--json", str(tmp_path / "f.json")], "which is a file"),
+        (["--json", str(tmp_path / "g.json"), "--pictures", "-1"], "--pictures must be at least 0, not -1"),
+    ):
+        assert main(["eval", "synthetic", *options]) == 2
+        said = capsys.readouterr().err
+        assert reason in said and said.count("\n") == 1
+    (tmp_path / "report.md").write_text("my own")
+    (tmp_path / "one.json").write_text(json.dumps(result()))
+    assert main(["eval", "report", str(tmp_path / "one.json"), "-o", str(tmp_path)]) == 2
+    assert "is there and no report of ours" in capsys.readouterr().err
+    assert (tmp_path / "report.md").read_text() == "my own"
+
+
+@pytest.mark.parametrize("change", [{"sha256": 7}, {"depth_rel": "much"}, {"pictures": [1]}])
+def test_results_are_checked_before_they_are_shown(change: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(result(**change)))
+    with pytest.raises(ReportError, match=r"one\.json holds no results of ff3r eval"):
+        write_report([tmp_path / "one.json"], tmp_path / "out")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from ff3r_model.core.errors import UserError
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
@@ -212,9 +214,111 @@ def test_other_files(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([1, 2, 3]))
     with pytest.raises(CheckpointError, match=str(path)):
         read_tensors(path)
-    torch.save({"weights": {"x": torch.zeros(1)}}, path)
-    with pytest.raises(CheckpointError, match="'weights' is no tensor"):
-        read_tensors(path)
-    for wrapper in ("model", "state_dict"):
-        torch.save({wrapper: {"x": torch.zeros(1)}, "epoch": 3}, path)
-        assert torch.equal(read_tensors(path)["x"], torch.zeros(1)), "as trainers wrap it"
+
+
+TENSORS = {"a.x": torch.arange(3.0), "b.y": torch.ones(2)}
+PREFIXED = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": TENSORS, "epoch": 3},
+        {"state_dict": TENSORS},
+        {"weights": TENSORS},
+        {"model": {"state_dict": PREFIXED}, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}},
+        PREFIXED,
+        {f"_orig_mod.{name}": tensor for name, tensor in PREFIXED.items()},
+        {f"model.{name}": tensor for name, tensor in TENSORS.items()},
+    ],
+)
+def test_trainers_wrappers_and_prefixes_are_taken_off(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    found = read_tensors(tmp_path / "x.pt")
+    assert found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"ema": TENSORS, "net": TENSORS}, r"several state dicts \('ema', 'net'\): save the wanted one alone"),
+        ({**TENSORS, "epoch": 3}, "'epoch' is no tensor; save the state dict alone"),
+        ({**TENSORS, "optimizer": {"state": TENSORS}}, "'optimizer' is no tensor"),
+        ({f"key{number}": number for number in range(100)}, "'key0', 'key1', 'key2' and 97 more is no tensor"),
+        ({}, "holds a dict without tensors"),
+        (torch.ones(2), "holds a StoredTensor without tensors"),
+        ({"a": {"b": {"c": {"d": {"e": TENSORS}}}}}, "more than 4 times"),
+    ],
+)
+def test_ambiguous_files_say_what_to_do(content: object, reason: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=reason) as refusal:
+        read_tensors(tmp_path / "x.pt")
+    assert len(str(refusal.value)) < 400
+
+
+def test_shards_are_read_as_one(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {"a.x": "model-1-of-2.safetensors", "b.y": "model-2-of-2.safetensors"}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    save_file({"a.x": TENSORS["a.x"]}, tmp_path / "model-1-of-2.safetensors")
+    with pytest.raises(CheckpointError, match=r"lists 2 shards, and 'model-2-of-2\.safetensors' is not there"):
+        read_tensors(tmp_path)
+    save_file({"b.y": TENSORS["b.y"]}, tmp_path / "model-2-of-2.safetensors")
+    for path in (tmp_path, index):
+        assert read_tensors(path).keys() == TENSORS.keys()
+    for text in ("{", "[]", '{"weight_map": {"x": "../secret.pt"}}', '{"weight_map": {"x": 7}}', '{"weight_map": {}}'):
+        index.write_text(text)
+        with pytest.raises(CheckpointError, match=r"index\.json"):
+            read_tensors(tmp_path)
+    index.unlink()
+    with pytest.raises(CheckpointError, match=r"is a folder without model\.safetensors or"):
+        read_tensors(tmp_path)
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert read_tensors(tmp_path).keys() == TENSORS.keys()
+
+
+def test_files_are_looked_at_before_any_work(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_tensors", lambda *_: pytest.fail("something was read"))
+    vggt, lseg = files
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments, reason in (
+        ((tmp_path / "none.pt", lseg, tmp_path / "out"), r"none\.pt is not there"),
+        ((vggt, tmp_path / "none.pt", tmp_path / "out"), r"none\.pt is not there"),
+        ((vggt, lseg, vggt), "is one of the files to convert"),
+        ((vggt, lseg, tmp_path / "x" / ".." / lseg.name), "is one of the files to convert"),
+        ((vggt, lseg, tmp_path), "is a folder"),
+        ((vggt, lseg, vggt / "below"), "cannot be written"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            convert(*arguments, channels=8, config=TINY)
+    with pytest.raises(UserError, match=r"none\.pt is not there"):
+        convert(vggt, lseg, tmp_path / "out", clip=tmp_path / "none.pt", channels=8, config=TINY)
+    with pytest.raises(UserError, match="is one of the files"):
+        convert_own(vggt, vggt)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_swapped_and_foreign_files_are_named_shortly(
+    files: tuple[Path, Path], small_text: TextEncoder, tmp_path: Path
+) -> None:
+    vggt, lseg = files
+    torch.save({f"layer{number}.weight": torch.zeros(1) for number in range(148)}, tmp_path / "other.pt")
+    torch.save(dict.fromkeys(["text_model.a", "vision_model.b"], torch.zeros(1)), tmp_path / "hf.pt")
+    out = tmp_path / "out.safetensors"
+    for arguments, clip, reason in (
+        ((lseg, vggt), None, r"model\.pt .*looks like VGGT's, and --lseg is for LSeg's weights"),
+        ((lseg, lseg), None, r"demo\.ckpt looks like LSeg's, and --vggt is for VGGT's weights"),
+        ((vggt, tmp_path / "other.pt"), None, r"other\.pt .*holds none that are known.*layer2.weight and 145 more"),
+        (
+            (vggt, lseg),
+            tmp_path / "hf.pt",
+            r"looks like CLIP's in Hugging Face's form, and --clip is for CLIP's",
+        ),
+        ((vggt, lseg), vggt, r"looks like VGGT's, and --clip is for CLIP's"),
+    ):
+        with pytest.raises(CheckpointError, match=reason) as refusal:
+            convert(*arguments, out, clip=clip, channels=8, config=TINY)
+        assert len(str(refusal.value)) < 500 and not out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from pathlib import Path
 
@@ -52,9 +53,11 @@ def tiny_config() -> FF3RConfig:
 class Simple(nn.Module):
     """Mean errors over the batch, with a random part that a resumed run must repeat."""
 
-    def __init__(self, pause: float, nan_at: int | None, noise: float) -> None:
+    def __init__(self, options: argparse.Namespace, noise: float) -> None:
         super().__init__()
-        self.pause, self.nan_at, self.noise, self.calls = pause, nan_at, noise, 0
+        self.pause, self.nan_at, self.noise, self.calls = options.pause, options.nan_at, noise, 0
+        self.signal = options.signal
+        self.signal_at = options.at
         self.probe = nn.Linear(3, 3)
 
     def forward(self, network: FF3R, batch: TrainingBatch) -> dict[str, Tensor]:
@@ -71,6 +74,8 @@ class Simple(nn.Module):
         }
         if self.calls == self.nan_at:
             terms["depth"] = terms["depth"] * torch.nan
+        if self.signal is not None and self.calls == self.signal_at:
+            signal.raise_signal(self.signal)
         self.calls += 1
         return terms | {"total": torch.stack(list(terms.values())).sum()}
 
@@ -93,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--nan-at", type=int)
+    parser.add_argument("--signal", type=int, help="a signal to raise within a step, the one --at")
+    parser.add_argument("--at", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(arguments)
     with joined(torch.device("cpu")) as (share, device):
@@ -101,13 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
         images = make_images(options.out.parent / f"images_{options.out.name}_{share.rank}")
         sampling = SamplingConfig(views=(2,), total_views=2 * options.windows, long_side=28)
         windows = SceneWindows(open_footage([images], options.out / "frames"), 1, 14, sampling)
-        objective = Simple(options.pause, options.nan_at, noise=0.0 if share.world > 1 or options.windows > 2 else 1.0)
+        objective = Simple(options, noise=0.0 if share.world > 1 or options.windows > 2 else 1.0)
         config = TrainConfig(options.steps, learning_rate=1e-3, bfloat16=False, log_steps=1, checkpoint_minutes=0.0)
         trainer = Trainer(network, objective, windows, config, options.out, device=device, share=share)
         if options.resume:
             trainer.resume()
         elif share.rank == 0:
-            torch.save(network.state_dict(), options.out / "start.pt")
+            torch.save(network.state_dict(), options.out.with_name("start.pt"))
         trainer.run()
         assert (options.out / STATE).exists() or share.rank
 

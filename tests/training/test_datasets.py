@@ -139,6 +139,66 @@ def test_smaller_scenes_give_smaller_windows(tmp_path: Path) -> None:
     assert {batch.batch(step, Share()).images.shape[1] for step in range(10)} == {2, 5}
 
 
+def test_images_that_cannot_be_used_are_left_out_by_name_and_the_nearest_stand_in(tmp_path: Path) -> None:
+    config = SamplingConfig(views=(4,), total_views=4, span=8, long_side=28)
+    scenes = open_footage([numbered(tmp_path / "scene", 20)], tmp_path / "frames")
+    whole = [numbers(SceneWindows(scenes, 7, 14, config).batch(step, Share()).ids) for step in range(30)]
+    for index in (3, 4, 11):
+        file = tmp_path / f"scene/{index}.png"
+        file.write_bytes(file.read_bytes()[:60])
+    order = [SceneWindows(scenes, 7, 14, config) for _ in range(2)]
+    batches = {step: order[0].batch(step, Share()) for step in range(30)}
+    for step, before in enumerate(whole):
+        now = numbers(batches[step].ids)
+        assert len(set(now)) == 4 and not set(now) & {3, 4, 11}
+        assert all(a == b for a, b in zip(before, now, strict=True) if a not in {3, 4, 11})
+        assert {3, 4, 11} & set(before) <= {int(Path(said.split(" ")[0]).stem) for said in batches[step].left_out}
+        shown = (batches[step].images[0].mean((1, 2, 3)) * 25.5).round().int().tolist()
+        assert shown == now, "what the ids say is what is shown"
+    for step in reversed(range(30)):
+        assert order[1].batch(step, Share()).ids == batches[step].ids, "whatever was found out before"
+
+
+def test_a_scene_without_enough_images_gives_way_to_another_and_none_is_refused(tmp_path: Path) -> None:
+    folders = [numbered(tmp_path / "good", 4), numbered(tmp_path / "bad", 4)]
+    windows = SceneWindows(open_footage(folders, tmp_path / "f"), 0, 14, SamplingConfig((3,), 6, long_side=28))
+    for file in sorted((tmp_path / "bad").iterdir())[:2]:
+        file.write_bytes(file.read_bytes()[:60])
+    for step in range(10):
+        assert {Path(name).parent.name for name in windows.batch(step, Share()).ids} == {"good"}
+    for file in (tmp_path / "good").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="too few images can be used: a window takes 3 of one scene; 4 are left out"):
+        SceneWindows(windows.scenes, 0, 14, windows.config).batch(0, Share())
+
+
+def test_odd_shapes_are_left_out_without_square_crops(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "wide", 6, (28, 56))
+    cv2.imwrite(str(folder / "0.png"), flat(0, (56, 28)))
+    scenes = open_footage([folder], tmp_path / "frames")
+    windows = SceneWindows(scenes, 0, 14, SamplingConfig((2,), 4, square=False, long_side=56))
+    batches = [windows.batch(step, Share()) for step in range(12)]
+    assert {tuple(batch.images.shape[-2:]) for batch in batches} == {(28, 56)}
+    assert {said for batch in batches for said in batch.left_out} == {
+        f"{folder / '0.png'} has another shape than most of its scene"
+    }
+
+
+def test_a_folder_of_videos_is_a_scene_for_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "clips").mkdir()
+    for name in ("a.avi", "b.AVI"):
+        writer = cv2.VideoWriter(str(tmp_path / "clips" / "x.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+        for index in range(3):
+            writer.write(flat(10 * index, (48, 64)))
+        writer.release()
+        (tmp_path / "clips/x.avi").rename(tmp_path / "clips" / name)
+    (tmp_path / "clips/c.mp4").write_bytes(b"no video")
+    for root, names in ((tmp_path / "clips", "clips"), (tmp_path, f"{tmp_path.name}/clips")):
+        scenes = open_footage([root], tmp_path / "frames")
+        assert [(scene.name, len(scene)) for scene in scenes] == [(f"{names}/a", 3), (f"{names}/b", 3)]
+    assert "left out" in caplog.text and "c.mp4" in caplog.text
+
+
 # DL3DV-10K
 
 
@@ -190,7 +250,10 @@ def test_dl3dv_says_what_is_missing(tmp_path: Path) -> None:
     write_dl3dv(tmp_path / "scene", np.zeros((1, 3)))
     with pytest.raises(DataError, match=r"lists 3 frames, and none is in .*images_8"):
         open_dl3dv(tmp_path, "images_8")
+    write_dl3dv(tmp_path / "other", np.zeros((1, 3)))
     (tmp_path / "scene/transforms.json").write_text('{"frames": []}')
+    assert [scene.name for scene in open_dl3dv(tmp_path)] == ["other"], "one bad scene is left out"
+    (tmp_path / "other/transforms.json").unlink()
     with pytest.raises(DataError, match=r"transforms\.json is not nerfstudio's: KeyError 'w'"):
         open_dl3dv(tmp_path)
 

@@ -12,7 +12,7 @@ import torch
 from ff3r_model.training.datasets.base import DataError, Share
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
 from ff3r_model.training.datasets.room_views import RoomWindow, make_window
-from ff3r_model.training.datasets.room_windows import RoomConfig, RoomWindows
+from ff3r_model.training.datasets.room_windows import ARRAYS, RoomConfig, RoomWindows
 from ff3r_model.training.objectives.patch_matching import patch_matches
 
 ROOMS, VIEWS, SIZE = 2, 4, (84, 112)
@@ -94,4 +94,20 @@ def test_a_step_has_the_same_windows_every_time_and_processes_share_them(shards:
 
 def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{tmp_path} holds no shard.*training.datasets.room_shards"):
+        RoomWindows(tmp_path, 0)
+
+
+def test_damaged_shards_are_left_out_and_small_ones_give_smaller_windows(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = next(shards.glob("shard_*.npz")).read_bytes()
+    (tmp_path / "shard_1.npz").write_bytes(content)
+    (tmp_path / "shard_2.npz").write_bytes(content[:1000])
+    np.savez(tmp_path / "shard_3.npz", images=np.zeros(3))
+    np.savez(tmp_path / "shard_4.npz", **{name: np.zeros(3) for name in ARRAYS})
+    rooms = RoomWindows(tmp_path, 0, RoomConfig(total_views=2, views=(16,)))
+    assert rooms.refresh() == ROOMS and rooms.batch(0, Share()).images.shape[:2] == (1, VIEWS)
+    assert {f"shard_{number}.npz" in caplog.text for number in (2, 3, 4)} == {True}
+    (tmp_path / "shard_1.npz").unlink()
+    with pytest.raises(DataError, match=r"holds no shard.*that can be read"):
         RoomWindows(tmp_path, 0)

@@ -18,10 +18,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ff3r_model.core.files import remove_leftovers
 from ff3r_model.core.output_folder import OutputFolder
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
-from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW, ExportError, Graph, Manifest, graph_path, weights_hash
+from ff3r_model.engine.onnx.manifest import (
+    FRAMES,
+    MANIFEST,
+    WINDOW,
+    ExportError,
+    Graph,
+    Manifest,
+    graph_path,
+    weights_hash,
+)
 from ff3r_model.engine.onnx.precision import Precision, in_precision
 from ff3r_model.network.encoder import VisionTransformer
 from ff3r_model.network.frame_features import FrameFeatures
@@ -92,14 +100,12 @@ class WindowGraph(nn.Module):
 
 
 def export(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
-    """Write frames.onnx, window.onnx and manifest.json; `folder` appears whole or not at all.
+    """Write frames.onnx, window.onnx and manifest.json; the manifest is there only when the graphs are whole.
 
-    Raises ExportError for a missing package or a size that the network cannot take.
+    Raises ExportError for a missing package or a size that the network cannot take, OutputError for the folder.
     """
     _check(network, config)
-    output = OutputFolder(folder, "export")
-    remove_leftovers(output.path)
-    with output.whole() as half_made:
+    with OutputFolder(folder, "export").whole(MANIFEST) as half_made:
         return _write(network, config, half_made)
 
 

@@ -14,10 +14,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.output_folder import check_output_file
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ff3r_model.network.public_weights.read_weights import read_tensors
-from ff3r_model.network.public_weights.tensor_names import load_lseg, load_vggt, split_lseg, text_tower
+from ff3r_model.network.public_weights.read_weights import read_tensors, weights_files
+from ff3r_model.network.public_weights.tensor_names import (
+    expect,
+    load_lseg,
+    load_vggt,
+    split_lseg,
+    text_tower,
+)
 from ff3r_model.network.text_encoder import TextEncoder, TextWeightsError, load_clip_text
 
 log = logging.getLogger(__name__)
@@ -57,17 +64,20 @@ def convert(
     base = config or FF3RConfig.full()
     if not 1 <= channels <= base.text_width:
         raise ConvertError(f"compact features have 1 to {base.text_width} channels, not {channels}")
+    check_files([vggt, lseg, *([] if clip is None else [clip])], output)
+    # Read and check everything before anything is computed.
     log.info("reading %s", lseg)
     image_side, text_side = split_lseg(read_tensors(lseg, "state_dict"), str(lseg))
-    text = _text(text_side if clip is None else text_tower(read_tensors(clip, "state_dict")), clip or lseg)
-    log.info("fitting %d channels to words", channels)
-    basis = fit_basis(text, words if words is not None else shipped_words(), channels)
-    log.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
+    text = _text(text_side if clip is None else _clip(clip), clip or lseg)
     with torch.device("meta"):
         network = FF3R(replace(base, decode_gaussians=False, feature_channels=channels)).to(dtype or torch.float32)
     load_lseg(network, image_side, str(lseg))
     log.info("reading %s", vggt)
     load_vggt(network, read_tensors(vggt), str(vggt))
+    # The compact space, from words.
+    log.info("fitting %d channels to words", channels)
+    basis = fit_basis(text, words if words is not None else shipped_words(), channels)
+    log.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
     network.feature_decoder.weight = nn.Parameter(basis.vectors.to(dtype))
     card = {
         "made_from": {"vggt": Path(vggt).name, "lseg": Path(lseg).name},
@@ -79,10 +89,24 @@ def convert(
     return basis
 
 
+def check_files(sources: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
+    """Before anything is read: whether the given files are there, and the new one is none of them and can be written.
+
+    Raises CheckpointError, ConvertError and OutputError.
+    """
+    files = [file for source in sources for file in weights_files(source)]
+    target = Path(output).expanduser().resolve()
+    for file in files:
+        if target.exists() and target.samefile(file):
+            raise ConvertError(f"{output} is one of the files to convert: give another name for the new one")
+    check_output_file(target)
+
+
 def convert_own(
     source: str | os.PathLike[str], output: str | os.PathLike[str], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Check an FF3R checkpoint and write it again, narrower if asked."""
+    """Check an FF3R checkpoint and write it again, narrower if asked. Raises as `check_files` and `load_checkpoint`."""
+    check_files([source], output)
     log.info("reading %s", source)
     checkpoint = load_checkpoint(source)
     log.info("writing %s", output)
@@ -108,6 +132,12 @@ def shipped_words() -> list[str]:
     text = resources.files(__package__).joinpath("objects.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return list(dict.fromkeys(word.strip() for line in lines for word in line.split(",") if word.strip()))
+
+
+def _clip(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    tensors = read_tensors(path, "state_dict")
+    expect("CLIP's", "--clip", tensors, f"{path} (ViT-B/32 under OpenAI's names is wanted)")
+    return text_tower(tensors)
 
 
 def _text(tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> TextEncoder:

@@ -97,6 +97,35 @@ CLIP_UNUSED = expand(
 """CLIP's image side, and constants of its training, three of which stand in OpenAI's own file alone."""
 
 
+KINDS = {
+    "LSeg's": ("net.scratch.", "net.pretrained."),
+    "VGGT's": ("aggregator.", "camera_head.", "depth_head."),
+    "CLIP's": ("visual.", "transformer.resblocks.", "token_embedding.", "clip_pretrained."),
+    "FF3R's own": ("network.", "text."),
+    "CLIP's in Hugging Face's form": ("text_model.", "vision_model."),
+}
+"""Beginnings of names by which a file of weights is known."""
+
+
+def kind_of(state: Mapping[str, Tensor]) -> str | None:
+    """Whose weights these are, by their names; None for strangers."""
+    counts = {kind: sum(name.startswith(beginnings) for name in state) for kind, beginnings in KINDS.items()}
+    best = max(counts, key=lambda kind: counts[kind])
+    return best if counts[best] else None
+
+
+def expect(kind: str, option: str, state: Mapping[str, Tensor], source: str) -> None:
+    """Raises CheckpointError, saying whose weights they are instead, unless `state` looks like `kind`."""
+    found = kind_of(state)
+    if found == kind:
+        return
+    some = ", ".join(list(state)[:3])
+    what = f"looks like {found}" if found else "holds none that are known"
+    rest = f" and {len(state) - 3} more" if len(state) > 3 else ""
+    hint = "; --ff3r is for those" if found == "FF3R's own" else ""
+    raise CheckpointError(f"{source} {what}, and {option} is for {kind} weights{hint}. It has {some}{rest}.")
+
+
 class _Geometry(nn.Module):
     """The parts of FF3R that VGGT's checkpoint fills, under its names."""
 
@@ -109,6 +138,7 @@ class _Geometry(nn.Module):
 
 def load_vggt(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
     """Fill aggregator, camera head and depth head. Raises CheckpointError naming what does not fit."""
+    expect("VGGT's", "--vggt", state, source)
     assign(_Geometry(network), _without(state, VGGT_UNUSED), source)
 
 
@@ -118,7 +148,8 @@ def load_lseg(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def split_lseg(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """LSeg's image side, and CLIP's text tower, both without prefixes."""
+    """LSeg's image side, and CLIP's text tower, both without prefixes. Raises CheckpointError for another file."""
+    expect("LSeg's", "--lseg", state, f"{source} (demo_e200.ckpt is wanted)")
     if stray := [name for name in state if not name.startswith(LSEG_PREFIX)]:
         raise CheckpointError(
             f"{source}: expected only tensors under {LSEG_PREFIX!r}, found {stray[0]!r} and {len(stray) - 1} more. "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch.distributed as dist
@@ -13,9 +15,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.ranges import Range
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.training.datasets.batches import TrainingBatch
 
+log = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
+Kind = TypeVar("Kind")
+TOTAL_VIEWS = Range(1, 4096)
+"""Views per step and process, at most far more than any memory holds."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,29 @@ def stream(windows: Windows, first: int, share: Share, workers: int) -> Iterator
     return iter(loader)
 
 
+def check_views(views: tuple[int, ...]) -> None:
+    """Raise ValueError for numbers of views that no window has."""
+    if not views or not all(MIN_VIEWS <= count <= MAX_VIEWS for count in views):
+        raise ValueError(f"views must be one or more numbers of {MIN_VIEWS} to {MAX_VIEWS}, not {list(views)}")
+
+
 class DataError(UserError):
     """Training data that cannot be used."""
+
+
+def opened(paths: Sequence[Path], open_scene: Callable[[Path], Kind]) -> list[Kind]:
+    """The scenes at `paths` but for those that cannot be used, which the log names. Raises DataError if none can."""
+    scenes, errors = list[Kind](), list[DataError]()
+    for path in paths:
+        try:
+            scenes.append(open_scene(path))
+        except DataError as error:
+            errors.append(error)
+    if errors and not scenes:
+        raise errors[0]
+    for reason in errors:
+        log.warning("left out: %s", reason)
+    return scenes
 
 
 @dataclass(frozen=True)

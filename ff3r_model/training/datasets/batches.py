@@ -42,6 +42,8 @@ class TrainingBatch:
     """What the teacher says; None where the objective asks no teacher."""
     truth: RoomWindow | None = None
     """What the synthetic world knows; None for real images."""
+    left_out: tuple[str, ...] = ()
+    """Images that were drawn and cannot be used, each with the reason; others stand in their place."""
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The same batch with all its tensors on `device`."""

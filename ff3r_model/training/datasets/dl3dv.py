@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.frames.natural_order import natural_key
-from ff3r_model.training.datasets.base import DataError, View
+from ff3r_model.training.datasets.base import DataError, View, opened
 from ff3r_model.training.datasets.footage import read_image
 
 IMAGES = "images_4"
@@ -37,6 +37,8 @@ class Dl3dvScene:
         stated = _read(transforms)
         try:
             self._camera = {key: float(stated[key]) for key in ("w", "h", "fl_x", "fl_y", "cx", "cy")}
+            if min(self._camera["w"], self._camera["h"]) <= 0:
+                raise ValueError(f"w and h must be positive, not {self._camera['w']:g} and {self._camera['h']:g}")
             frames = [_frame(folder / images, entry) for entry in stated["frames"]]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{transforms} is not nerfstudio's: {type(error).__name__} {error}") from error
@@ -65,7 +67,7 @@ def open_dl3dv(root: Path, images: str = IMAGES) -> list[Dl3dvScene]:
     files = sorted(root.rglob("transforms.json"))
     if not files:
         raise DataError(f"{root} holds no transforms.json: DL3DV-10K is <scene>/transforms.json and <scene>/{images}/")
-    return [Dl3dvScene(file, images) for file in files]
+    return opened(files, lambda file: Dl3dvScene(file, images))
 
 
 def _frame(folder: Path, entry: dict[str, Any]) -> _Frame:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from ff3r_model.training.datasets.base import DataError, View
 
 log = logging.getLogger(__name__)
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
+"""What counts as a video in a folder; a file that is given by name is tried whatever it is called."""
 VIDEO_FRAMES = 400
 """Most frames that are taken from a video, evenly."""
 VIDEO_SIDE = 640
@@ -52,7 +54,7 @@ def read_image(path: Path) -> UInt8[Tensor, "height width 3"]:
 
 
 def open_footage(paths: Sequence[Path], frames_folder: Path) -> list[ImageScene]:
-    """A scene per folder of images, per video, and per folder within a folder that has no images itself.
+    """A scene per folder of images and per video; of a folder that has neither, those of the folders in it.
 
     Frames of videos go to `frames_folder`, once. Raises DataError for what is none of these.
     """
@@ -60,43 +62,55 @@ def open_footage(paths: Sequence[Path], frames_folder: Path) -> list[ImageScene]
 
 
 def _open(path: Path, frames_folder: Path) -> list[ImageScene]:
-    try:
-        if path.is_file():
-            return [_video(path, frames_folder)]
-        if not path.is_dir():
-            raise DataError(f"{path} does not exist: give folders of images, or videos")
-        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir() if file.is_file()):
-            return [ImageScene(path.resolve().name, [picture.file for picture in color_images(path)])]
-    except SourceError as error:
-        raise DataError(str(error)) from error
-    inner = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-    scenes = [ImageScene(f"{path.name}/{item.name}", _images_of(item)) for item in inner]
-    scenes = [scene for scene in scenes if len(scene)]
+    if path.is_file():
+        try:
+            return [_video(path, path.stem, frames_folder)]
+        except SourceError as error:
+            raise DataError(str(error)) from error
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist: give folders of images, or videos")
+    name = path.resolve().name
+    scenes = _scenes_in(path, name, frames_folder)
     if not scenes:
-        raise DataError(f"{path} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}), nor do the folders in it")
+        inner = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+        scenes = [scene for item in inner for scene in _scenes_in(item, f"{name}/{item.name}", frames_folder)]
+    if not scenes:
+        images, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+        raise DataError(
+            f"{path} holds no images ({images}) or videos ({videos}) that can be read, nor do the folders in it"
+        )
     return scenes
 
 
-def _images_of(folder: Path) -> list[Path]:
+def _scenes_in(folder: Path, name: str, frames_folder: Path) -> list[ImageScene]:
+    """The images of a folder as one scene, each of its videos as another; what cannot be read is left out, and said."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    scenes = []
     try:
-        return [picture.file for picture in color_images(folder)]
+        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+            scenes.append(ImageScene(name, [picture.file for picture in color_images(folder)]))
     except SourceError as error:
         log.warning("%s", error)
-        return []
+    for file in (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES):
+        try:
+            scenes.append(_video(file, f"{name}/{file.stem}", frames_folder))
+        except SourceError as error:
+            log.warning("left out: %s", error)
+    return scenes
 
 
-def _video(path: Path, frames_folder: Path) -> ImageScene:
-    """The frames of a video as PNG files, made once: a folder under its final name is complete."""
+def _video(path: Path, name: str, frames_folder: Path) -> ImageScene:
+    """The frames of a video as PNG files, made once: a folder under its final name is complete. Raises SourceError."""
     folder = frames_folder / f"{path.stem}_{path.stat().st_size}"
     if not folder.is_dir():
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-        partial.mkdir(parents=True, exist_ok=True)
-        _extract(VideoSource(path), partial)
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
-    return ImageScene(path.stem, sorted(folder.glob("*.png")))
+        frames_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=frames_folder) as scratch:
+            partial = Path(scratch, "frames")
+            partial.mkdir()
+            _extract(VideoSource(path), partial)
+            with contextlib.suppress(OSError):  # another process was first
+                partial.rename(folder)
+    return ImageScene(name, sorted(folder.glob("*.png")))
 
 
 def _extract(video: VideoSource, folder: Path) -> None:

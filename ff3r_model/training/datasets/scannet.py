@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ff3r_model.frames.natural_order import natural_key
-from ff3r_model.training.datasets.base import DataError, View
+from ff3r_model.training.datasets.base import DataError, View, opened
 from ff3r_model.training.datasets.footage import read_image
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def open_scannet(root: Path, *, truth: bool = False) -> list[ScanNetScene]:
     if truth and not tables:
         log.warning("%s is not in %s: no labels", LABELS, root)
     classes = read_classes(tables[0]) if truth and tables else None
-    return [ScanNetScene(folder, classes, truth) for folder in folders]
+    return opened(folders, lambda folder: ScanNetScene(folder, classes, truth))
 
 
 def read_classes(table: Path) -> Int[ndarray, " ids"]:

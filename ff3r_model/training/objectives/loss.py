@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.core.ranges import Range
 
+WEIGHTS = Range(0, 1e6)
+"""Of the weights in an objective's sum."""
 Context = TypeVar("Context", contravariant=True)
 """What a loss looks at: the network's output beside what it should have been."""
 

@@ -11,7 +11,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ff3r_model.core.geometry import invert_rigid
-from ff3r_model.core.types import Cameras, Gaussians, Prediction
+from ff3r_model.core.ranges import AT_LEAST_ONE, Range, check_range
+from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Cameras, Gaussians, Prediction
 from ff3r_model.gaussians.render import render
 from ff3r_model.gaussians.voxelize import VoxelizeConfig, voxelize
 from ff3r_model.network.decode import decode_cameras, predict
@@ -64,6 +65,13 @@ class PaperConfig:
     """Pairs of views warped onto each other per window."""
     warp_tolerance: float = 0.05
     """Relative difference of depth beyond which a point counts as hidden."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "render_views")
+        check_range(self, Range(0, MAX_VIEWS - MIN_VIEWS), "target_views")
+        check_range(self, Range(0, 1e4), "distance_weight", "warp_pairs")
+        check_range(self, Range(0, 1, above=True), "epsilon", "depth_share", "camera_gamma")
+        check_range(self, Range(0, 1e4, above=True), "camera_delta", "warp_tolerance")
 
 
 class PaperObjective(nn.Module):

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, huber_loss, interpolate, l1_loss
 
+from ff3r_model.core.ranges import check_range
 from ff3r_model.core.types import Cameras, Prediction
 from ff3r_model.gaussians.render import Rendering
-from ff3r_model.training.objectives.loss import Loss
+from ff3r_model.training.objectives.loss import WEIGHTS, Loss
 from ff3r_model.training.objectives.warping import sample_pairs, warping_loss
 
 
@@ -30,6 +31,9 @@ class PaperWeights:
     warp: float = 0.1
     depth: float = 1.0
     camera: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_range(self, WEIGHTS, *vars(self))
 
 
 @dataclass(frozen=True)

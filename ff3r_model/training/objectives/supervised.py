@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ff3r_model.core.ranges import AT_LEAST_ONE, Range, check_range
 from ff3r_model.network.aggregator import Aggregator
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TrainingBatch
@@ -35,7 +36,7 @@ from ff3r_model.training.objectives.dense_losses import (
     SemanticContext,
     SemanticsLoss,
 )
-from ff3r_model.training.objectives.loss import Loss, evaluate, total_loss
+from ff3r_model.training.objectives.loss import WEIGHTS, Loss, evaluate, total_loss
 from ff3r_model.training.objectives.matching_losses import (
     Call,
     ContrastLoss,
@@ -75,6 +76,10 @@ class LossWeights:
     temperature: float = 0.07
     """Of the cosine classification over phrases."""
 
+    def __post_init__(self) -> None:
+        check_range(self, WEIGHTS, *vars(self))
+        check_range(self, Range(1e-4, WEIGHTS.high), "temperature")
+
 
 @dataclass(frozen=True)
 class TextTargets:
@@ -104,6 +109,9 @@ class SupervisedConfig:
     """Global blocks that are taught where each patch lies in the other views."""
     pose_blocks: tuple[int, ...] = (2, -2, -1)
     """Global blocks from which poses and points are read off linearly; negative ones count from the last."""
+
+    def __post_init__(self) -> None:
+        check_range(self, AT_LEAST_ONE, "dense_views", "pixels_per_view")
 
 
 class Objective(nn.Module):
