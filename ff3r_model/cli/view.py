@@ -8,13 +8,18 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from ff3r_model.cli.terminal import tell
+
 
 @dataclass(frozen=True)
 class View:
-    """Show a map in a web browser, with a text box for queries, until Ctrl-C."""
+    """Show a map in a web browser, with a text box for queries, until Ctrl-C.
+
+    Parts of a map that have no common frame stand side by side, the largest first.
+    """
 
     map: Positional[Path]
-    """Map file that `ff3r reconstruct` wrote."""
+    """Map file that `ff3r reconstruct` wrote, or the folder that it is in."""
     port: int = 8080
     """Port to serve on; the next free one where it is taken."""
     host: str = "127.0.0.1"
@@ -29,7 +34,7 @@ class View:
         from ff3r_model.cli.map_page import MapPage
 
         page = MapPage(pipeline_with_map(self.map, self.weights, self.config), self.host, self.port)
-        print(f"{page.viewer.url}  (Ctrl-C ends)", flush=True)
+        tell(f"{page.viewer.url}  (Ctrl-C ends)")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -56,6 +56,8 @@ def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises MapFileError for a file that is missing, cut short, damaged, of another kind or of a newer version.
     """
+    if path.exists() and not path.is_file():
+        raise MapFileError(f"{path} is a folder, a pipe or a device: give a map file")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

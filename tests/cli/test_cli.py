@@ -25,36 +25,10 @@ from ff3r_model.frames.image_folder import FolderSource
 from ff3r_model.frames.source import SourceError
 from ff3r_model.gaussians.ply import read_ply
 from ff3r_model.pipeline import Pipeline
-from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 Run = Callable[..., tuple[int, str, str]]
 FRAMES = 14
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `ff3r` with some arguments: (exit status, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images from a synthetic room."""
-    folder = tmp_path_factory.mktemp("frames")
-    room = make_room(3)
-    poses = make_trajectory(room, 3, FRAMES, "robot", 0.15)
-    images = render(room, poses, pinhole(84, 112).expand(FRAMES, 3, 3), 84, 112).images.numpy()
-    for index, image in enumerate(images):
-        cv2.imwrite(str(folder / f"{index}.png"), image[..., ::-1])
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,13 @@ class ScaleLadder:
         self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in LADDER}
         self.floors: deque[FloorEstimate] = deque(maxlen=self.config.memory)
         """What the camera height rests on; scales in the unit that the map had at the time."""
+        self._offered: set[str] = set()
+        """Sources that any window had, whether it could measure by them or not."""
 
     def observe(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> None:
         """Take in a window that has been placed."""
+        offered = {DEPTH: window.depth, ODOMETRY: window.odom_from_camera, HEIGHT: self.camera_height}
+        self._offered |= {source for source, given in offered.items() if given is not None}
         for source, metres in (
             (DEPTH, scale_from_depth(window, prediction, self.config.min_valid)),
             (ODOMETRY, scale_from_odometry(window, prediction, self.config.min_baseline)),
@@ -97,6 +101,24 @@ class ScaleLadder:
         errors = (values / factor - 1).abs()
         agreeing = float((errors <= self.config.agreement).double().mean())
         return ScaleEstimate(source, factor, agreeing)
+
+    def shortcomings(self) -> list[str]:
+        """Why each source that is offered is not believed, best first; nothing where none is offered."""
+        return [lack for source in LADDER if source in self._offered and (lack := self._shortcoming(source))]
+
+    def _shortcoming(self, source: str) -> str:
+        config, count, found = self.config, len(self._seen[source]), self.estimate(source)
+        able = {
+            DEPTH: f"windows with depth in {config.min_valid:.0%} of their pixels",
+            ODOMETRY: f"windows in which it moved the camera by {config.min_baseline:g} m",
+            HEIGHT: "windows that see the floor",
+        }[source]
+        if found is None:
+            return f"{source}: {config.windows} {able} are needed, so far {count}"
+        if found.confidence < config.min_confidence:
+            agree = f"{found.confidence:.0%} of {count} windows agree within {config.agreement:.0%}"
+            return f"{source}: {agree}, {config.min_confidence:.0%} must"
+        return ""
 
     def window_scale(self, window: Window, prediction: Prediction) -> float | None:
         """Metres per unit of this window, by itself: from its depth images, else odometry, else None."""
