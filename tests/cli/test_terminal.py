@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,18 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert statuses == [0]
+
+
+def test_least_motion_of_0_keeps_every_frame(
+    frames: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fast(self: FolderSource) -> Iterator[Frame]:
+        return (replace(frame, stamp=frame.stamp // 100) for frame in whole(self))
+
+    whole = FolderSource.__iter__
+    monkeypatch.setattr(FolderSource, "__iter__", fast)
+    status, out, _ = run("reconstruct", frames, "-o", tmp_path / "out", "--weights", weights, *QUICK)
+    assert status == 0 and "left out" not in out, "1000 frames per second"
 
 
 def test_a_file_that_cannot_be_written_costs_no_other(

@@ -73,3 +73,17 @@ def test_the_present_folder_is_a_folder(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     OutputFolder(Path("."), "export").file("x").write_text("x")
     assert os.listdir(tmp_path) and (tmp_path / "x").read_text() == "x"
+
+
+def test_what_a_run_has_not_written_again_can_go(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out", "reconstruct")
+    for name in ("a", "b"):
+        folder.file(name).write_text(name)
+    (tmp_path / "outside").write_text("mine")
+    text = (tmp_path / "out" / LIST).read_text().replace('"b"', '"b", "../outside"')
+    (tmp_path / "out" / LIST).write_text(text)
+    again = OutputFolder(tmp_path / "out", "reconstruct")
+    again.file("a")
+    again.keep_only({"a"})
+    assert set(contents(tmp_path)) == {"outside", "out/a", f"out/{LIST}"}
+    OutputFolder(tmp_path / "out", "reconstruct")
