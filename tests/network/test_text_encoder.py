@@ -164,7 +164,7 @@ def test_factorised_table_is_a_product_of_two():
 
 def test_words_that_nano_never_read_are_known_by_their_tokens() -> None:
     encoder = load_checkpoint(NANO_WEIGHTS).text_encoder
-    assert encoder.unknown_words("the red chair by a window, 2 fridges.") == []
+    assert encoder.unknown_words("the red chair by a window, two fridges.") == []
     assert encoder.unknown_words("马桶 🚽 asdfghjkl chair") == ["马桶", "🚽", "asdfghjkl"]
     assert encoder.unknown_words("... ! ?") == []
     assert not FactorisedEmbedding(2000, 40, 8).trained.any()
