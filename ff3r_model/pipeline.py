@@ -75,7 +75,13 @@ class PipelineStatus:
     metric: bool = False
     scale_source: str = "none"
     """Where the metres come from."""
+    why_unscaled: str = ""
+    """What the sources of scale that are offered lack yet; empty where there are none, or the map is metric."""
+    submaps: int = 1
+    """Parts of the map that have no common frame; `map` is the one that is being built."""
     queries: int = 0
+    doubts: tuple[str, ...] = ()
+    """What there is to say of queries whose answers may mean nothing."""
 
 
 class Pipeline:
@@ -92,7 +98,7 @@ class Pipeline:
         except ValueError as error:
             cap = self.config.mapping.map.max_map_bytes
             raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
-        self.queries = QuerySet(text.encode, space, self.config.queries)
+        self.queries = QuerySet(text.encode, space, self.config.queries, text.unknown_words)
 
     @property
     def map(self) -> VoxelMap:
@@ -179,7 +185,10 @@ class Pipeline:
             map_bytes=self.mapper.nbytes,
             metric=self.map.metric,
             scale_source=self.map.scale.source,
+            why_unscaled=self.mapper.why_unscaled(),
+            submaps=len(self.mapper.submaps),
             queries=len(self.queries.active),
+            doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
         )
 
     def reset(self) -> None:

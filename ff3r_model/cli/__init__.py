@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 
 from ff3r_model import __version__
+from ff3r_model.cli import stop_signals, terminal
 from ff3r_model.cli.config import Config
 from ff3r_model.cli.convert import Convert
 from ff3r_model.cli.evaluate import Evaluate
@@ -42,25 +43,63 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 """Every subcommand: its name and the dataclass of its options, whose call returns what to print."""
 
 
+ABOUT = """\
+Camera frames in, a semantic map out that answers to words. `ff3r COMMAND --help` lists the options of a command.
+
+-V, --version: say which version this is
+"""
+VERSION_ASKED = ("--version", "-V", "version")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `ff3r`. Errors that the user can mend are one line and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments == ["--version"]:
-        print(f"ff3r {__version__}")
-        return 0
+    terminal.accept_any_text()
     logging.basicConfig(level=logging.WARNING, format="ff3r: %(message)s")
     logging.getLogger("ff3r_model.frames").setLevel(logging.INFO)  # which topics of a bag are used
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # unreadable files are our business to report
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="ff3r", args=arguments or ["--help"], sort_subcommands=False
-        )
-        if told := command():
-            print(told)
-    except KeyboardInterrupt:
-        print("ff3r: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        with stop_signals.as_interrupts():
+            if told := _command(arguments)():
+                terminal.tell(told)
+    except KeyboardInterrupt as stop:
+        status = stop.exit_status if isinstance(stop, stop_signals.Stopped) else EXIT_INTERRUPTED
+        terminal.complain("interrupted" if status == EXIT_INTERRUPTED else f"interrupted by {stop}")
+        return status
     except (UserError, OSError) as error:
-        print(f"ff3r: {error}", file=sys.stderr)
+        terminal.complain(_told(error))
         return EXIT_ERROR
     return 0
+
+
+def _command(arguments: list[str]) -> Callable[[], str | None]:
+    """The work that the arguments ask for. Exits after help, and with status 2 for arguments that are none."""
+    if arguments[:1] and arguments[0] in VERSION_ASKED:
+        return lambda: f"ff3r {__version__}"
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="ff3r", description=ABOUT, args=arguments or ["--help"], sort_subcommands=False
+        )
+    except SystemExit:  # the help was printed, or what is wrong with the arguments
+        _flushed()
+        raise
+    except BrokenPipeError:
+        _flushed()
+        raise SystemExit(0) from None
+
+
+def _flushed() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            terminal.discard(stream)
+
+
+def _told(error: Exception) -> str:
+    """An error's message; without Python's number where the system names a file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error) if not isinstance(error, OSError) or error.filename is not None else error.strerror or str(error)

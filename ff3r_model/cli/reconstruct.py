@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from ff3r_model.cli.stop_signals import held_back
+from ff3r_model.cli.terminal import tell
 from ff3r_model.core.errors import UserError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from ff3r_model.core.output_folder import OutputFolder
     from ff3r_model.frames.source import FrameSource
-    from ff3r_model.pipeline import Pipeline
+    from ff3r_model.pipeline import Pipeline, PipelineConfig
     from ff3r_model.slam.mapper import MapUpdate
 
 log = logging.getLogger(__name__)
@@ -32,22 +36,23 @@ class Reconstruct:
     """Build a semantic map from a video, a folder of images, or a ROS bag.
 
     Writes traj_tum.txt (camera poses), cloud.ply (3D Gaussians), map.ff3r.safetensors (for query and view) and
-    topdown.png into the output folder.
+    topdown.png into the output folder. A recording that falls into parts without a common frame has them all in the
+    map, and the other files once per part: cloud.ply of the largest, cloud-part-2.ply of the next.
     """
 
-    source: Positional[Path]
+    source: Annotated[Positional[tuple[Path, ...]], arg(metavar="SOURCE")]
     """Video file, folder of images, rosbag2 folder, .mcap, .db3 or .bag."""
     output: Annotated[Path, arg(aliases=["-o"])]
     """Folder to write to; made if need be."""
     views: int | None = None
     """Views per window of the network, 2 to 64; if not given, as in --config, else 8."""
     overlap: int | None = None
-    """Keyframes that each window shares with the one before; if not given, as in --config, else 4."""
+    """Keyframes that each window shares with the one before; if not given, as in --config, else half of the views."""
     stride: int = 1
     """Use every n-th frame."""
     min_motion: float | None = None
-    """Parallax between keyframes, as a share of the picture's long side; 0 keeps every frame; if not given, as in
-    --config, else 0.04."""
+    """Parallax between keyframes, as a share of the picture's long side; 0 keeps every frame that is no copy of the one
+    before and not blank, at any rate; if not given, as in --config, else 0.04."""
     camera_height: float | None = None
     """Metres of the camera above the floor; makes the map metric."""
     long_side: int | None = None
@@ -67,45 +72,65 @@ class Reconstruct:
     config: Path | None = None
     """YAML file with everything else that the pipeline can be told; `ff3r config` prints one."""
 
-    def __call__(self) -> str:
-        """Map the recording and write the files; returns the summary."""
-        from ff3r_model.cli.map_files import write_outputs
+    def __call__(self) -> None:
+        """Map the recording, write the files and print the summary."""
+        from ff3r_model.cli.summary import failure
         from ff3r_model.core.output_folder import OutputFolder
+        from ff3r_model.engine import device_named
         from ff3r_model.frames.open_source import open_source
+        from ff3r_model.pipeline import Pipeline
 
-        source = open_source(self.source, self.topic, self.depth, self.odom_frame, self.depth_unit)
+        config = self._config()
+        source = open_source(self._source(), self.topic, self.depth, self.odom_frame, self.depth_unit)
         output = OutputFolder(self.output, "reconstruct")
-        pipeline = self._pipeline()
+        pipeline = Pipeline.from_checkpoint(self.weights, config, device_named(self.device))
         updates: list[MapUpdate] = []
         try:
             _map_frames(pipeline, source, self.stride, updates)
-        except (KeyboardInterrupt, UserError, OSError):
+        except BaseException:  # whatever ends it
             if any(update.accepted for update in updates):
-                write_outputs(output, pipeline)  # what was mapped until then is not lost
-                print(f"stopped early; {_summary(self.output, pipeline, updates)}")
+                self._write(output, pipeline, updates, "stopped early; ")  # what was mapped until then is not lost
             raise
         if not any(update.accepted for update in updates):
-            raise ReconstructError(f"{self.source}: no map could be made; {_explain(pipeline, updates)}")
-        write_outputs(output, pipeline)
-        return _summary(self.output, pipeline, updates)
+            raise ReconstructError(f"{self._source()}: no map could be made; {failure(pipeline, updates)}")
+        self._write(output, pipeline, updates)
 
-    def _pipeline(self) -> Pipeline:
-        from ff3r_model.engine import device_named
-        from ff3r_model.pipeline import Pipeline, PipelineConfig
+    def _write(self, output: OutputFolder, pipeline: Pipeline, updates: list[MapUpdate], heading: str = "") -> None:
+        """Write the files and print the summary. Raises OutputError for those that could not be written."""
+        from ff3r_model.cli.map_files import output_names, parts_of, write_outputs
+        from ff3r_model.cli.summary import summary
+        from ff3r_model.core.output_folder import OutputError
+
+        failures = write_outputs(output, pipeline)
+        written = [name for name in output_names(len(parts_of(pipeline))) if name not in failures]
+        lines = [heading + summary(pipeline, updates), *(f"  {self.output / name}" for name in written)]
+        with suppress(OSError):  # a full disk may hold the terminal's file too: the error to come says what is missing
+            tell("\n".join(lines))
+        if failures:
+            told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise OutputError(f"{self.output} lacks {len(failures)} of {len(failures) + len(written)} files: {told}")
+
+    def _source(self) -> Path:
+        if len(self.source) != 1:
+            raise ReconstructError(f"give one source, not {len(self.source)}: for images, the folder that they are in")
+        return self.source[0]
+
+    def _config(self) -> PipelineConfig:
+        from ff3r_model.pipeline import PipelineConfig
 
         if self.stride < 1:
             raise ReconstructError(f"stride must be at least 1, not {self.stride}")
-        if self.camera_height is not None and not self.camera_height > 0:
+        if self.camera_height is not None and not 0 < self.camera_height < math.inf:
             raise ReconstructError(f"camera height must be positive metres, not {self.camera_height}")
         options = {
             "window.views": self.views,
             "window.overlap": self.overlap,
             "window.long_side": self.long_side,
             "window.min_motion": self.min_motion,
+            "window.max_keyframe_rate": math.inf if self.min_motion == 0 else None,
             "mapping.camera_height": self.camera_height,
         }
-        config = PipelineConfig.from_yaml(self.config, options)
-        return Pipeline.from_checkpoint(self.weights, config, device_named(self.device))
+        return PipelineConfig.from_yaml(self.config, options)
 
 
 def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int, updates: list[MapUpdate]) -> None:
@@ -130,30 +155,10 @@ def _map_frames(pipeline: Pipeline, source: FrameSource, stride: int, updates: l
 
 
 def _step(pipeline: Pipeline, updates: list[MapUpdate], progress: tqdm, flush: bool = False) -> None:
-    update = pipeline.step(flush=flush)
+    with held_back():  # a map that is stopped half way through a window could not be saved
+        update = pipeline.step(flush=flush)
+        if update is not None:
+            updates.append(update)
     if update is not None:
-        updates.append(update)
-        progress.set_postfix(windows=len(updates), voxels=len(pipeline.map), refresh=False)
-
-
-def _explain(pipeline: Pipeline, updates: list[MapUpdate]) -> str:
-    reasons = [f"{count} × {reason}" for reason, count in pipeline.windows.dropped.most_common()]
-    reasons += [f"window: {update.reason}" for update in updates if update.reason]
-    waiting = pipeline.windows.pending
-    return "; ".join(reasons) or f"{waiting} usable frame(s) are too few, at least 2 are needed"
-
-
-def _summary(folder: Path, pipeline: Pipeline, updates: list[MapUpdate]) -> str:
-    from ff3r_model.cli.map_files import CLOUD, MAP, PICTURE, TRAJECTORY
-
-    used = sum(update.accepted for update in updates)
-    left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
-    scale = "metric" if pipeline.map.metric else "unscaled: lengths are not metres (give --camera-height)"
-    lines = [f"{used} of {len(updates)} windows mapped, {len(pipeline.map):,} voxels, {scale}"]
-    parts = len(pipeline.mapper.submaps)
-    if parts > 1:
-        lines.append(f"{parts} parts that could not be joined: {MAP} holds all of them, the other files the last one")
-    if left_out:
-        lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
-    lines += [f"  {folder / name}" for name in (TRAJECTORY, CLOUD, MAP, PICTURE)]
-    return "\n".join(lines)
+        voxels = sum(map(len, pipeline.mapper.submaps.values()))
+        progress.set_postfix(windows=len(updates), voxels=voxels, refresh=False)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from ff3r_model.cli.terminal import tell
+
 
 @dataclass(frozen=True)
 class View:
-    """Show a map in a web browser, with a text box for queries, until Ctrl-C."""
+    """Show a map in a web browser, with a text box for queries, until Ctrl-C.
+
+    Parts of a map that have no common frame stand side by side, the largest first.
+    """
 
     map: Positional[Path]
-    """Map file that `ff3r reconstruct` wrote."""
+    """Map file that `ff3r reconstruct` wrote, or the folder that it is in."""
     port: int = 8080
     """Port to serve on; the next free one where it is taken."""
     host: str = "127.0.0.1"
@@ -37,7 +42,7 @@ class View:
         listen(self.host, self.port).close()
         pipeline = pipeline_with_map(self.map, self.weights, self.config)
         page = MapPage(pipeline, self.host, self.port, self.allowed_hosts)
-        print(f"{'  '.join(page.viewer.urls)}  (Ctrl-C ends)", flush=True)
+        tell(f"{'  '.join(page.viewer.urls)}  (Ctrl-C ends)")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -58,9 +58,16 @@ class OutputFolder:
     def file(self, name: str) -> Path:
         """Where to write a file of the command's, which is listed as its own from now on. Raises OSError."""
         if name not in self._files:
+            self._write_list(self.path, self._files | {name})
             self._files.add(name)
-            self._write_list(self.path, self._files)
         return self.path / name
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove what the command wrote earlier and has not now. Raises OSError."""
+        for name in sorted(self._files.difference(names)):
+            (self.path / name).unlink(missing_ok=True)
+            self._files.remove(name)
+        self._write_list(self.path, self._files)
 
     @contextmanager
     def whole(self, seal: str) -> Iterator[Path]:
@@ -96,7 +103,7 @@ def _read_list(path: Path, command: str) -> set[str]:
         content = read_json(path)
         if content["command"] != command:
             return set()
-        return {name for name in content["files"] if isinstance(name, str)}
+        return {name for name in content["files"] if isinstance(name, str) and name == Path(name).name}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

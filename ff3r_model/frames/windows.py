@@ -37,8 +37,8 @@ class WindowConfig:
 
     views: int = 8
     """Views per window, 2 to 64."""
-    overlap: int = 4
-    """Keyframes that a window shares with the one processed before."""
+    overlap: int | None = None
+    """Keyframes that a window shares with the one processed before. None: half of `views`."""
     long_side: int | None = None
     """Long side of the network's images, pixels; None: the checkpoint's own (112 for nano, 448 for full)."""
     patch: int = field(default=14, metadata=NOT_IN_FILES)
@@ -47,11 +47,11 @@ class WindowConfig:
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
     min_motion: float = 0.04
     """Parallax since the last keyframe, as a share of the picture's long side, when the next is due: views from one
-    place say nothing about depth. What a turn of the camera moves counts by `turn_share`. 0 keeps every frame."""
+    place say nothing about depth. What a turn of the camera moves counts by `turn_share`. 0: any motion will do."""
     turn_share: float = 0.4
     """A turn shows new things, but no depth: at 0.4 views of a camera that only turns overlap by nine tenths."""
     max_keyframe_rate: float = 10.0
-    """Keyframes per second of the frames' own clock, at most."""
+    """Keyframes per second of the frames' own clock, at most, whatever `min_motion` is; .inf: no limit."""
     new_view: float = 0.6
     """A frame that differs from the last keyframe by this much, both blurred and brought to one mean and contrast, is
     due in any case: flow finds no way between them."""
@@ -65,13 +65,18 @@ class WindowConfig:
             raise ValueError(f"views must be {MIN_VIEWS} to {MAX_VIEWS}, not {self.views}")
         if self.long_side is not None and self.long_side < self.patch:
             raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
-        if not 1 <= self.overlap < self.views:
+        if not 1 <= self.shared < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
         check_range(self, POSITIVE, "max_keyframe_rate")
         check_range(self, NOT_NEGATIVE, "min_difference", "min_motion", "new_view", "min_contrast")
         check_range(self, SHARE, "turn_share")
         if self.max_pending < self.views:
             raise ValueError(f"max_pending must be at least views = {self.views}, not {self.max_pending}")
+
+    @property
+    def shared(self) -> int:
+        """Keyframes that two windows in a row share."""
+        return self.views // 2 if self.overlap is None else self.overlap
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class WindowBuilder:
         self.dropped["backlog"] += len(waiting) - wanted
         self._pending.clear()
         views = self._shared + chosen
-        self._shared_before, self._shared = self._shared, views[-self.config.overlap :]
+        self._shared_before, self._shared = self._shared, views[-self.config.shared :]
         return _window(views)
 
     def roll_back(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 CLIP_VOCABULARY = 49408
 SHOWN = 5
 """Tensors that an error names."""
+INITIAL_SPREAD = 0.02
+"""Standard deviation of a factorised table's numbers before training."""
+LONGEST_UNTRAINED = 1.5
+"""Times their expected length, which no token's numbers reach before training; nearly all trained ones do."""
 
 
 class TextWeightsError(ValueError):
@@ -89,7 +93,13 @@ class FactorisedEmbedding(nn.Module):
         self.table = nn.Embedding(tokens, rank)
         self.expand = nn.Linear(rank, width, bias=False)
         # Small, so that tokens which no training text holds say little.
-        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.normal_(self.table.weight, std=INITIAL_SPREAD)
+
+    @property
+    def trained(self) -> Bool[Tensor, " tokens"]:
+        """Which tokens a training text has held: the others are as short as they were made."""
+        longest = LONGEST_UNTRAINED * INITIAL_SPREAD * self.table.embedding_dim**0.5
+        return torch.linalg.vector_norm(self.table.weight.detach().float(), dim=1) > longest
 
     def forward(self, tokens: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         return self.expand(self.table(tokens))
@@ -170,6 +180,19 @@ class TextEncoder(nn.Module):
         if not names:
             return self.tower.positional_embedding.new_zeros((0, self.dim), dtype=torch.float32)
         return torch.stack([known[name] for name in names])
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text of which the tower has learned no token, so that what it makes of them means nothing.
+
+        None where the vocabulary came whole (CLIP's), since it does not tell what it was trained on.
+        """
+        table = self.tower.token_embedding
+        if not isinstance(table, FactorisedEmbedding):
+            return []
+        words = {word: _tokenizer().encode(word) for word in normalize_text(text).split()}
+        lettered = {word: tokens for word, tokens in words.items() if any(map(str.isalnum, word)) or not word.isascii()}
+        trained = table.trained
+        return [word for word, tokens in lettered.items() if not trained[tokens].any()]
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:

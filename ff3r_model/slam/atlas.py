@@ -60,6 +60,10 @@ class Atlas:
         """Bytes of everything held."""
         return self.archive.nbytes + self.active.nbytes + sum(other.nbytes for other in self.others.values())
 
+    def submap(self, number: int) -> Submap:
+        """One of them by number. Raises KeyError."""
+        return self.active if number == self.active.number else self.others[number]
+
     def new_submap(
         self, voxels: VoxelMap | None = None, number: int | None = None, graph: Mapping[str, Tensor] | None = None
     ) -> Submap:

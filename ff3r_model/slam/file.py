@@ -119,6 +119,9 @@ def _atlas(
     atlas.archive.restore(parts.get("archive", {}), nodes)
     _renumber(atlas, list(submaps.values()))
     atlas.take_over(submaps, header.active)
+    if atlas.others:
+        sizes = ", ".join(f"{len(submap.map):,}" for submap in atlas.others.values())
+        log.info("the file has %d more submaps, of %s voxels, which lie apart from the map", len(atlas.others), sizes)
     return atlas
 
 

@@ -51,6 +51,14 @@ class Mapper:
         """All submaps by number, the active one last."""
         return {submap.number: submap.map for submap in [*self._atlas.others.values(), self._atlas.active]}
 
+    def why_unscaled(self, number: int | None = None) -> str:
+        """What keeps each source of scale from making a submap (None: the active one) metric; empty if it is metric.
+
+        Also empty where no source is offered at all.
+        """
+        submap = self._atlas.active if number is None else self._atlas.submap(number)
+        return "" if submap.map.metric else "; ".join(submap.reference.ladder.shortcomings())
+
     @property
     def nbytes(self) -> int:
         """Bytes of everything held: voxels, indices, graphs, poses and archive, of all submaps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ EXTENT_QUANTILES = (0.003, 0.997)
 BACKGROUND, INK, PATH_COLOR, START_COLOR = (250, 250, 250), (60, 60, 60), (30, 100, 220), (20, 160, 60)
 HEAT = ((255, 214, 80), (214, 40, 40))
 """Colours of the least and the best score that a query reached."""
+FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CAPTION = 36
+"""Rows of a caption, pixels."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -97,12 +101,34 @@ def put_text(picture: UInt8[ndarray, "h w 3"], text: str, corner: tuple[int, int
     cv2.putText(picture, plain, corner, FONT, 0.55, INK, 1, cv2.LINE_AA)
 
 
+def stacked(pictures: Sequence[UInt8[ndarray, "_ _ 3"]], captions: Sequence[str]) -> UInt8[ndarray, "h w 3"]:
+    """Pictures one below the other, each with its caption above it."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = []
+    for picture, caption in zip(pictures, captions, strict=True):
+        title = np.full((CAPTION, width, 3), BACKGROUND, dtype=np.uint8)
+        put_text(title, caption, (16, CAPTION - 12))
+        rows += [title, np.full((picture.shape[0], width, 3), BACKGROUND, dtype=np.uint8)]
+        rows[-1][:, : picture.shape[1]] = picture
+    return np.concatenate(rows)
+
+
 def save_picture(path: Path, picture: UInt8[ndarray, "h w 3"]) -> None:
     """Write a picture; the suffix chooses the format. Raises OSError when it cannot be written."""
+    path.write_bytes(picture_bytes(picture, suffix_of(path)))
+
+
+def picture_bytes(picture: UInt8[ndarray, "h w 3"], suffix: str) -> bytes:
+    """A picture in the format of a suffix."""
+    return cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says a picture's format, .png where there is none. Raises OSError for one that is none."""
     suffix = path.suffix.lower() or ".png"
-    if suffix not in {".png", ".jpg", ".jpeg", ".webp", ".bmp"}:
+    if suffix not in FORMATS:
         raise OSError(f"{path}: pictures are .png, .jpg, .webp or .bmp")
-    path.write_bytes(cv2.imencode(suffix, picture[..., ::-1])[1].tobytes())
+    return suffix
 
 
 def _frame(points: Float[ndarray, "n 3"], size: int, voxel_size: float) -> Frame2D:

@@ -128,10 +128,12 @@ class Viewer:
             self._look_at(points)
 
     def show_path(self, positions: Float[ndarray, "n 3"]) -> None:
-        """Replace the camera's path."""
-        self._path = positions.astype(np.float32)
-        if len(positions) >= 2:
-            segments = np.stack([self._path[:-1], self._path[1:]], axis=1)
+        """Replace the camera's path; a row of NaN ends a piece of it."""
+        pieces = positions.astype(np.float32)
+        self._path = pieces[np.isfinite(pieces).all(axis=1)]
+        segments = np.stack([pieces[:-1], pieces[1:]], axis=1)
+        segments = segments[np.isfinite(segments).all(axis=(1, 2))]
+        if len(segments):
             self._server.scene.add_line_segments("/path", segments, PATH_COLOR, thickness=3.0, thickness_units="screen")
 
     def show_camera(

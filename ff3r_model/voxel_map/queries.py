@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import unicodedata
 import weakref
@@ -16,13 +17,19 @@ from torch import Tensor
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.voxel_map.phrases import canonical
+from ff3r_model.voxel_map.phrases import canonical, head_noun
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 NO_QUERY = -1
 """In place of a query's id; no query has it."""
 _SLACK = 1e-3
 """Nats by which float32 may misjudge a voxel before it is scored in full."""
+
+
+log = logging.getLogger(__name__)
+
+NEGATING = frozenset({"not", "without", "except"})
+"""Words that turn a query into its opposite for people, but not for what compares words with features."""
 
 
 class QueryRejected(UserError, ValueError):
@@ -59,6 +66,8 @@ class Query:
     """Never used twice by one `QuerySet`."""
     text: str
     embedding: Float[Tensor, " text"]
+    doubt: str = ""
+    """Why its answers may mean nothing; empty where nothing speaks for that."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +116,17 @@ class QuerySet:
         embed: Callable[[list[str]], Float[Tensor, "n text"]],
         space: TextSpace,
         config: QueryConfig | None = None,
+        unknown_words: Callable[[str], list[str]] = lambda _: [],
     ) -> None:
+        """`embed`: unit vectors of texts; `unknown_words`: those of a text that mean nothing to what embeds them."""
+        self._unknown_words = unknown_words
         self.config, self.space = config or QueryConfig(), space
         self._embed, self._ids = embed, itertools.count(1)
         self._queries: dict[str, Query] = {}
         self._kept: tuple[weakref.ref[VoxelMap] | None, int, dict[str, Tensor]] = None, 0, {}
         rivals = list(dict.fromkeys(self.config.negatives))
         self._negatives = dict(zip(rivals, embed(rivals) if rivals else (), strict=True))
+        self._named = {canonical(name): name for name in reversed(rivals)}
 
     @property
     def active(self) -> tuple[Query, ...]:
@@ -130,12 +143,15 @@ class QuerySet:
         if key not in self._queries:
             if len(self._queries) >= self.config.max_queries:
                 raise QueryRejected(f"{self.config.max_queries} queries are active, the most allowed: remove one first")
-            self._queries[key] = Query(next(self._ids), clean, self._embed([key])[0])
+            doubt = _doubt(clean, key, self._unknown_words(key))
+            if doubt:
+                log.warning("%s", doubt)
+            self._queries[key] = Query(next(self._ids), clean, self._embed([key])[0], doubt)
         return self._queries[key]
 
     def remove(self, text_or_id: str | int) -> Query:
         """Drop a query by its text or its id. Raises QueryRejected where there is none."""
-        key = canonical(text_or_id) if isinstance(text_or_id, str) else ""
+        key = canonical(text_or_id[: self.config.max_length]) if isinstance(text_or_id, str) else ""
         for text, query in self._queries.items():
             if text_or_id == query.id or key == text or text_or_id == query.text:
                 return self._queries.pop(text)
@@ -166,7 +182,8 @@ class QuerySet:
             return []
         # what all queries of a map share: the features' lengths, and log Σ exp of each query's rivals
         features, norms = voxel_map.features, self._norms(voxel_map)
-        rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(map(self._key, queries))}
+        keys = [self._key(query) for query in queries]
+        rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(keys)}
         asked = torch.stack([query.embedding for query in queries])
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in queries]
         temperature, margin = self.config.temperature, self._least_margin()
@@ -174,8 +191,7 @@ class QuerySet:
             # the least |W f| · cosine that may reach the threshold
             lengths = norms[rows]
             least = {key: (rival[rows] + margin) * (temperature * lengths) for key, rival in rivals.items()}
-            for query, product, parts in zip(queries, products, found, strict=True):
-                key = self._key(query)
+            for key, product, parts in zip(keys, products, found, strict=True):
                 likely = (product >= least[key]).nonzero().squeeze(1)
                 # those are scored in full
                 scores = self._scores(product[likely], lengths[likely], rivals[key][rows][likely])
@@ -192,9 +208,8 @@ class QuerySet:
         return torch.sigmoid(logits - rivals)
 
     def _key(self, query: Query) -> str:
-        """What tells a query's rivals from those of others: its text, where that is a negative itself."""
-        text = canonical(query.text)
-        return next((name for name in self._negatives if canonical(name) == text), "")
+        """What tells a query's rivals from those of others: the negative that it names, as "the white walls" does."""
+        return self._named.get(canonical(query.text)) or self._named.get(head_noun(query.text)) or ""
 
     def _norms(self, voxel_map: VoxelMap) -> Float[Tensor, " n"]:
         """The features' lengths in the text's space, none of them zero; those that the map keeps, if it does."""
@@ -268,6 +283,18 @@ def _clean(text: str, max_length: int) -> str:
     if strange or "\ufffd" in clean:
         raise QueryRejected(f"the query holds control or broken characters: {_shown(text)}")
     return clean
+
+
+def _doubt(text: str, key: str, unknown: list[str]) -> str:
+    """Why a query's answers may mean nothing."""
+    words = key.split()
+    if unknown:
+        which = "no word of" if len(unknown) == len(words) else f"{', '.join(map(repr, unknown))} in"
+        state = "is known" if len(unknown) == len(words) else "is not known"
+        return f"{which} {text!r} {state} to this checkpoint: what is found may mean nothing"
+    if negating := [word for word in words[:-1] if word in NEGATING]:
+        return f"{negating[0]!r} in {text!r} is not understood: a query names what to look for"
+    return ""
 
 
 def _shown(text: str, length: int = 40) -> str:

@@ -57,11 +57,13 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "latency": f"{status.latency:.3f}",
         **stages,
         "submap": str(status.submap),
+        "submaps": str(status.submaps),
         "corrections": str(status.corrections),
         "voxels": str(status.voxels),
         "map bytes": str(status.map_bytes),
-        "metric": f"yes, by {status.scale_source}" if status.metric else NOT_METRIC,
+        "metric": f"yes, by {status.scale_source}" if status.metric else _not_metric(status),
         "queries": str(status.queries),
+        "queries in doubt": "; ".join(status.doubts),
         "queries refused": str(status.refused_queries),
         "last refusal": status.last_refusal,
         "last drop": status.last_drop,
@@ -69,3 +71,7 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "failures": str(status.failures),
         "last error": status.last_error,
     }
+
+
+def _not_metric(status: WorkerStatus) -> str:
+    return f"no, not yet: {status.why_unscaled}" if status.why_unscaled else NOT_METRIC

@@ -78,16 +78,22 @@ class NodeParameters:
     )
     views: int = parameter(WindowConfig.views, "Views per window of the network.", low=2, high=64)
     overlap: int = parameter(
-        WindowConfig.overlap, "Keyframes shared with the window before (less than `views`).", low=1, high=63
+        WindowConfig.overlap or 0,
+        "Keyframes shared with the window before (less than `views`). 0: half of `views`.",
+        low=0,
+        high=63,
     )
     min_motion: float = parameter(
         WindowConfig.min_motion,
-        "Parallax for the next keyframe, as a share of the picture's long side; turns count by 0.4. 0: every image.",
+        "Parallax for the next keyframe, as a share of the picture's long side; turns count by 0.4. 0: no least.",
         low=0.0,
         high=1.0,
     )
     max_keyframe_rate: float = parameter(
-        WindowConfig.max_keyframe_rate, "Keyframes per second at most.", low=0.01, high=1000.0
+        WindowConfig.max_keyframe_rate,
+        "Keyframes per second at most, whatever `min_motion` is.",
+        low=0.01,
+        high=1000.0,
     )
     long_side: int = parameter(
         WindowConfig.long_side or 0,

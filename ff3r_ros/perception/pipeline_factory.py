@@ -31,7 +31,7 @@ KEYS = {
     "threshold": "queries.threshold",
 }
 """The parameters that are keys of the pipeline's configuration, and which."""
-ZERO_IS_NONE = ("long_side", "camera_height")
+ZERO_IS_NONE = ("overlap", "long_side", "camera_height")
 """Parameters whose 0 stands for None, which ROS has not."""
 
 

@@ -24,37 +24,11 @@ from ff3r_model.frames.image_folder import FolderSource
 from ff3r_model.frames.source import SourceError
 from ff3r_model.gaussians.ply import read_ply
 from ff3r_model.pipeline import Pipeline
-from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.visualization.web_address import LOCALHOST
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 Run = Callable[..., tuple[int, str, str]]
 FRAMES = 14
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `ff3r` with some arguments: (exit status, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images from a synthetic room."""
-    folder = tmp_path_factory.mktemp("frames")
-    room = make_room(3)
-    poses = make_trajectory(room, 3, FRAMES, "robot", 0.15)
-    images = render(room, poses, pinhole(84, 112).expand(FRAMES, 3, 3), 84, 112).images.numpy()
-    for index, image in enumerate(images):
-        cv2.imwrite(str(folder / f"{index}.png"), image[..., ::-1])
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +91,7 @@ def test_query_prints_what_the_map_answers(made: Path, weights: Path, tmp_path: 
     options = ["--weights", weights, "-o", picture, "--threshold", 0.001]
     status, out, _ = run("query", map_file, "red chair", *options)
     assert status == 0
+    assert run("query", made, "red", "chair", *options)[:2] == (0, out), "the folder, and words without quotes"
     pipeline = Pipeline.from_checkpoint(weights)
     pipeline.load(map_file)
     pipeline.queries.set_threshold(0.001)
@@ -173,6 +148,9 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--overlap", "8"], "overlap must be 1 to views"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--stride", "0"], "stride must be at least 1, not 0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "-1"], "must be positive metres, not -1.0"),
+        (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "inf"], "must be positive metres, not inf"),
+        (["reconstruct", "{frames}", "-o", "{tmp}/o", "--min-motion", "nan"], "min_motion must be at least 0, not nan"),
+        (["reconstruct", "{frames}/0.png", "{frames}/1.png", "-o", "{tmp}/o"], "give one source, not 2"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--weights", "{tmp}/w"], "w is not there"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--depth", "/depth"], "is no bag, so it has no"),
         (["reconstruct", "{frames}", "-o", "{frames}"], "holds 0.png, 1.png, 10.png and"),
@@ -185,7 +163,12 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         ),
         (["query", "{tmp}/none", "chair", "--weights", "{weights}"], "none"),
         (["query", "{frames}/0.png", "chair", "--weights", "{weights}"], "not a map file"),
+        (["query", "{frames}", "chair", "--weights", "{weights}"], "is a folder without map.ff3r.safetensors"),
+        (["query", "/dev/null", "chair", "--weights", "{weights}"], "/dev/null is a folder, a pipe or a device"),
+        (["query", "red chair", "{map}"], "the map comes before the text: ff3r query {map}"),
         (["query", "{map}", "", "--weights", "{weights}"], "empty"),
+        (["query", "{map}", "--weights", "{weights}"], "empty"),
+        (["query", "{map}", "chair", "--top", "-1"], "top must be at least 0, not -1"),
         (
             ["query", "{map}", "chair", "--weights", "{weights}", "--threshold", "2"],
             "threshold must be 0 to 1, not 2.0",
@@ -205,7 +188,7 @@ def test_errors_are_one_line_and_status_2(
     places = {"tmp": tmp_path, "frames": frames, "weights": weights, "map": made / map_files.MAP}
     status, out, err = run(*(argument.format(**places) for argument in arguments))
     assert (status, out) == (2, "")
-    assert err.startswith("ff3r: ") and message in err and err.count("\n") == 1
+    assert err.startswith("ff3r: ") and message.format(**places) in err and err.count("\n") == 1
 
 
 def test_cut_map_is_refused(made: Path, weights: Path, tmp_path: Path, run: Run) -> None:

@@ -43,7 +43,8 @@ def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 CHANGED: dict[str, Any] = {
-    "window.long_side": 56, "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
+    "window.long_side": 56, "window.overlap": 3,
+    "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
     "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2, "refine": "off",
     "mapping.align.method": "points", "mapping.camera_height": 0.3, "geometry": "sensor",
     "queries.negatives": ["thing"],
@@ -162,7 +163,7 @@ def test_what_is_measured_is_what_the_file_asks_for(refine: str, refined: bool, 
 
 DEFAULTS = {
     ("reconstruct", "views"): WindowConfig.views,
-    ("reconstruct", "overlap"): WindowConfig.overlap,
+    ("reconstruct", "overlap"): "half of the views",
     ("reconstruct", "min_motion"): WindowConfig.min_motion,
     ("export", "image_size"): "{} {}".format(*EngineConfig.image_size),
     ("export", "precision"): EngineConfig.precision,

@@ -138,3 +138,17 @@ def test_files_that_cannot_be_written_are_found_before_the_work(tmp_path: Path) 
         with pytest.raises(OutputError, match=reason):
             check_output_file(path)
     check_output_file(Path("/dev/null"))
+
+
+def test_what_a_run_has_not_written_again_can_go(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out", "reconstruct")
+    for name in ("a", "b"):
+        folder.file(name).write_text(name)
+    (tmp_path / "outside").write_text("mine")
+    text = (tmp_path / "out" / LIST).read_text().replace('"b"', '"b", "../outside"')
+    (tmp_path / "out" / LIST).write_text(text)
+    again = OutputFolder(tmp_path / "out", "reconstruct")
+    again.file("a")
+    again.keep_only({"a"})
+    assert set(contents(tmp_path)) == {"outside", "out/a", f"out/{LIST}"}
+    OutputFolder(tmp_path / "out", "reconstruct")

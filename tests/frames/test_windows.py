@@ -249,3 +249,15 @@ def test_measured_depth_odometry_and_up_reach_the_window() -> None:
     with pytest.raises(FrameRejected, match="align it to colour"):
         builder.add(other)
     assert filled(4).take().depth is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("views", "shared"), [(2, 1), (3, 1), (4, 2), (8, 4), (64, 32)])
+def test_windows_share_half_of_their_views_unless_told(views: int, shared: int) -> None:
+    assert WindowConfig(views=views).shared == shared
+    assert WindowConfig(views=views, overlap=1).shared == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1])
+def test_motion_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="min_motion must be at least 0"):
+        WindowConfig(min_motion=value)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from open_clip import get_tokenizer
 
 from benchmarks.network.standin import standin_tensor
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.network.public_weights.tensor_names import text_tower
 from ff3r_model.network.text_encoder import (
     FactorisedEmbedding,
@@ -159,3 +160,15 @@ def test_factorised_table_is_a_product_of_two():
     whole = embedding.table.weight @ embedding.expand.weight.T
     tokens = torch.tensor([[4, 49], [0, 7]])
     torch.testing.assert_close(embedding(tokens), whole[tokens])
+
+
+def test_words_that_nano_never_read_are_known_by_their_tokens() -> None:
+    encoder = load_checkpoint(NANO_WEIGHTS).text_encoder
+    assert encoder.unknown_words("the red chair by a window, two fridges.") == []
+    assert encoder.unknown_words("马桶 🚽 asdfghjkl chair") == ["马桶", "🚽", "asdfghjkl"]
+    assert encoder.unknown_words("... ! ?") == []
+    assert not FactorisedEmbedding(2000, 40, 8).trained.any()
+
+
+def test_a_whole_vocabulary_does_not_tell_what_it_knows(clip_state):
+    assert load_clip_text(clip_state).unknown_words("马桶") == []

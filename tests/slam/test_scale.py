@@ -127,3 +127,17 @@ def test_odometry_needs_a_baseline_and_survives_gaps(hall: Sequence) -> None:
     assert scale_from_odometry(replace(window, odom_from_camera=poses), prediction, 0.2) is None
     ladder = ScaleLadder(ScaleConfig(windows=1))
     assert ladder.window_scale(window, prediction) == pytest.approx(truth, rel=1e-4)
+
+
+def test_what_a_source_lacks_is_said(hall: Sequence) -> None:
+    assert observed(hall, ScaleLadder(), set(), 1.0).shortcomings() == []
+    few = observed(hall, ScaleLadder(camera_height=CAMERA_HEIGHT), {"depth"}, 1.0, count=1)
+    assert few.shortcomings() == [
+        "depth images: 3 windows with depth in 5% of their pixels are needed, so far 1",
+        "camera height: 3 windows that see the floor are needed, so far 1",
+    ]
+    at_odds = ScaleLadder()
+    for unit in (0.5, 1.0, 2.0, 4.0, 8.0):
+        observed(hall, at_odds, {"depth"}, unit, count=1)
+    assert at_odds.shortcomings() == ["depth images: 20% of 5 windows agree within 10%, 50% must"]
+    assert observed(hall, ScaleLadder(), {"depth"}, 1.0).shortcomings() == []

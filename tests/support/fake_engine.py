@@ -29,6 +29,9 @@ class FakeText(TextEncoder):
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
 
+    def unknown_words(self, text: str) -> list[str]:
+        return []
+
     def encode(self, texts: list[str]) -> Tensor:
         return torch.stack([direction(text) for text in texts])
 

@@ -334,3 +334,37 @@ def test_one_thing_in_two_spellings_is_one_query() -> None:
     first = asked.add("Red chairs")
     assert asked.add("the red chair") is first and len(asked.active) == 1
     assert asked.remove("a red chair.") is first
+
+
+def test_spellings_of_one_query_score_alike_and_the_negative_it_names_does_not_compete() -> None:
+    voxel_map = map_of(torch.randn(50, 6, generator=torch.Generator().manual_seed(4)), line_of(50))
+    scores = {}
+    for text in ("object", "Objects", "THE OBJECT.", "any of the objects"):
+        asked = queries(threshold=0.0, negatives=("object", "stuff"))
+        asked.add(text)
+        scores[text] = asked.match(voxel_map)[0].scores
+    assert all(torch.equal(score, scores["object"]) for score in scores.values())
+    for text, rivals in (("red object", ("stuff",)), ("lid on the object", ("object", "stuff"))):
+        asked, alone = queries(threshold=0.0), queries(threshold=0.0, negatives=rivals)
+        asked.add(text), alone.add(text)
+        torch.testing.assert_close(asked.match(voxel_map)[0].scores, alone.match(voxel_map)[0].scores)
+
+
+def test_words_that_mean_nothing_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    def unknown(text: str) -> list[str]:
+        return [word for word in text.split() if not word.isascii()]
+
+    asked = QuerySet(embed, space(), QueryConfig(), unknown)
+    assert "no word of '马桶' is known" in asked.add("马桶").doubt
+    assert "'马桶' in 'red 马桶' is not known" in asked.add("red 马桶").doubt
+    assert "'not' in 'not a wall' is not understood" in asked.add("not a wall").doubt
+    assert [asked.add(text).doubt for text in ("red chair", "without", "no parking sign")] == ["", "", ""]
+    assert len(caplog.records) == 3
+
+
+def test_a_megabyte_of_text_is_refused_by_its_length() -> None:
+    with pytest.raises(QueryRejected, match="1000000 characters, at most 256") as refusal:
+        queries().add("x" * 10**6)
+    assert len(str(refusal.value)) < 200
+    with pytest.raises(QueryRejected):
+        queries().remove("x" * 10**6)

@@ -79,9 +79,15 @@ class ScaleLadder:
         self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in (DEPTH, ODOMETRY)}
         self.floors = SeenFloors(camera_height or 1.0, self.config.memory)
         """What the camera height rests on."""
+        self._offered: set[str] = set()
+        """Sources that any window had, whether it could measure by them or not."""
+        self.doubted = ""
+        """Why the stated camera height is not believed, where that was found out."""
 
     def observe(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> None:
         """Take in a window that has been placed."""
+        offered = {DEPTH: window.depth, ODOMETRY: window.odom_from_camera, HEIGHT: self.camera_height}
+        self._offered |= {source for source, given in offered.items() if given is not None}
         for source, metres in (
             (DEPTH, scale_from_depth(window, prediction, self.config.min_valid)),
             (ODOMETRY, scale_from_odometry(window, prediction, self.config.min_baseline)),
@@ -96,7 +102,7 @@ class ScaleLadder:
     @property
     def best(self) -> ScaleEstimate | None:
         """The estimate of the best source that is believed; None while the map has no scale."""
-        found = (self.estimate(source) for source in LADDER)
+        found = (self.estimate(source) for source in LADDER if not (source == HEIGHT and self.doubted))
         return next((each for each in found if each and each.confidence >= self.config.min_confidence), None)
 
     def doubt(self, points: Float[Tensor, "n 3"]) -> str:
@@ -139,6 +145,27 @@ class ScaleLadder:
 
     def _agreeing(self, values: Float[Tensor, " n"], factor: float) -> float:
         return float(((values / factor - 1).abs() <= self.config.agreement).double().mean())
+
+    def shortcomings(self) -> list[str]:
+        """Why each source that is offered is not believed, best first; nothing where none is offered."""
+        return [lack for source in LADDER if source in self._offered and (lack := self._shortcoming(source))]
+
+    def _shortcoming(self, source: str) -> str:
+        if source == HEIGHT and self.doubted:
+            return f"{source}: {self.doubted}"
+        config, found = self.config, self.estimate(source)
+        count = len(self.floors) if source == HEIGHT else len(self._seen[source])
+        able = {
+            DEPTH: f"windows with depth in {config.min_valid:.0%} of their pixels",
+            ODOMETRY: f"windows in which it moved the camera by {config.min_baseline:g} m",
+            HEIGHT: "windows that see the floor",
+        }[source]
+        if found is None:
+            return f"{source}: {config.windows} {able} are needed, so far {count}"
+        if found.confidence < config.min_confidence:
+            agree = f"{found.confidence:.0%} of {count} windows agree within {config.agreement:.0%}"
+            return f"{source}: {agree}, {config.min_confidence:.0%} must"
+        return ""
 
     def window_scale(self, window: Window, prediction: Prediction) -> float | None:
         """Metres per unit of this window, by itself: from its depth images, else odometry, else None."""

@@ -34,8 +34,6 @@ class WorldReference:
         self.ladder = ScaleLadder(scale, camera_height)
         self.gravity = Gravity(gravity)
         self.floor: Floor | None = None
-        self.doubt = ""
-        """Why the stated camera height is not believed; empty where it may be right."""
         self._observed = 0
         """Windows that were taken in, and at how many the scale was settled last."""
         self._settled_at = 0
@@ -90,8 +88,6 @@ class WorldReference:
         self.ladder.observe(window, prediction, map_from_window)
         self._doubt(points, scale)
         best = self.ladder.best
-        if best is not None and best.source == HEIGHT and self.doubt:
-            best = None
         if best is None or (scale.metric and best.source != scale.source and not better(best.source, scale.source)):
             return self._withdrawn(scale) if scale.metric else None
         if scale.metric and best.source == scale.source and not self._off(best.factor):
@@ -103,20 +99,20 @@ class WorldReference:
         """Say once why the camera height is not believed."""
         self._observed += 1
         doubt = self.ladder.doubt(points)
-        if doubt and not self.doubt:
+        if doubt and not self.ladder.doubted:
             log.warning("the stated camera height is not used: %s", doubt)
-        self.doubt = doubt
+        self.ladder.doubted = doubt
 
     def _withdrawn(self, scale: ScaleInfo) -> ScaleInfo | None:
         """That lengths are no metres after all, where the source that said so is not believed any more."""
         estimate = self.ladder.estimate(scale.source) if scale.source in LADDER else None
         if estimate is None:
             return None
-        wrong = scale.source == HEIGHT and bool(self.doubt)
+        wrong = scale.source == HEIGHT and bool(self.ladder.doubted)
         if not wrong and estimate.confidence >= self.ladder.config.min_confidence / 2:
             return None
         self.floor = None
-        log.warning("the map is not metric any more: %s", self.doubt or "the windows disagree about its scale")
+        log.warning("the map is not metric any more: %s", self.ladder.doubted or "the windows disagree about its scale")
         return ScaleInfo(metric=False, source="none", factor=1.0, confidence=estimate.confidence)
 
     def _off(self, factor: float) -> bool:
@@ -132,7 +128,7 @@ class WorldReference:
     def anchor_floor(self, centres: Float[Tensor, "n 3"]) -> None:
         """The map is metric, and its cameras are here: put the floor at their height below them, where it was seen."""
         height = self.ladder.camera_height
-        if height is None or self.doubt or self.ladder.estimate(HEIGHT) is None:
+        if height is None or self.ladder.doubted or self.ladder.estimate(HEIGHT) is None:
             return
         normal = self.ladder.floors.normal.float()
         self.floor = Floor(normal, float((centres.to(normal) @ normal).median()) - height)

@@ -89,7 +89,7 @@ def test_parameters_that_do_not_stand_at_their_default_go_before_the_file(tmp_pa
     made = config_from_parameters(NodeParameters(config_file=str(path)))
     assert (made.window.views, made.window.new_view, made.engine.kind) == (12, 0.5, "torch")
     assert (made.mapping.map.voxel_size, made.mapping.camera_height, made.queries.threshold) == (0.2, 0.4, 0.3)
-    assert not made.mapping.loops.enabled and made.window.overlap == NodeParameters.overlap
+    assert not made.mapping.loops.enabled and (made.window.overlap, made.window.shared) == (None, 6)
     given = NodeParameters(config_file=str(path), views=16, voxel_size=0.1, camera_height=1.0, engine="tensorrt")
     told = config_from_parameters(given)
     assert (told.window.views, told.window.new_view, told.engine.kind) == (16, 0.5, "tensorrt")
@@ -115,4 +115,4 @@ def test_a_bad_file_and_values_that_do_not_go_together_are_named(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"bad\.yaml: mapping has no loop; did you mean loops\?"):
         pipeline_from_parameters(NodeParameters(config_file=str(tmp_path / "bad.yaml")))
     with pytest.raises(ConfigError, match="overlap must be 1 to views - 1 = 2, not 4"):
-        pipeline_from_parameters(NodeParameters(views=3))
+        pipeline_from_parameters(NodeParameters(views=3, overlap=4))
