@@ -35,8 +35,9 @@ def bag_to_open(path: Path) -> Path:
         path = path.parent
     if not path.is_dir():
         return _checked(path)
-    if any(file.suffix.lower() in _IMAGES for file in path.iterdir()):
-        log.warning("%s holds a ROS bag, which is read, and images, which are not", path)
+    images = sum(file.suffix.lower() in _IMAGES for file in path.iterdir())
+    if images:
+        log.warning("%s holds %d images beside %s: the bag is read, not the images", path, images, _first_name(path))
     return path if _is_metadata(path / METADATA) else _only_recording(path)
 
 
@@ -86,6 +87,10 @@ def _checked(file: Path) -> Path:
     if start != magic:
         raise SourceError(f"{file} is no bag: {file.suffix} files begin with {magic!r}, this one with {start!r}")
     return file
+
+
+def _first_name(folder: Path) -> str:
+    return next((file.name for file in recordings(folder)), METADATA)
 
 
 def _is_recording(file: Path) -> bool:
