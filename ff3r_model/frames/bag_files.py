@@ -19,10 +19,17 @@ _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a ROS bag: a recording by its suffix, a folder with one in it, or rosbag2's metadata.yaml."""
-    if path.is_dir():
-        return any(_is_recording(file) for file in path.iterdir()) or _is_metadata(path / METADATA)
-    return _is_recording(path) or _is_metadata(path)
+    """Whether a path is a ROS bag: a recording by its suffix, a folder with one in it, or rosbag2's metadata.yaml.
+
+    Of a bag's folder that holds images as well, a warning says that these are not read.
+    """
+    if not path.is_dir():
+        return _is_recording(path) or _is_metadata(path)
+    names = [file.name for file in recordings(path)] or [METADATA] * _is_metadata(path / METADATA)
+    images = sum(file.suffix.lower() in _IMAGES for file in path.iterdir())
+    if names and images:
+        log.warning("%s holds %d images beside %s: the bag is read, not the images", path, images, names[0])
+    return bool(names)
 
 
 def bag_to_open(path: Path) -> Path:
@@ -35,8 +42,6 @@ def bag_to_open(path: Path) -> Path:
         path = path.parent
     if not path.is_dir():
         return _checked(path)
-    if any(file.suffix.lower() in _IMAGES for file in path.iterdir()):
-        log.warning("%s holds a ROS bag, which is read, and images, which are not", path)
     return path if _is_metadata(path / METADATA) else _only_recording(path)
 
 

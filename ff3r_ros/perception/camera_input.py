@@ -33,7 +33,7 @@ class CameraInput:
         self._calibration: Calibration | None = None
         self._info: tuple[object, ...] | None = None
         self._info_problem = ""
-        self._gate = StampGate(LEAP, LEAP)
+        self._gate, self._stamped = StampGate(LEAP, LEAP), False
         self._warned: set[str] = set()
         self.received = 0
         self.arrival = time.monotonic()
@@ -94,11 +94,14 @@ class CameraInput:
         if not is_time(head.stamp):
             raise ImageRejected("impossible stamp", f"{head.stamp.sec} s and {head.stamp.nanosec} ns")
         stamp = nanoseconds_from_time(head.stamp)
+        if stamp == 0 and self._stamped:
+            raise ImageRejected("no stamp", "the stamp is 0, as it is not in others")
         if stamp == 0:
             self._warn_once("images carry no stamp: the time of their arrival is used")
             return self._now()
         if self._gate.judge(stamp) == "stray":
             raise ImageRejected("stamp far from those before", f"{stamp / 1e9:.3f} s; a second one like it is believed")
+        self._stamped = True
         return stamp
 
     def _calibrated(self, frame: Frame) -> Frame:

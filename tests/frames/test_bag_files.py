@@ -148,7 +148,7 @@ def test_photos_with_a_metadata_file_are_photos(tmp_path: Path, caplog: pytest.L
     shutil.copy(bag(tmp_path / "bag") / "bag.mcap", tmp_path)
     with caplog.at_level(logging.WARNING):
         assert isinstance(open_source(tmp_path), BagSource)
-    assert "holds a ROS bag, which is read, and images, which are not" in caplog.text
+    assert "holds 1 images beside bag.mcap: the bag is read, not the images" in caplog.text
 
 
 @pytest.mark.parametrize("flip", range(8))

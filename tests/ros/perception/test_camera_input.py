@@ -8,9 +8,13 @@ import pytest
 import torch
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
+from ff3r_model.core.types import Frame
 from ff3r_model.frames.calibration import CalibrationRejected, calibration_from_info
 from ff3r_model.frames.rectify import GRID
+from ff3r_model.frames.sensor_sync import SensorSynchronizer, SyncConfig
+from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_ros.perception.camera_input import CameraInput
+from tests.support.messages import image_message as depth_message
 
 WIDTH, HEIGHT = 320, 240
 K = np.array([[250.0, 0, 155], [0, 255, 122], [0, 0, 1]])
@@ -193,3 +197,28 @@ def test_maps_are_built_once(camera: CameraInput, monkeypatch: pytest.MonkeyPatc
 def test_images_without_stamp_use_the_clock(camera: CameraInput, warnings: list[str]) -> None:
     frame = camera.take_image(image_message(stamp=0))
     assert frame is not None and frame.stamp == 99 and "no stamp" in warnings[0]
+
+
+def test_one_image_without_stamp_among_others_is_dropped(camera: CameraInput) -> None:
+    """The clock of arrivals and a simulation's are years apart."""
+    assert camera.take_image(image_message(stamp=5)) is not None
+    assert camera.take_image(image_message(stamp=0)) is None and camera.dropped == {"no stamp": 1}
+
+
+def test_depth_is_straightened_by_what_its_image_was_rectified_by(camera: CameraInput) -> None:
+    """Its frame waits in the synchroniser while the calibration changes."""
+    frames: list[Frame] = []
+    sync = SensorSynchronizer(SyncConfig(True), TransformBuffer(), lambda frame, _: frames.append(frame), print)
+    for stamp, distortion in ((5, MODELS[0][1]), (6 * 10**8, ())):
+        camera.take_info(camera_info(distortion=distortion))
+        frame = camera.take_image(image_message(stamp=stamp))
+        assert frame is not None
+        sync.take_frame(frame, 0.0, camera.calibration)
+    ramp = np.tile(np.arange(WIDTH, dtype=np.uint16) + 1000, (HEIGHT, 1))
+    for stamp in (5, 6 * 10**8):
+        sync.take_depth(depth_message(stamp, "16UC1", ramp))
+    sync.pump(0.1)
+    straight, same = (frame.depth for frame in frames)
+    expected = torch.from_numpy(ramp.astype(np.float32) / 1000)
+    assert straight is not None and same is not None
+    assert torch.allclose(same, expected) and not torch.allclose(straight, expected, atol=1e-3)
