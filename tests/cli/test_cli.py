@@ -146,7 +146,7 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["reconstruct", "{tmp}", "-o", "{tmp}/o"], "holds no colour images"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--views", "65"], "views must be 2 to 64, not 65"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--overlap", "8"], "overlap must be 1 to views"),
-        (["reconstruct", "{frames}", "-o", "{tmp}/o", "--stride", "0"], "stride must be at least 1, not 0"),
+        (["reconstruct", "{frames}", "-o", "{tmp}/o", "--stride", "0"], "stride must be 1 to 1,000,000,000, not 0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "-1"], "must be positive metres, not -1.0"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--camera-height", "inf"], "must be positive metres, not inf"),
         (["reconstruct", "{frames}", "-o", "{tmp}/o", "--min-motion", "nan"], "min_motion must be at least 0, not nan"),
