@@ -46,8 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 ABOUT = """\
 Camera frames in, a semantic map out that answers to words. `ff3r COMMAND --help` lists the options of a command.
 
--V, --version: say which version this is
-"""
+-V, --version: say which version this is"""
 VERSION_ASKED = ("--version", "-V", "version")
 
 
@@ -91,7 +90,7 @@ def _command(arguments: list[str]) -> Callable[[], str | None]:
 
 
 def _flushed() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:

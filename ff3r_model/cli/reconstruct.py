@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_STRIDE = 10**9
+
 
 class ReconstructError(UserError):
     """An option that cannot be used, or a recording from which no map can be made."""
@@ -118,8 +120,8 @@ class Reconstruct:
     def _config(self) -> PipelineConfig:
         from ff3r_model.pipeline import PipelineConfig
 
-        if self.stride < 1:
-            raise ReconstructError(f"stride must be at least 1, not {self.stride}")
+        if not 1 <= self.stride <= MAX_STRIDE:
+            raise ReconstructError(f"stride must be 1 to {MAX_STRIDE:,}, not {self.stride}")
         if self.camera_height is not None and not 0 < self.camera_height < math.inf:
             raise ReconstructError(f"camera height must be positive metres, not {self.camera_height}")
         options = {

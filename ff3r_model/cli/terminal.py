@@ -31,6 +31,8 @@ def tell(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print an error or a note as one line, whatever file names hold; silent where nobody can read it."""
+    if sys.stderr is None:  # closed; print would take stdout
+        return
     line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     with suppress(OSError):
         print(f"ff3r: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + ' …'}", file=sys.stderr, flush=True)

@@ -115,7 +115,11 @@ def stacked(pictures: Sequence[UInt8[ndarray, "_ _ 3"]], captions: Sequence[str]
 
 def save_picture(path: Path, picture: UInt8[ndarray, "h w 3"]) -> None:
     """Write a picture; the suffix chooses the format. Raises OSError when it cannot be written."""
-    path.write_bytes(picture_bytes(picture, suffix_of(path)))
+    content = picture_bytes(picture, suffix_of(path))
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def picture_bytes(picture: UInt8[ndarray, "h w 3"], suffix: str) -> bytes:

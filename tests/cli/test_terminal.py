@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tyro.conf import Positional
 
 from ff3r_model import __version__
 from ff3r_model.cli import COMMANDS, main, map_files, stop_signals, terminal
+from ff3r_model.cli.reconstruct import Reconstruct
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.image_folder import FolderSource
@@ -83,6 +84,14 @@ def test_an_error_is_one_line_whatever_names_hold(text: str) -> None:
     assert line.count("\n") == 1 and line.startswith("ff3r: ") and "\x1b" not in line and "\r" not in line
 
 
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["query", "no/such/map", "chair", "--top", "-1"]) == 2
+    assert capfd.readouterr().out == ""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["--version"]) == 0
+
+
 def test_a_very_long_error_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
     terminal.complain("x" * 100_000)
     assert len(capfd.readouterr().err) < terminal.MAX_LINE + 20
@@ -108,23 +117,35 @@ def test_a_full_disk_under_the_answer_is_one_line() -> None:
     assert done.stderr == "ff3r: standard output cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_what_was_mapped(
-    number: signal.Signals, frames: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    frames: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: FolderSource) -> Iterator[Frame]:
         yield from islice(whole(self), 8)
         os.kill(os.getpid(), number)
         yield from islice(whole(self), 8, None)
 
-    whole, before = FolderSource.__iter__, signal.getsignal(number)
+    whole, number = FolderSource.__iter__, signal.SIGTERM
     monkeypatch.setattr(FolderSource, "__iter__", interrupted)
-    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)  # whatever this process ignores
     status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", "--weights", weights, *QUICK)
-    monkeypatch.undo()
     assert status == 128 + number and "stopped early" in out and "ff3r: interrupted" in err
     assert len(VoxelMap.load(tmp_path / "out" / map_files.MAP)) > 0
-    signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", stop_signals.STOPPING)
+def test_each_signal_is_an_interrupt_and_ignored_ones_stay_so(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stop, stop_signals.as_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert isinstance(stop.value, stop_signals.Stopped) and stop.value.exit_status == 128 + number
+        assert signal.getsignal(number) == signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)
+        with stop_signals.as_interrupts():
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_waits_for_the_end_of_a_window() -> None:
@@ -152,16 +173,12 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     assert statuses == [0]
 
 
-def test_least_motion_of_0_keeps_every_frame(
-    frames: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fast(self: FolderSource) -> Iterator[Frame]:
-        return (replace(frame, stamp=frame.stamp // 100) for frame in whole(self))
-
-    whole = FolderSource.__iter__
-    monkeypatch.setattr(FolderSource, "__iter__", fast)
-    status, out, _ = run("reconstruct", frames, "-o", tmp_path / "out", "--weights", weights, *QUICK)
-    assert status == 0 and "left out" not in out, "1000 frames per second"
+def test_least_motion_of_0_keeps_frames_of_any_rate(tmp_path: Path) -> None:
+    (tmp_path / "slow.yaml").write_text("window: {max_keyframe_rate: 5, overlap: null}")
+    for least, rate in ((0.0, float("inf")), (0.1, 5.0), (None, 5.0)):
+        command = Reconstruct((tmp_path,), tmp_path, views=4, min_motion=least, config=tmp_path / "slow.yaml")
+        window = command._config().window
+        assert (window.max_keyframe_rate, window.shared) == (rate, 2)
 
 
 def test_a_file_that_cannot_be_written_costs_no_other(
@@ -172,7 +189,8 @@ def test_a_file_that_cannot_be_written_costs_no_other(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(map_files, "write_ply", full)
-    status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", "--weights", weights, *QUICK)
+    options = ["--weights", weights, *QUICK, "--stride", 4]
+    status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", *options)
     assert status == 2 and "lacks" in err and "cloud.ply: No space left on device" in err and err.count("\n") == 1
     assert "traj_tum.txt" in out and "cloud.ply\n" not in out
     left = {path.name for path in (tmp_path / "out").iterdir()}
@@ -184,7 +202,8 @@ def test_a_map_that_does_not_fit_leaves_the_trajectory(frames: Path, weights: Pa
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:
-        status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", "--weights", weights, *QUICK)
+        options = ["--weights", weights, *QUICK, "--stride", 4]
+        status, out, err = run("reconstruct", frames, "-o", tmp_path / "out", *options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert status == 2 and f"{map_files.MAP}: cannot save the map" in err and "File too large" in err
