@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 MAX_STRIDE = 10**9
 
 
+ANY_RATE = 1e9
+"""Keyframes per second that no two frames exceed: stamps are whole nanoseconds."""
+
+
 class ReconstructError(UserError):
     """An option that cannot be used, or a recording from which no map can be made."""
 
@@ -129,7 +133,7 @@ class Reconstruct:
             "window.overlap": self.overlap,
             "window.long_side": self.long_side,
             "window.min_motion": self.min_motion,
-            "window.max_keyframe_rate": math.inf if self.min_motion == 0 else None,
+            "window.max_keyframe_rate": ANY_RATE if self.min_motion == 0 else None,
             "mapping.camera_height": self.camera_height,
         }
         return PipelineConfig.from_yaml(self.config, options)
