@@ -1,4 +1,4 @@
-# make demo   a simulated robot camera, the perception node and a web viewer   [SECONDS=60] [SOURCE=video|folder|bag]
+# make demo   a simulated robot camera, the perception node and a web viewer   [SECONDS=60] [SOURCE=video|folder|bag] [FOV=70]
 # make test   linters, type checker and all tests                              [ARGS="tests/slam -k loop"]
 # make test-long  the tests that take minutes, which `make test` leaves out
 # make fuzz   random files and messages, for as long as is said              [MINUTES=10]
@@ -22,7 +22,8 @@ given = $(if $(filter command line,$(origin $(1))),$($(1)))
 .PHONY: demo test test-long fuzz soak bench lint setup shell robot-env lock clean
 
 demo: setup
-	@$(PY) -m ff3r_ros.demo $(if $(call given,SECONDS),--seconds $(SECONDS)) $(if $(call given,SOURCE),--source "$(SOURCE)")
+	@$(PY) -m ff3r_ros.demo $(if $(call given,SECONDS),--seconds $(SECONDS)) $(if $(call given,SOURCE),--source "$(SOURCE)") \
+	$(if $(call given,FOV),--fov $(FOV)) $(ARGS)
 
 test: lint
 	$(PY) -m pytest $(ARGS)

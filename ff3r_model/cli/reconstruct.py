@@ -29,10 +29,6 @@ log = logging.getLogger(__name__)
 MAX_STRIDE = 10**9
 
 
-ANY_RATE = 1e9
-"""Keyframes per second that no two frames exceed: stamps are whole nanoseconds."""
-
-
 class ReconstructError(UserError):
     """An option that cannot be used, or a recording from which no map can be made."""
 
@@ -71,6 +67,11 @@ class Reconstruct:
     """Odometry's frame in a bag's TF, such as odom: its poses make the map metric."""
     depth_unit: float | None = None
     """Metres per step of an RGB-D folder's depth images (0.001: millimetres); what its layout has if not given."""
+    intrinsics: str | None = None
+    """The camera's fx,fy,cx,cy in pixels of the recording, or a file: of these, of a 3×3 matrix, or as ROS's
+    camera_calibration writes it (YAML), whose distortion is undone. In place of what the recording says."""
+    fov: float | None = None
+    """The camera's horizontal field of view, degrees, where only that is known."""
     weights: Path | None = None
     """Checkpoint; the nano weights of the package if not given."""
     device: str = "auto"
@@ -83,11 +84,13 @@ class Reconstruct:
         from ff3r_model.cli.summary import failure
         from ff3r_model.core.output_folder import OutputFolder
         from ff3r_model.engine import device_named
+        from ff3r_model.frames.intrinsics import stated_camera
         from ff3r_model.frames.open_source import open_source
         from ff3r_model.pipeline import Pipeline
 
         config = self._config()
-        source = open_source(self._source(), self.topic, self.depth, self.odom_frame, self.depth_unit)
+        camera = stated_camera(self.intrinsics, self.fov)
+        source = open_source(self._source(), self.topic, self.depth, self.odom_frame, self.depth_unit, camera)
         output = OutputFolder(self.output, "reconstruct")
         pipeline = Pipeline.from_checkpoint(self.weights, config, device_named(self.device))
         updates: list[MapUpdate] = []
@@ -133,7 +136,7 @@ class Reconstruct:
             "window.overlap": self.overlap,
             "window.long_side": self.long_side,
             "window.min_motion": self.min_motion,
-            "window.max_keyframe_rate": ANY_RATE if self.min_motion == 0 else None,
+            "window.max_keyframe_rate": math.inf if self.min_motion == 0 else None,
             "mapping.camera_height": self.camera_height,
         }
         return PipelineConfig.from_yaml(self.config, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ LARGEST = 2.0**62
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `low` to `high`, the ends included; `above` leaves the lower end out."""
+    """Numbers from `low` to `high`, the ends included; `above` leaves the lower end out."""
 
     low: float | int = -LARGEST
     high: float | int = LARGEST
@@ -27,6 +28,7 @@ class Range:
 
 
 POSITIVE = Range(0, above=True)
+POSITIVE_OR_INFINITE = Range(0, math.inf, above=True)
 NOT_NEGATIVE = Range(0)
 AT_LEAST_ONE = Range(1)
 SHARE = Range(0, 1)

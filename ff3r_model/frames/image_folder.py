@@ -9,11 +9,15 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.folder_hints import empty_folder
+from ff3r_model.frames.intrinsics import exif_intrinsics
 from ff3r_model.frames.pictures import Picture, look_into, some
 from ff3r_model.frames.prepare import ImageError, check_size, warn_of_panorama
-from ff3r_model.frames.read_image import ImageFileError, read_color
+from ff3r_model.frames.read_image import ImageFileError, opened, read_color
 from ff3r_model.frames.source import NOMINAL_FPS, SourceError
 
 log = logging.getLogger(__name__)
@@ -29,7 +33,7 @@ TIME_NAMES = {
 
 
 class ImageList:
-    """Image files as frames; a damaged one is left out, by name."""
+    """Image files as frames, with the intrinsics that EXIF tells of photos; a damaged one is left out, by name."""
 
     def __init__(self, name: str, files: Sequence[Path], stamps: Sequence[int] | None = None) -> None:
         """`stamps` in nanoseconds; by default those that the files' names are, or NOMINAL_FPS."""
@@ -41,13 +45,22 @@ class ImageList:
         self.count: int | None = len(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
+        told = False
         for file, stamp in zip(self.files, self.stamps, strict=True):
             try:
-                image = read_color(file)
+                image, matrix = read_color(file), _exif_intrinsics(file)
             except ImageFileError as error:
                 log.warning("%s: left out", error)
                 continue
-            yield Frame(image, stamp=stamp)
+            if matrix is not None and not told:
+                told = True
+                log.info("%s: focal length by EXIF, %.0f pixels in %s", self.name, float(matrix[0, 0]), file.name)
+            yield Frame(image, stamp=stamp, intrinsics=matrix)
+
+
+def _exif_intrinsics(file: Path) -> Float[Tensor, "3 3"] | None:
+    with opened(file) as picture:
+        return exif_intrinsics(picture)
 
 
 class FolderSource(ImageList):

@@ -10,6 +10,7 @@ from pathlib import Path
 from ff3r_model.frames.bag_files import is_bag
 from ff3r_model.frames.folder_hints import images_inside
 from ff3r_model.frames.image_folder import FolderSource
+from ff3r_model.frames.intrinsics import StatedCamera, StatedSource
 from ff3r_model.frames.read_image import IMAGE_SUFFIXES
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd, tum_images
 from ff3r_model.frames.source import FrameSource, SourceError
@@ -26,18 +27,26 @@ def open_source(
     depth: str | None = None,
     odom_frame: str | None = None,
     depth_unit: float | None = None,
+    camera: StatedCamera | None = None,
 ) -> FrameSource:
     """The source behind a path: a video file, a folder of images, a rosbag2 folder, or an .mcap, .db3 or .bag file.
 
     Folders laid out as 7-Scenes or TUM RGB-D give depth and poses with their images; `depth_unit` says how many metres
     one step of their depth images is, where it is not what the layout has. Of a bag, `topic` names the images (None:
     the topic with the most colour images), `depth` the topic of the depth images registered to them, and `odom_frame`
-    the TF frame that is odometry's.
+    the TF frame that is odometry's. `camera` (`stated_camera`) takes the place of what a recording says of its camera.
     Raises SourceError, which names what is wrong with the path.
     """
     _refuse_streams(str(path))
     path = Path(path).expanduser()
     _check_readable(path)
+    source = _recording(path, topic, depth, odom_frame, depth_unit)
+    return source if camera is None else StatedSource(source, camera)
+
+
+def _recording(
+    path: Path, topic: str | None, depth: str | None, odom_frame: str | None, depth_unit: float | None
+) -> FrameSource:
     if is_bag(path):
         from ff3r_model.frames.rosbag import BagSource  # rosbags is only needed, and only loaded, for bags
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.core.types import Frame
+from ff3r_model.frames.intrinsics import stated_camera
 from ff3r_model.frames.open_source import open_source
 from ff3r_model.frames.source import FrameSource
 from ff3r_ros.parameters import parameter
@@ -43,6 +44,15 @@ class CameraParameters:
     field_of_view: float = parameter(
         70.0, "Horizontal, degrees, in the synthetic room.", low=20.0, high=140.0, change="never"
     )
+    intrinsics: str = parameter(
+        "",
+        "Of a recording: fx,fy,cx,cy in its pixels, or a file of them or of a calibration. Empty: what it says itself.",
+        change="never",
+    )
+    recorded_fov: float = parameter(
+        0.0, "Of a recording: horizontal field of view, degrees. 0: what it says itself.", low=0.0, high=170.0,
+        change="never",
+    )  # fmt: skip
     width: int = parameter(
         320, "Pixels; wider recordings are reduced to it (0: as recorded).", low=0, high=8192, change="never"
     )
@@ -103,7 +113,8 @@ class Recording:
 
     def __init__(self, parameters: CameraParameters) -> None:
         """Raises SourceError for what cannot be played."""
-        self._source: FrameSource = open_source(parameters.source, parameters.topic or None)
+        camera = stated_camera(parameters.intrinsics or None, parameters.recorded_fov or None)
+        self._source: FrameSource = open_source(parameters.source, parameters.topic or None, camera=camera)
         self.name, self.fps = self._source.name, self._source.fps
         self._width = parameters.width
 

@@ -38,6 +38,8 @@ VOXEL_SIZE = 0.1
 """Metres, in the synthetic room: nano's depth is no finer."""
 FIELD_OF_VIEW = 70.0
 """Degrees, horizontal."""
+RECORDED_WIDTH = 640
+"""Pixels; what features are found in."""
 QUERIES_FOR_RECORDINGS = ("floor", "wall", "chair", "table")
 STARTUP_SECONDS = 120.0
 """The perception node must be active by then. Slow: a first start without caches on a small machine."""
@@ -60,6 +62,8 @@ class Options:
     weights: str
     device: str
     camera_height: float | None
+    intrinsics: str | None
+    fov: float | None
     domain: int | None
 
 
@@ -93,6 +97,8 @@ def parse(arguments: list[str] | None) -> Options:
     parser.add_argument("--weights", default="", help="checkpoint instead of the nano weights of the package")
     parser.add_argument("--device", default="auto", help="where the network runs (default auto)")
     parser.add_argument("--camera-height", type=float, help="metres above the floor, to make a recording's map metric")
+    parser.add_argument("--intrinsics", help="a recording's fx,fy,cx,cy, or a file of them or of a calibration")
+    parser.add_argument("--fov", type=float, help="a recording's horizontal field of view, degrees")
     parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -100,13 +106,17 @@ def parse(arguments: list[str] | None) -> Options:
 def _check_source(options: Options) -> None:
     """Raises DemoError before anything starts when the recording cannot be read."""
     if options.source is None:
+        if options.intrinsics is not None or options.fov is not None:
+            raise DemoError("--intrinsics and --fov are of a recording: give --source, too")
         return
+    from ff3r_model.frames.intrinsics import stated_camera
     from ff3r_model.frames.open_source import open_source
     from ff3r_model.frames.source import SourceError
 
     options.source = str(Path(options.source).expanduser().resolve())
     try:
-        open_source(options.source)
+        camera = stated_camera(options.intrinsics, options.fov)
+        next(iter(open_source(options.source, camera=camera)), None)  # whether it fits the pictures, too
     except SourceError as error:
         raise DemoError(str(error)) from error
 
@@ -146,8 +156,15 @@ def _start(name: str, module: str, ros_arguments: list[str], logs: Path) -> Chil
 
 def _camera_arguments(options: Options) -> list[str]:
     if options.source is not None:
-        return ["-p", f"source:={options.source}"]
+        given = {"source": options.source, "intrinsics": options.intrinsics, "recorded_fov": options.fov}
+        given["width"] = RECORDED_WIDTH
+        return [word for name, value in given.items() if value for word in ("-p", f"{name}:={_ros_value(value)}")]
     return ["-p", f"seed:={options.seed}", "-p", f"field_of_view:={FIELD_OF_VIEW}"]
+
+
+def _ros_value(value: object) -> str:
+    """As ROS parses it: text that looks like numbers in quotes."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
 def _perception_arguments(options: Options, truth: Truth | None) -> list[str]:

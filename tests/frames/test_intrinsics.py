@@ -14,6 +14,7 @@ from PIL import Image
 
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.intrinsics import IntrinsicsError, StatedSource, exif_intrinsics, stated_camera
+from ff3r_model.frames.open_source import open_source
 
 FRAME = Frame(torch.zeros(480, 640, 3, dtype=torch.uint8), 0)
 CALIBRATION = """\
@@ -142,3 +143,23 @@ def test_photos_that_tell_no_focal_length() -> None:
     assert exif_intrinsics(photo(400, 300, f35=0)) is None
     assert exif_intrinsics(photo(300, 300, f35=26, taken_w=4000, taken_h=3000)) is None  # cropped since
     assert exif_intrinsics(photo(400, 300, mm=float("nan"), per_unit=1.0, unit=2, taken_w=400, taken_h=300)) is None
+
+
+def written(folder: Path, **tags: object) -> Path:
+    folder.mkdir()
+    for index in range(2):
+        photo(64, 48, **tags).save(folder / f"{index}.jpg", exif=photo(64, 48, **tags).getexif())
+    return folder
+
+
+def test_photos_come_with_their_focal_length_and_a_stated_camera_goes_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = written(tmp_path / "photos", f35=26)
+    expected = 26 / 43.2666 * 80
+    assert [float(frame.intrinsics[0, 0]) for frame in open_source(folder)] == pytest.approx([expected] * 2, rel=1e-3)  # type: ignore[index]
+    assert caplog.text.count("focal length by EXIF, 48 pixels in 0.jpg") == 1
+    stated = open_source(folder, camera=stated_camera(None, 90.0))
+    assert [float(frame.intrinsics[0, 0]) for frame in stated] == pytest.approx([32] * 2)  # type: ignore[index]
+    assert all(frame.intrinsics is None for frame in open_source(written(tmp_path / "plain")))

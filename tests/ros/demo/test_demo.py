@@ -325,3 +325,13 @@ def test_domains_differ_from_one_in_use() -> None:
             assert all(domain.free_domain() == 6 for _ in range(10))
         finally:
             domain.DOMAINS = original
+
+
+def test_a_recordings_camera_may_be_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = demo.parse(["--source", "it's.mp4", "--intrinsics", "500,500,320,240", "--fov", "70"])
+    words = demo._camera_arguments(options)
+    assert {"source:='it''s.mp4'", "intrinsics:='500,500,320,240'", "recorded_fov:=70.0", "width:=640"} <= set(words)
+    assert demo.main(["--fov", "70"]) == 2
+    assert "give --source" in capsys.readouterr().err
+    assert demo.main(["--source", str(tmp_path), "--fov", "70", "--intrinsics", "1,1,1,1"]) == 2
+    assert "give one of them" in capsys.readouterr().err
