@@ -14,6 +14,8 @@ SEVEN_SCENES_INTRINSICS = (585.0, 585.0, 320.0, 240.0)
 """fx, fy, cx, cy that 7-Scenes gives for all its scenes."""
 SEVEN_SCENES_SIZE = (640, 480)
 """Width and height of the images that these are of."""
+TYPICAL_FOCAL = 0.85
+"""Focal length of depth cameras, in widths of their images."""
 CENTRE = (0.3, 0.7)
 """Where principal points lie, as shares of width and height."""
 
@@ -52,3 +54,10 @@ def _seven_scenes_intrinsics(size: tuple[int, int]) -> Float[Tensor, "3 3"]:
     (fx, fy, cx, cy), (width, height) = SEVEN_SCENES_INTRINSICS, SEVEN_SCENES_SIZE
     across, down = size[1] / width, size[0] / height
     return torch.tensor([[fx * across, 0.0, cx * across], [0.0, fy * down, cy * down], [0.0, 0.0, 1.0]])
+
+
+def typical_intrinsics(size: tuple[int, int]) -> Float[Tensor, "3 3"]:
+    """A guess, good to a fifth or so."""
+    height, width = size
+    focal = TYPICAL_FOCAL * width
+    return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
