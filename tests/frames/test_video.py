@@ -229,9 +229,11 @@ def test_shapes_that_the_network_cannot_use(tmp_path: Path, caplog: pytest.LogCa
 
 
 @pytest.fixture(scope="module")
-def whole_videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    return {name: write_video(folder / name).read_bytes() for name in ("v.mp4", "v.mkv", "v.ts")}
+    for name in ("v.mp4", "v.mkv", "v.ts"):
+        write_video(folder / name)
+    return folder
 
 
 @pytest.mark.fuzz
@@ -241,9 +243,9 @@ def whole_videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     st.floats(0.05, 1),
 )
 def test_damaged_videos_are_refused_or_give_frames_in_order(
-    tmp_path: Path, whole_videos: dict[str, bytes], name: str, damage: list[tuple[float, int]], share: float
+    tmp_path: Path, whole_videos: Path, name: str, damage: list[tuple[float, int]], share: float
 ) -> None:
-    data = bytearray(whole_videos[name])
+    data = bytearray((whole_videos / name).read_bytes())
     for place, flip in damage:
         data[int(place * len(data))] ^= flip
     (tmp_path / name).write_bytes(data[: int(share * len(data))])
@@ -254,6 +256,13 @@ def test_damaged_videos_are_refused_or_give_frames_in_order(
         return
     assert all(before.stamp < after.stamp for before, after in pairwise(frames))
     assert all(frame.image.dtype == torch.uint8 for frame in frames)
+
+
+def test_unknown_codec(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX"))
+    with pytest.raises(SourceError, match=r"v\.mkv: its video is coded in a way that is not known here"):
+        open_source(path)
 
 
 def test_closing_early_closes_the_file(tmp_path: Path) -> None:
