@@ -65,11 +65,7 @@ def test_a_videos_frames_are_taken_out_once(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no video")
-    for path, complaint in (
-        ("missing", "does not exist"),
-        ("empty", "no colour images"),
-        ("notes.txt", "not open"),
-    ):
+    for path, complaint in (("missing", "does not exist"), ("empty", "holds no images"), ("notes.txt", "not open")):
         with pytest.raises(DataError, match=f"{path}.*{complaint}"):
             open_footage([tmp_path / path], tmp_path / "frames")
     folder = numbered(tmp_path / "some", 3)

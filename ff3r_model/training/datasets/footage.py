@@ -14,9 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ff3r_model.frames.folder_hints import empty_folder
 from ff3r_model.frames.image_folder import color_images
-from ff3r_model.frames.pictures import look_into
 from ff3r_model.frames.read_image import IMAGE_SUFFIXES, ImageFileError, read_color
 from ff3r_model.frames.source import SourceError
 from ff3r_model.frames.video import VideoSource
@@ -75,7 +73,7 @@ def _open(path: Path, frames_folder: Path) -> list[ImageScene]:
     scenes = [ImageScene(f"{path.name}/{item.name}", _images_of(item)) for item in inner]
     scenes = [scene for scene in scenes if len(scene)]
     if not scenes:
-        raise DataError(empty_folder(path, look_into(path)))
+        raise DataError(f"{path} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}), nor do the folders in it")
     return scenes
 
 
