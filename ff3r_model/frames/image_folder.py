@@ -14,7 +14,7 @@ from ff3r_model.frames.folder_hints import empty_folder
 from ff3r_model.frames.pictures import Picture, look_into, some
 from ff3r_model.frames.prepare import ImageError, check_size, warn_of_panorama
 from ff3r_model.frames.read_image import ImageFileError, read_color
-from ff3r_model.frames.source import NOMINAL_FPS, SourceError
+from ff3r_model.frames.source import NOMINAL_FPS, LeftOut, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,15 @@ class ImageList:
         self.count: int | None = len(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
+        left_out = LeftOut(self.name)
         for file, stamp in zip(self.files, self.stamps, strict=True):
             try:
                 image = read_color(file)
             except ImageFileError as error:
-                log.warning("%s: left out", error)
+                left_out.add(error)
                 continue
             yield Frame(image, stamp=stamp)
+        left_out.tell_rest()
 
 
 class FolderSource(ImageList):

@@ -16,6 +16,7 @@ from ff3r_model.frames.image_folder import ImageList
 from ff3r_model.frames.read_image import ImageFileError, opened, read_color, read_depth, upright_size
 from ff3r_model.frames.rgbd_intrinsics import read_intrinsics, typical_intrinsics
 from ff3r_model.frames.rgbd_layouts import LAYOUTS, SEVEN_SCENES, RgbdEntry, layout_of
+from ff3r_model.frames.source import LeftOut
 from ff3r_model.frames.tum_lists import RgbdError, read_files
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ UNKNOWN = 65535
 """What some cameras store where they measured nothing, besides 0."""
 SAME_SHAPE = 0.02
 """Difference of aspect ratios, relative, up to which depth of another resolution fits the colour image."""
-GIVEN = "the given"
+GIVEN = "given"
 PAIRS = 5
 """Pairs of frames by which the unit of depth is tested."""
 MOTION = (0.03, 0.15)
@@ -61,16 +62,18 @@ class RgbdSource:
         self.count: int | None = len(self.entries)
         seconds = (self.entries[-1].stamp - self.entries[0].stamp) / 1e9
         self.fps = (len(self.entries) - 1) / seconds if seconds > 0 else 1.0
-        self._check_unit(f"{layout.name}'s" if depth_unit is None else GIVEN)
+        self._check_unit(layout.name if depth_unit is None else GIVEN)
 
     def __iter__(self) -> Iterator[Frame]:
+        left_out = LeftOut(self.path)
         for entry in self.entries:
             try:
                 frame = self.read(entry)
             except (RgbdError, ImageFileError) as error:
-                log.warning("%s: left out", error)
+                left_out.add(error)
                 continue
             yield frame
+        left_out.tell_rest()
 
     def read(self, entry: RgbdEntry) -> Frame:
         """One frame. Raises RgbdError or ImageFileError for images that cannot be decoded or differ in shape."""
@@ -110,12 +113,12 @@ class RgbdSource:
             unit = name_unit(self._unit * factor)
             amount = f"{factor:.1f} times too small" if factor > 1 else f"{1 / factor:.1f} times too large"
             raise RgbdError(
-                f"{self.path}: in {whose} unit of {self._unit:.4g} m per step depth is {amount} for the poses; "
+                f"{self.path}: depth in steps of {self._unit:.4g} m ({whose}) is {amount} for the poses; "
                 f"the depth unit {unit:.4g} would fit (--depth-unit {unit:.4g})"
             )
         if not agreements and whose != GIVEN:
-            told = "%s: depth is read in %s unit of %.4g m per step, which no poses confirm; --depth-unit says another"
-            log.warning(told, self.path, whose, self._unit)
+            told = "%s: depth is read in steps of %.4g m (%s), which no poses confirm; --depth-unit says another"
+            log.warning(told, self.path, self._unit, whose)
 
 
 def is_rgbd(path: Path) -> bool:

@@ -167,7 +167,9 @@ def test_unit_of_depth(
         torch.testing.assert_close(frame.odom_from_camera, pose, atol=1e-5, rtol=0)
     write_room(tmp_path, recording, layout, wrong)
     factor = rf"\d\.\d times too {'small' if layout == 'TUM' else 'large'}"
-    with pytest.raises(RgbdError, match=rf"depth is {factor} for the poses.*--depth-unit {1 / wrong:g}\)"):
+    with pytest.raises(
+        RgbdError, match=rf"depth in steps of .* m \({layout}\) is {factor} for the poses.*--depth-unit {1 / wrong:g}\)"
+    ):
         open_source(tmp_path)
     (tmp_path / "camera-intrinsics.txt").rename(tmp_path / "unused.txt")  # a typical camera will do for the test
     with pytest.raises(RgbdError, match="for the poses"):
