@@ -82,6 +82,13 @@ def nearest_rotation(matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
     return u @ torch.diag(signs) @ vt
 
 
+def is_rigid(matrix: Float[Tensor, "4 4"], tolerance: float = 0.05) -> bool:
+    """Whether a pose is finite and its rotation orthonormal, each entry of RᵀR within `tolerance` of the identity's."""
+    rotation = matrix[:3, :3]
+    error = (rotation.T @ rotation - torch.eye(3, dtype=matrix.dtype)).abs().max()
+    return bool(matrix.isfinite().all()) and float(error) <= tolerance
+
+
 def umeyama(
     source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], weights: Float[Tensor, " n"] | None = None
 ) -> Similarity:

@@ -25,7 +25,7 @@ SMALL_COLOR = 3.0
 """Disagreement in brightness, grey levels, below which views agree."""
 USUAL = (1.0, 0.01, 0.001, 1 / 256, 0.0001, 1 / 5000, 1 / 6553.5, 1 / 4000)
 """Metres per step that data sets have."""
-CLOSE = 1.12
+CLOSE = 1.4
 """Factor up to which an estimate is one of these."""
 STRIDE = 6
 """One pixel in this many squared is compared."""

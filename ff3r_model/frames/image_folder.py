@@ -18,7 +18,7 @@ from ff3r_model.frames.intrinsics import exif_intrinsics
 from ff3r_model.frames.pictures import Picture, look_into, some
 from ff3r_model.frames.prepare import ImageError, check_size, warn_of_panorama
 from ff3r_model.frames.read_image import ImageFileError, opened, read_color
-from ff3r_model.frames.source import NOMINAL_FPS, SourceError
+from ff3r_model.frames.source import NOMINAL_FPS, LeftOut, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +45,19 @@ class ImageList:
         self.count: int | None = len(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
+        left_out = LeftOut(self.name)
         told = False
         for file, stamp in zip(self.files, self.stamps, strict=True):
             try:
                 image, matrix = read_color(file), _exif_intrinsics(file)
             except ImageFileError as error:
-                log.warning("%s: left out", error)
+                left_out.add(error)
                 continue
             if matrix is not None and not told:
                 told = True
                 log.info("%s: focal length by EXIF, %.0f pixels in %s", self.name, float(matrix[0, 0]), file.name)
             yield Frame(image, stamp=stamp, intrinsics=matrix)
+        left_out.tell_rest()
 
 
 def _exif_intrinsics(file: Path) -> Float[Tensor, "3 3"] | None:

@@ -11,6 +11,7 @@ from ff3r_model.frames.bag_files import is_bag
 from ff3r_model.frames.folder_hints import images_inside
 from ff3r_model.frames.image_folder import FolderSource
 from ff3r_model.frames.intrinsics import StatedCamera, StatedSource
+from ff3r_model.frames.pictures import TO_CONVERT
 from ff3r_model.frames.read_image import IMAGE_SUFFIXES
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd, tum_images
 from ff3r_model.frames.source import FrameSource, SourceError
@@ -74,7 +75,7 @@ def _folder(path: Path) -> FrameSource:
 
 
 def _video(path: Path) -> VideoSource:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in (IMAGE_SUFFIXES | TO_CONVERT) - {".gif"}:
         raise SourceError(f"{path} is one image; a map needs several: give the folder {path.parent}")
     return VideoSource(path)
 

@@ -14,8 +14,9 @@ from ff3r_model.core.types import Frame
 from ff3r_model.frames.depth_unit import compare, name_unit, unit_factor
 from ff3r_model.frames.image_folder import ImageList
 from ff3r_model.frames.read_image import ImageFileError, opened, read_color, read_depth, upright_size
-from ff3r_model.frames.rgbd_intrinsics import read_intrinsics
+from ff3r_model.frames.rgbd_intrinsics import read_intrinsics, typical_intrinsics
 from ff3r_model.frames.rgbd_layouts import LAYOUTS, SEVEN_SCENES, RgbdEntry, layout_of
+from ff3r_model.frames.source import LeftOut
 from ff3r_model.frames.tum_lists import RgbdError, read_files
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,11 @@ UNKNOWN = 65535
 """What some cameras store where they measured nothing, besides 0."""
 SAME_SHAPE = 0.02
 """Difference of aspect ratios, relative, up to which depth of another resolution fits the colour image."""
+GIVEN = "given"
 PAIRS = 5
 """Pairs of frames by which the unit of depth is tested."""
-MOTION = 0.03
-"""Metres of the camera between the frames of a pair, at least."""
+MOTION = (0.03, 0.15)
+"""Metres of the camera between the frames of a pair."""
 TURN = 0.2
 """Radians between them, at most."""
 
@@ -49,7 +51,7 @@ class RgbdSource:
             raise RgbdError(f"{path} is no RGB-D sequence: it has none of the known layouts ({known})")
         if depth_unit is not None and not 0 < depth_unit < 1e3:
             raise RgbdError(f"the depth unit must be positive metres per step (0.001: millimetres), not {depth_unit}")
-        self.name, self.path = path.name, path
+        self.name, self.path = path.resolve().name, path
         self.entries = layout.entries(path)
         if not self.entries:
             raise RgbdError(f"{path} holds no frame that has colour, depth and a pose")
@@ -60,16 +62,18 @@ class RgbdSource:
         self.count: int | None = len(self.entries)
         seconds = (self.entries[-1].stamp - self.entries[0].stamp) / 1e9
         self.fps = (len(self.entries) - 1) / seconds if seconds > 0 else 1.0
-        self._check_unit(f"{layout.name}'s" if depth_unit is None else "given")
+        self._check_unit(layout.name if depth_unit is None else GIVEN)
 
     def __iter__(self) -> Iterator[Frame]:
+        left_out = LeftOut(self.path)
         for entry in self.entries:
             try:
                 frame = self.read(entry)
             except (RgbdError, ImageFileError) as error:
-                log.warning("%s: left out", error)
+                left_out.add(error)
                 continue
             yield frame
+        left_out.tell_rest()
 
     def read(self, entry: RgbdEntry) -> Frame:
         """One frame. Raises RgbdError or ImageFileError for images that cannot be decoded or differ in shape."""
@@ -97,12 +101,11 @@ class RgbdSource:
 
     def _check_unit(self, whose: str) -> None:
         """Raise RgbdError where poses say that depth has another unit."""
-        if self.intrinsics is None:
-            return
+        intrinsics = typical_intrinsics(self._size) if self.intrinsics is None else self.intrinsics
         agreements = []
         for first, second in _pairs(self.entries):
             try:
-                agreements.append(compare(self.read(first), self.read(second), self.intrinsics))
+                agreements.append(compare(self.read(first), self.read(second), intrinsics))
             except (RgbdError, ImageFileError):  # told where the frame is read for the map
                 continue
         factor = unit_factor(agreements)
@@ -110,10 +113,12 @@ class RgbdSource:
             unit = name_unit(self._unit * factor)
             amount = f"{factor:.1f} times too small" if factor > 1 else f"{1 / factor:.1f} times too large"
             raise RgbdError(
-                f"{self.path}: in the {whose} unit of {self._unit:.4g} m per step depth is {amount} for the poses; "
+                f"{self.path}: depth in steps of {self._unit:.4g} m ({whose}) is {amount} for the poses; "
                 f"the depth unit {unit:.4g} would fit (--depth-unit {unit:.4g})"
             )
-        log.info("%s: depth in steps of %.4g m (%s), tested on %d pairs", self.path, self._unit, whose, len(agreements))
+        if not agreements and whose != GIVEN:
+            told = "%s: depth is read in steps of %.4g m (%s), which no poses confirm; --depth-unit says another"
+            log.warning(told, self.path, self._unit, whose)
 
 
 def is_rgbd(path: Path) -> bool:
@@ -128,21 +133,23 @@ def tum_images(path: Path) -> ImageList | None:
     missing = [name for name in ("depth.txt", "groundtruth.txt") if not (path / name).is_file()]
     log.warning("%s has no %s: its colour images alone are read", path, " and no ".join(missing))
     rows = read_files(path / "rgb.txt")
-    return ImageList(path.name, [row.value for row in rows], [round(row.stamp * 1e9) for row in rows])
+    return ImageList(path.resolve().name, [row.value for row in rows], [round(row.stamp * 1e9) for row in rows])
 
 
 def _pairs(entries: list[RgbdEntry]) -> Iterator[tuple[RgbdEntry, RgbdEntry]]:
-    """Frames spread over the sequence, each with the next one that lies some way off and looks the same way."""
+    """Frames spread over the sequence, each with the farthest of those that follow and look the same way."""
     for start in range(0, len(entries), max(1, len(entries) // PAIRS)):
-        first = entries[start]
+        first, best, farthest = entries[start], None, MOTION[0]
         for second in entries[start + 1 :]:
             moved = torch.linalg.inv(first.world_from_camera) @ second.world_from_camera
             turn = float(((moved[:3, :3].trace() - 1) / 2).clamp(-1, 1).arccos())
-            if turn > TURN:
+            distance = float(moved[:3, 3].norm())
+            if turn > TURN or (distance > MOTION[1] and best is not None):
                 break
-            if float(moved[:3, 3].norm()) >= MOTION:
-                yield first, second
-                break
+            if distance >= farthest:
+                best, farthest = second, distance
+        if best is not None:
+            yield first, best
 
 
 def _size(entries: list[RgbdEntry]) -> tuple[int, int]:

@@ -12,8 +12,10 @@ from ff3r_model.frames.tum_lists import RgbdError, read_numbers
 
 SEVEN_SCENES_INTRINSICS = (585.0, 585.0, 320.0, 240.0)
 """fx, fy, cx, cy that 7-Scenes gives for all its scenes."""
-SEVEN_SCENES_SIZE = (640, 480)
-"""Width and height of the images that these are of."""
+SEVEN_SCENES_SIZE = (480, 640)
+"""Height and width of the images that these are of."""
+TYPICAL_FOCAL = 0.85
+"""Focal length of depth cameras, in widths of their images."""
 CENTRE = (0.3, 0.7)
 """Where principal points lie, as shares of width and height."""
 
@@ -48,7 +50,17 @@ def _check_intrinsics(file: Path, matrix: Float[Tensor, "3 3"], size: tuple[int,
 
 
 def _seven_scenes_intrinsics(size: tuple[int, int]) -> Float[Tensor, "3 3"]:
-    """At the size of the stored images, which need not be that of 7-Scenes."""
-    (fx, fy, cx, cy), (width, height) = SEVEN_SCENES_INTRINSICS, SEVEN_SCENES_SIZE
-    across, down = size[1] / width, size[0] / height
-    return torch.tensor([[fx * across, 0.0, cx * across], [0.0, fy * down, cy * down], [0.0, 0.0, 1.0]])
+    fx, fy, cx, cy = SEVEN_SCENES_INTRINSICS
+    return at_size(torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), SEVEN_SCENES_SIZE, size)
+
+
+def at_size(matrix: Float[Tensor, "3 3"], of: tuple[int, int], size: tuple[int, int]) -> Float[Tensor, "3 3"]:
+    """The camera matrix of images that were resized from `of` to `size`, both (height, width)."""
+    return torch.diag(torch.tensor([size[1] / of[1], size[0] / of[0], 1.0])) @ matrix
+
+
+def typical_intrinsics(size: tuple[int, int]) -> Float[Tensor, "3 3"]:
+    """A guess, good to a fifth or so."""
+    height, width = size
+    focal = TYPICAL_FOCAL * width
+    return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])

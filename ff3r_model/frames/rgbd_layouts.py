@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.core.geometry import nearest_rotation, rigid
+from ff3r_model.core.geometry import is_rigid, nearest_rotation, rigid
 from ff3r_model.frames.pictures import some
 from ff3r_model.frames.tum_lists import RgbdError, Row, read_files, read_numbers, read_poses
 
@@ -25,8 +25,6 @@ SEVEN_SCENES_UNIT = 1e-3
 TUM_UNIT = 1 / 5000
 MAX_STAMP_GAP = 0.02
 """Seconds between colour, depth and pose that still belong together in TUM's lists."""
-ROTATION_ERROR = 0.05
-"""Largest deviation of a pose's rotation from an orthonormal matrix: 7-Scenes' are off by some 1e-3."""
 
 T = TypeVar("T")
 
@@ -80,10 +78,7 @@ def _pose(file: Path) -> Float[Tensor, "4 4"] | None:
         matrix = read_numbers(file, 16).reshape(4, 4)
     except RgbdError:
         return None
-    rotation = matrix[:3, :3]
-    if not matrix.isfinite().all() or float((rotation @ rotation.T - torch.eye(3)).abs().max()) > ROTATION_ERROR:
-        return None
-    return rigid(nearest_rotation(rotation), matrix[:3, 3]).float()
+    return rigid(nearest_rotation(matrix[:3, :3]), matrix[:3, 3]).float() if is_rigid(matrix) else None
 
 
 def _seven_scenes_up(path: Path) -> Float[Tensor, " 3"] | None:

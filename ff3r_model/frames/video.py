@@ -141,7 +141,10 @@ def _pictures(container: InputContainer, path: Path) -> VideoStream:
         kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
         cover = " and a cover picture" if container.streams.video else ""
         raise SourceError(f"{path} holds no video, only {', '.join(kinds) or 'nothing'}{cover}")
-    stream = max(streams, key=lambda stream: (stream.codec_context.width or 0) * (stream.codec_context.height or 0))
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise SourceError(f"{path}: its video is coded in a way that is not known here; convert it to H.264")
+    stream = max(streams, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise SourceError(f"{path}: frames of {context.width}x{context.height} pixels are more than {MAX_PIXELS:,}")

@@ -109,7 +109,7 @@ COMMANDS_WITH_A_PIPELINE = {
 
 @pytest.mark.parametrize("name", COMMANDS_WITH_A_PIPELINE)
 def test_commands_refuse_a_file_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((64, 64, 3), np.uint8))
     (tmp_path / "bad.yaml").write_text("window: {veiws: 8}")
     arguments = [argument.format(tmp=tmp_path) for argument in COMMANDS_WITH_A_PIPELINE[name]]
     assert main([*name.split(), *arguments, "--config", str(tmp_path / "bad.yaml")]) == 2

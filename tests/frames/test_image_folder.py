@@ -62,6 +62,17 @@ def test_cut_image_is_left_out(suffix: str, share: float, tmp_path: Path, caplog
     assert f"1.{suffix}" in caplog.text
 
 
+def test_many_damaged_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(15):
+        write(tmp_path / f"{index}.png", index)
+        if index:
+            whole = (tmp_path / f"{index}.png").read_bytes()
+            (tmp_path / f"{index}.png").write_bytes(whole[: len(whole) // 2])
+    assert len(list(open_source(tmp_path))) == 1
+    assert "10.png" in caplog.text and "11.png" not in caplog.text
+    assert "4 more frames are left out for such reasons" in caplog.text
+
+
 def test_masks_depth_and_labels_are_no_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for index in range(4):
         write(tmp_path / f"{index}.jpg", index)

@@ -70,7 +70,9 @@ def cube_slam(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("layout", "frames", "fx"), [(seven_scenes, 2, 585 * 8 / 640), (tum, 1, 500.0), (cube_slam, 2, None)]
 )
-def test_layouts(layout: object, frames: int, fx: float | None, tmp_path: Path) -> None:
+def test_layouts(
+    layout: object, frames: int, fx: float | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = layout(tmp_path)  # type: ignore[operator]
     assert is_rgbd(folder)
     source = open_source(folder)
@@ -78,6 +80,7 @@ def test_layouts(layout: object, frames: int, fx: float | None, tmp_path: Path) 
     assert source.count == frames  # TUM's second image has no pose within 20 ms
     read = list(source)
     assert [frame.stamp for frame in read] == sorted(frame.stamp for frame in read)
+    assert "which no poses confirm; --depth-unit says another" in caplog.text, "the camera stands still"
     frame = read[0]
     assert frame.depth is not None
     assert frame.odom_from_camera is not None
@@ -164,7 +167,12 @@ def test_unit_of_depth(
         torch.testing.assert_close(frame.odom_from_camera, pose, atol=1e-5, rtol=0)
     write_room(tmp_path, recording, layout, wrong)
     factor = rf"\d\.\d times too {'small' if layout == 'TUM' else 'large'}"
-    with pytest.raises(RgbdError, match=rf"depth is {factor} for the poses.*--depth-unit {1 / wrong:g}\)"):
+    with pytest.raises(
+        RgbdError, match=rf"depth in steps of .* m \({layout}\) is {factor} for the poses.*--depth-unit {1 / wrong:g}\)"
+    ):
+        open_source(tmp_path)
+    (tmp_path / "camera-intrinsics.txt").rename(tmp_path / "unused.txt")  # a typical camera will do for the test
+    with pytest.raises(RgbdError, match="for the poses"):
         open_source(tmp_path)
     (frame, *_) = open_source(tmp_path, depth_unit=1 / wrong)
     torch.testing.assert_close(frame.depth, views.depth[0], atol=1e-3, rtol=0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,6 +15,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ff3r_model.frames import video
 from ff3r_model.frames.open_source import open_source
@@ -221,3 +226,52 @@ def test_shapes_that_the_network_cannot_use(tmp_path: Path, caplog: pytest.LogCa
         open_source(write_video(tmp_path / "v.mp4", size=(64, 320)))
     open_source(write_video(tmp_path / "w.mp4", size=(64, 128)))
     assert "128x64 is the shape of a 360° panorama" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def whole_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("v.mp4", "v.mkv", "v.ts"):
+        write_video(folder / name)
+    return folder
+
+
+@pytest.mark.fuzz
+@given(
+    st.sampled_from(["v.mp4", "v.mkv", "v.ts"]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=8),
+    st.floats(0.05, 1),
+)
+def test_damaged_videos_are_refused_or_give_frames_in_order(
+    tmp_path: Path, whole_videos: Path, name: str, damage: list[tuple[float, int]], share: float
+) -> None:
+    data = bytearray((whole_videos / name).read_bytes())
+    for place, flip in damage:
+        data[int(place * len(data))] ^= flip
+    (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    try:
+        frames = list(islice(open_source(tmp_path / name), 50))
+    except SourceError as refusal:
+        assert str(tmp_path / name) in str(refusal)
+        return
+    assert all(before.stamp < after.stamp for before, after in pairwise(frames))
+    assert all(frame.image.dtype == torch.uint8 for frame in frames)
+
+
+def test_unknown_codec(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX"))
+    with pytest.raises(SourceError, match=r"v\.mkv: its video is coded in a way that is not known here"):
+        open_source(path)
+
+
+def test_closing_early_closes_the_file(tmp_path: Path) -> None:
+    frames = iter(open_source(write_video(tmp_path / "v.mp4")))
+    next(frames)
+    assert str(tmp_path / "v.mp4") in open_files()
+    frames.close()  # type: ignore[attr-defined]
+    assert str(tmp_path / "v.mp4") not in open_files()
+
+
+def open_files() -> list[str]:
+    return [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

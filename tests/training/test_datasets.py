@@ -304,6 +304,29 @@ def test_scannet_gives_metric_depth_poses_and_the_papers_classes(tmp_path: Path)
     assert named == ["wall", "chair", "table", "other", "bed", "floor", "ceiling", "sofa", None, None]
 
 
+def test_scannet_intrinsics_follow_the_stored_size(tmp_path: Path) -> None:
+    """SensReader can make the colour images smaller; the file stays that of 1296 x 968."""
+    write_scannet(tmp_path)
+    file = tmp_path / "scene0000_00/intrinsic/intrinsic_color.txt"
+    matrix = np.diag([1170.0, 1160, 1, 1])
+    matrix[:2, 2] = (647, 484)
+    np.savetxt(file, matrix)
+    view = open_scannet(tmp_path, truth=True)[0].view(0)
+    assert view.intrinsics is not None
+    np.testing.assert_allclose(view.intrinsics[0], [1170 * 80 / 1296, 0, 647 * 80 / 1296], rtol=1e-5)
+    np.testing.assert_allclose(view.intrinsics[1], [0, 1160 * 60 / 968, 484 * 60 / 968], rtol=1e-5)
+    matrix[0, 2] = 320
+    np.savetxt(file, matrix)
+    with pytest.raises(DataError, match=r"intrinsic_color\.txt: the centre 320 is not that of images 80 pixels wide"):
+        open_scannet(tmp_path, truth=True)[0].view(0)
+
+
+def test_scannet_zero_pose_is_none(tmp_path: Path) -> None:
+    write_scannet(tmp_path)
+    np.savetxt(tmp_path / "scene0000_00/pose/0.txt", np.zeros((4, 4)))
+    assert open_scannet(tmp_path, truth=True)[0].view(0).world_from_camera is None
+
+
 def test_scannet_for_training_reads_pictures_alone(tmp_path: Path) -> None:
     write_scannet(tmp_path)
     for folder in ("depth", "pose", "intrinsic", "label-filt"):

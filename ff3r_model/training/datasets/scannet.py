@@ -13,7 +13,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from ff3r_model.core.geometry import is_rigid
 from ff3r_model.frames.natural_order import natural_key
+from ff3r_model.frames.rgbd_intrinsics import at_size
 from ff3r_model.training.datasets.base import DataError, View, opened
 from ff3r_model.training.datasets.footage import read_image
 
@@ -23,6 +25,10 @@ CLASSES = ("wall", "floor", "ceiling", "chair", "table", "sofa", "bed", "other")
 """The paper's. A thing is what the column `nyu40class` calls it; whatever has another name there is "other"."""
 LABELS = "scannetv2-labels.combined.tsv"
 MILLIMETRES = 1000.0
+COLOR_SIZE = (968, 1296)
+"""Height and width of the colour images that intrinsic_color.txt is of, where they were made smaller afterwards."""
+CENTRE_ERROR = 0.1
+"""Distance of a principal point from the middle, as a share of the width, up to which it is of images of a size."""
 
 
 class ScanNetScene:
@@ -54,19 +60,31 @@ class ScanNetScene:
         return View(
             str(file),
             image,
-            None if self._color is None else self._color[:3, :3],
-            pose if pose is not None and bool(torch.isfinite(pose).all()) else None,
+            self._intrinsics(image.shape[0], image.shape[1]),
+            pose if pose is not None and is_rigid(pose) else None,
             self._registered_depth(file.stem, image.shape[0], image.shape[1]),
             self._labels(file.stem, image.shape[0], image.shape[1]),
         )
 
+    def _intrinsics(self, height: int, width: int) -> Float[Tensor, "3 3"] | None:
+        """Of the colour images as they are stored. Raises DataError where the file is of images of another size."""
+        if self._color is None:
+            return None
+        matrix = self._color[:3, :3]
+        for size in ((height, width), COLOR_SIZE):
+            if abs(float(matrix[0, 2]) - size[1] / 2) <= CENTRE_ERROR * size[1]:
+                return at_size(matrix, size, (height, width))
+        file = self.folder / "intrinsic" / "intrinsic_color.txt"
+        raise DataError(f"{file}: the centre {float(matrix[0, 2]):g} is not that of images {width} pixels wide")
+
     def _registered_depth(self, stem: str, height: int, width: int) -> Float[Tensor, "height width"] | None:
         """Metres at each colour pixel. The two cameras differ in intrinsics; ScanNet takes them for one in place."""
         path = self.folder / "depth" / f"{stem}.png"
-        if not path.is_file() or self._color is None or self._depth is None:
+        color = self._intrinsics(height, width)
+        if not path.is_file() or color is None or self._depth is None:
             return None
         depth = _png(path).astype(np.float32) / MILLIMETRES
-        depth_from_color = (self._depth[:3, :3] @ torch.linalg.inv(self._color[:3, :3])).numpy()
+        depth_from_color = (self._depth[:3, :3] @ torch.linalg.inv(color)).numpy()
         v, u = np.mgrid[0:height, 0:width] + 0.5
         across = depth_from_color[0, 0] * u + depth_from_color[0, 1] * v + depth_from_color[0, 2] - 0.5
         down = depth_from_color[1, 1] * v + depth_from_color[1, 2] - 0.5
