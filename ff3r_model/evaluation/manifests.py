@@ -42,7 +42,7 @@ def make_splits(scene: str, frames: int, views: int, windows: int, stride: int, 
     length = (views - 1) * stride + 1
     if length > frames:
         raise SplitError(f"{scene} has {frames} frames, and {views} views {stride} apart span {length}: lower --stride")
-    starts = np.unique(np.linspace(0, frames - length, windows).round().astype(int)).tolist()
+    starts = np.unique(np.linspace(0, frames - length, min(windows, frames)).round().astype(int)).tolist()
     gaps = np.unique(np.linspace(0, views - 2, min(targets, views - 1) + 2)[1:-1].round().astype(int)).tolist()
     between = [gap * stride + stride // 2 for gap in gaps] if stride > 1 else []
     return [Split(scene, tuple(range(s, s + length, stride)), tuple(s + offset for offset in between)) for s in starts]
