@@ -117,7 +117,7 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
-    """Hold the weights whose names begin so. Raises RunError for a beginning that no weight has, and where none is left."""
+    """Hold the weights whose names begin so. Raises RunError for one that no weight has, or if all are held."""
     names = [name for name, _ in network.named_parameters()]
     for beginning in beginnings:
         if not any(name.startswith(beginning) for name in names):

@@ -5,7 +5,6 @@ The heavy work is stubbed; what is tried is all that stands before it.
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import typing
@@ -28,8 +27,7 @@ from ff3r_model.evaluation.subject import CheckpointUnderTest
 from ff3r_model.network.checkpoint import load_checkpoint
 from ff3r_model.network.public_weights import convert
 from ff3r_model.pipeline import Pipeline
-from ff3r_model.training import recipe, target_cache
-from ff3r_model.training.trainer import Trainer
+from ff3r_model.training import recipe, target_cache, trainer
 from tests.evaluation.test_evaluation_files import result
 
 SUBCOMMANDS = {name: command for name, command in COMMANDS.items() if command is not Evaluate} | {
@@ -78,9 +76,12 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
         monkeypatch.setattr(f"ff3r_model.{module}.load_checkpoint", quickly)
     monkeypatch.setattr(Pipeline, "add", lambda self, frame: None)
     monkeypatch.setattr(Pipeline, "step", lambda self, flush=False: None)
-    monkeypatch.setattr(recipe, "student", lambda start, **_: copy.deepcopy(start.network).requires_grad_(True))
+    monkeypatch.setattr(recipe, "student", lambda start, **_: start.network.requires_grad_(True))
+    monkeypatch.setattr(recipe, "_snapshots", lambda *_: None)
+    monkeypatch.setattr(trainer, "optimizer", lambda *_: None)
+    monkeypatch.setattr(trainer, "freeze", lambda *_: None)
     monkeypatch.setattr(target_cache, "fingerprint", lambda _: "0")
-    monkeypatch.setattr(Trainer, "run", lambda self: True)
+    monkeypatch.setattr(trainer.Trainer, "run", lambda self: True)
     monkeypatch.setattr(CheckpointUnderTest, "measure", lambda *_: iter([result()]))
     monkeypatch.setattr(convert, "save_checkpoint", lambda path, *_, **__: Path(path).write_bytes(b""))
     monkeypatch.setattr(onnx_export, "export", Mock(side_effect=ExportError("stubbed")))
