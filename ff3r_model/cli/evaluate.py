@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro import MISSING
 from tyro.conf import Positional, arg, subcommand
@@ -237,7 +237,7 @@ class FiguresFile:
         except (KeyboardInterrupt, UserError, OSError):
             if self._runs:
                 done = sum(run["windows"] for run in self._runs.values())
-                print(f"stopped early, after {done} windows; {self.told()}", file=self._aside)
+                self._say(f"stopped early, after {done} windows; {self.told()}")
             raise
 
     def told(self) -> str:
@@ -248,16 +248,16 @@ class FiguresFile:
         ]
         if not is_stream(self.path):
             return "\n".join([*lines, f"{self.path}: all figures"])
-        print("\n".join(lines), file=self._aside)
+        self._say("\n".join(lines))
         if is_standard_output(self.path):
             sys.stdout.write(self._text())
         else:
             self.path.write_text(self._text())
         return ""
 
-    @property
-    def _aside(self) -> TextIO:
-        return sys.stderr if is_standard_output(self.path) else sys.stdout
+    def _say(self, text: str) -> None:
+        """Tell the user, beside the figures where these go to standard output."""
+        print(text, file=sys.stderr if is_standard_output(self.path) else sys.stdout)
 
     def _text(self) -> str:
         found = next(iter(self._runs.values())) if len(self._runs) == 1 else self._runs

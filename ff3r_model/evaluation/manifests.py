@@ -57,7 +57,8 @@ def make_splits(scene: str, numbers: Sequence[int], views: int, windows: int, st
             f"{scene} has {len(numbers)} frames, numbers {numbers[0]} to {numbers[-1]}, and no {views} of them are "
             f"{stride} apart: lower --stride, or let it count the numbers in file names (--by-number)"
         )
-    chosen = [contexts[i] for i in np.unique(np.linspace(0, len(contexts) - 1, windows).round().astype(int))]
+    starts = np.linspace(0, len(contexts) - 1, min(windows, len(contexts)))
+    chosen = [contexts[i] for i in np.unique(starts.round().astype(int))]
     gaps = np.unique(np.linspace(0, views - 2, min(targets, views - 1) + 2)[1:-1].round().astype(int)).tolist()
     return [Split(scene, context, _between(numbers, context, gaps, stride)) for context in chosen]
 

@@ -117,7 +117,7 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
-    """Hold the weights whose names begin so. Raises RunError for a beginning that no weight has."""
+    """Hold the weights whose names begin so. Raises RunError for one that no weight has, or if all are held."""
     names = [name for name, _ in network.named_parameters()]
     for beginning in beginnings:
         if not any(name.startswith(beginning) for name in names):
@@ -125,6 +125,8 @@ def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
     for name, parameter in network.named_parameters():
         if name.startswith(beginnings):
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise RunError(f"frozen = {list(beginnings)} holds all weights: nothing is left to train")
 
 
 def recompute_activations(network: FF3R) -> None:

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 
 from ff3r_model.network import FF3R
-from ff3r_model.network.checkpoint import NANO_WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training.datasets.base import Scene, Share, Windows
 from ff3r_model.training.datasets.dl3dv import open_dl3dv
@@ -149,10 +149,9 @@ def room_targets(sources: DataSources, start: Checkpoint) -> TextTargets:
     """What the rooms' classes and colour phrases are in the text's space. Raises RunError for a file without them."""
     if sources.text_targets is not None:
         try:
-            saved = torch.load(sources.text_targets, weights_only=True)
+            saved = read_tensors(sources.text_targets)
             return TextTargets(saved["class_targets"].float(), saved["phrase_targets"].float())
-        except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(repr(error).split())[:200]
-            raise RunError(f"{sources.text_targets} holds no class_targets and phrase_targets: {reason}") from error
+        except (CheckpointError, KeyError) as error:
+            raise RunError(f"{sources.text_targets} holds no class_targets and phrase_targets: {error}") from error
     phrases = color_phrases(CLASSES, COLORS)
     return TextTargets(start.text_encoder.encode(list(CLASSES)), start.text_encoder.encode(phrases))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -138,7 +139,8 @@ class RunFolder:
             if not isinstance(state, dict):
                 raise TypeError(f"it holds a {type(state).__name__}")
         except Exception as error:  # torch raises whatever its archive reader trips over
-            reason = str(error).strip().partition("\n")[0]
+            unreadable = isinstance(error, UnpicklingError)  # torch's own words advise to run what is in the file
+            reason = "no state of a run" if unreadable else str(error).strip().partition("\n")[0][:200]
             raise RunError(
                 f"{path} cannot be read ({reason}): restore it, or start a new run in another folder"
             ) from error

@@ -140,6 +140,8 @@ def test_frozen_weights_are_out_of_the_optimizer() -> None:
     assert frozen and held == set(names.values()) - frozen
     with pytest.raises(RunError, match="begins with 'lsegg'"):
         freeze(net, ("lsegg",))
+    with pytest.raises(RunError, match="holds all weights: nothing is left to train"):
+        freeze(net, ("",))
 
 
 def test_statistics_stay_while_the_rest_trains() -> None:

@@ -14,6 +14,8 @@ from torch.nn.functional import conv2d, max_pool2d, normalize
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ff3r_model.core.errors import UserError
+from ff3r_model.network.checkpoint import CheckpointError
+from ff3r_model.network.public_weights.read_weights import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,9 @@ class LPIPS(nn.Module):
             self.stages = nn.ModuleList(_stage(weights, places) for places in STAGES)
         except KeyError as error:
             raise TrunkError(f"{trunk} is not torchvision's VGG-16: it has no {error}") from error
+        except (RuntimeError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrunkError(f"{trunk} is not torchvision's VGG-16: {reason}") from error
         heads = torch.load(str(resources.files(torchmetrics) / HEADS), map_location="cpu", weights_only=True)
         self.heads = nn.ParameterList(heads[f"lin{stage}.model.1.weight"] for stage in range(len(STAGES)))
         self.requires_grad_(False)
@@ -97,9 +102,6 @@ def _stage(weights: dict[str, Tensor], places: tuple[int, ...]) -> nn.Sequential
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        saved: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TrunkError(f"{path} does not exist; LPIPS wants torchvision's vgg16-397923af.pth there") from error
-    except Exception as error:  # torch raises whatever its archive reader trips over
-        raise TrunkError(f"{path} cannot be read ({error}); LPIPS wants torchvision's vgg16-397923af.pth") from error
-    return saved
+        return read_tensors(path)
+    except CheckpointError as error:
+        raise TrunkError(f"{error} LPIPS wants torchvision's vgg16-397923af.pth there") from error
