@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from ff3r_model.core.errors import UserError
-from ff3r_model.core.files import remove_leftovers, replaced
+from ff3r_model.core.files import regular_file, remove_leftovers, replaced
 from ff3r_model.visualization.pictures import save_picture
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class RunFolder:
         """What `save` wrote. Raises RunError where it is missing or damaged."""
         path = self.path / name
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            with regular_file(path) as file:
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise RunError(f"{self.path} cannot be resumed: {name} is not there. Start it without --resume.") from error
         except Exception as error:  # torch raises whatever its archive reader trips over
