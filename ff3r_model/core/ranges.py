@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,6 @@ class Range:
 
 
 POSITIVE = Range(0, above=True)
-POSITIVE_OR_INFINITE = Range(0, math.inf, above=True)
 NOT_NEGATIVE = Range(0)
 AT_LEAST_ONE = Range(1)
 SHARE = Range(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ff3r_model.core.config_file import NOT_IN_FILES
-from ff3r_model.core.ranges import NOT_NEGATIVE, POSITIVE_OR_INFINITE, SHARE, check_range
+from ff3r_model.core.ranges import NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
 from ff3r_model.frames.parallax import MotionTracker
 from ff3r_model.frames.prepare import prepare, prepare_depth
@@ -67,7 +68,7 @@ class WindowConfig:
             raise ValueError(f"long_side must be at least one patch of {self.patch} pixels, not {self.long_side}")
         if not 1 <= self.shared < self.views:
             raise ValueError(f"overlap must be 1 to views - 1 = {self.views - 1}, not {self.overlap}")
-        check_range(self, POSITIVE_OR_INFINITE, "max_keyframe_rate")
+        check_range(self, Range(0, math.inf, above=True), "max_keyframe_rate")
         check_range(self, NOT_NEGATIVE, "min_difference", "min_motion", "new_view", "min_contrast")
         check_range(self, SHARE, "turn_share")
         if self.max_pending < self.views:

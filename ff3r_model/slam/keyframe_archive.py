@@ -229,7 +229,7 @@ def archived(
     thin, descriptors = placed.thinned(config.depth_side), prediction.descriptors.float().cpu().half()
 
     def frame(view: int) -> ArchivedFrame:
-        depth = thin.node_depth[view].float().cpu()
+        depth = thin.node_depth[view].float().cpu().nan_to_num(0, 0, 0)
         unit = float(depth.median().clamp_min(1e-6))
         return ArchivedFrame(
             keyframe=window.keyframes[view],
@@ -238,7 +238,7 @@ def archived(
             jpeg=_jpeg(window.images[view], config.jpeg_quality),
             depth=(depth / unit).clamp(0, HALF_MAX).half(),
             node_unit=unit,
-            confidence=thin.confidence[view].float().cpu().clamp(0, HALF_MAX).half(),
+            confidence=thin.confidence[view].float().cpu().nan_to_num(0).clamp(0, HALF_MAX).half(),
             intrinsics=thin.intrinsics[view].float().cpu(),
             full_intrinsics=None if window.intrinsics is None else window.intrinsics[view].float().cpu(),
             node_from_camera=thin.node_from_camera[view].float().cpu(),

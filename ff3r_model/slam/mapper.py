@@ -122,6 +122,8 @@ class Mapper:
         usable = int(((prediction.depth[fresh] > 0) & prediction.depth[fresh].isfinite()).sum())
         if usable < config.align.min_pairs:
             return refused(f"only {usable} pixels of the new views have a depth"), fresh
+        if not bool(prediction.cameras.camera_from_world.isfinite().all()):
+            return refused("the predicted poses are no finite numbers"), fresh
         # The first window of all, or the first after a map from a file.
         if active.frames is None:
             reason = "it follows a map from a file" if len(active.map) else ""

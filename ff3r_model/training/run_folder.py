@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from ff3r_model.core.errors import UserError
-from ff3r_model.core.files import remove_leftovers, replaced
+from ff3r_model.core.files import regular_file, remove_leftovers, replaced
 from ff3r_model.core.output_folder import LIST, OutputFolder
 from ff3r_model.visualization.pictures import save_picture
 
@@ -135,7 +135,8 @@ class RunFolder:
         """What `save` wrote. Raises RunError where it is missing or damaged."""
         path = self.path / name
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            with regular_file(path) as file:
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
                 raise TypeError(f"it holds a {type(state).__name__}")
         except Exception as error:  # torch raises whatever its archive reader trips over

@@ -157,3 +157,14 @@ def test_ranges_in_words() -> None:
         "positive", "0 to 1", "at least 1", "above 0 to 1",
     ]  # fmt: skip
     assert 0 not in POSITIVE and 0 in SHARE and 1 in SHARE and 1.1 not in SHARE and float("nan") not in POSITIVE
+
+
+def test_files_that_break_parsers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    aliases = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+    for text in ("[" * 10_000, aliases + "inner: *a59", "inner: {count: " + "9" * 5000 + "}", "inner: {share: 1e999}",
+                 "height: " + "9" * 400, "#" * 2**20):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"bad\.yaml") as caught:
+            load_config(Outer, path)
+        assert len(str(caught.value)) < 1000

@@ -292,3 +292,35 @@ def test_results_are_checked_before_they_are_shown(change: dict[str, object], tm
     (tmp_path / "one.json").write_text(json.dumps(result(**change)))
     with pytest.raises(ReportError, match=r"one\.json holds no results of ff3r eval"):
         write_report([tmp_path / "one.json"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "version is 2, and should be 1"),
+        ({"version": True}, "version = True: expected a whole number"),
+        ({"windows": []}, "windows is empty"),
+        ({"windows": {}}, "windows = {}: expected a list"),
+        ({"windows": [{"scene": "a", "context": [0, 1], "targets": [-1]}]}, "frames from 0"),
+        ({"windows": [{"scene": "a", "context": [0, 2**70], "targets": []}]}, "frames from 0"),
+        ({"windows": [{"scene": "a", "context": [0, 1.5], "targets": []}]}, r"context\[1\] = 1.5: expected a whole"),
+        ({"windows": [{"scene": "a", "context": [0], "targets": []}]}, "2 to 64 frames, not 1"),
+        ({"windows": [{"scene": None, "context": [0, 1], "targets": []}]}, "scene = None: expected a text"),
+        ({"windows": [{"scene": "a", "context": [0, 1]}]}, "lacks fields"),
+        ({"more": 1}, "unknown fields more"),
+    ],
+)
+def test_manifests_that_make_no_sense_are_refused_by_entry(tmp_path: Path, change: dict, said: str) -> None:
+    good = {"version": 1, "windows": [{"scene": "a", "context": [0, 1], "targets": []}]}
+    (tmp_path / "split.json").write_text(json.dumps(good))
+    assert read_manifest(tmp_path / "split.json") == [Split("a", (0, 1), ())]
+    (tmp_path / "split.json").write_text(json.dumps(good | change))
+    with pytest.raises(SplitError, match=said):
+        read_manifest(tmp_path / "split.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 6000, "", "[]", "null"])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(SplitError, match="is no manifest of windows"):
+        read_manifest(tmp_path / "split.json")

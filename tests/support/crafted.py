@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import random
 import struct
@@ -160,7 +159,8 @@ def damaged(tensor: Tensor, how: str) -> Tensor:
     if how == "zeros":
         return torch.zeros_like(tensor)
     info = torch.finfo(tensor.dtype) if tensor.dtype.is_floating_point else torch.iinfo(tensor.dtype)
-    value = {"largest": info.max, "smallest": info.min}.get(how) or float(how)
+    ends = {"largest": info.max, "smallest": info.min}
+    value = ends[how] if how in ends else float(how)
     tensor.view(-1)[tensor.numel() // 2] = value
     return tensor
 
@@ -327,14 +327,19 @@ def checkpoint_header(path: Path) -> Json:
     return header
 
 
-def with_checkpoint_header(source: Path, path: Path, header: Json) -> None:
-    """The checkpoint again with another header."""
-    data = source.read_bytes()
+def with_checkpoint_metadata(path: Path, header: Json) -> None:
+    """Let the safetensors file at `path` say this of its models."""
+    data = path.read_bytes()
     end = 8 + struct.unpack("<Q", data[:8])[0]
-    head = json.loads(data[8:end])
-    head["__metadata__"]["ff3r"] = json.dumps(header)
+    head = json.loads(data[8:end]) | {"__metadata__": {"ff3r": json.dumps(header)}}
     text = json.dumps(head).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[end:])
+
+
+def with_checkpoint_header(source: Path, path: Path, header: Json) -> None:
+    """The checkpoint again with another header."""
+    path.write_bytes(source.read_bytes())
+    with_checkpoint_metadata(path, header)
 
 
 CHECKPOINT_VALUES = VALUES | {"1": 1, "2": 2, "7": 7, "10**6": 10**6, "10**9": 10**9}
@@ -379,7 +384,3 @@ def outcome_of_checkpoint(case: Case, folder: Path) -> str:
     except Exception as error:
         return f"trouble: {type(error).__name__}: {error}"
     return "harmless"
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
