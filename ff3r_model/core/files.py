@@ -40,7 +40,7 @@ def regular_file(path: Path, follow_links: bool = True) -> BinaryIO:
     """
     refuse_others(path.stat() if follow_links else path.lstat(), path)  # before it is opened: that may do something
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
-    file = open(os.open(path, flags), "rb")
+    file = os.fdopen(os.open(path, flags), "rb")
     try:
         refuse_others(os.fstat(file.fileno()), path)
     except OSError:
