@@ -44,20 +44,32 @@ def png(width: int, height: int, bits: int = 8, colour: int = 2, rows: bytes = b
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def camera_infos() -> st.SearchStrategy[CameraInfo]:
-    """Calibrations of any size and value; some are those of a camera."""
-    models = st.sampled_from([*PINHOLE_MODELS, *FISHEYE_MODELS, "double_sphere", "", "x" * 9999])
+@st.composite
+def camera_infos(draw: Draw) -> CameraInfo:
+    """A good calibration, of which some fields hold anything."""
+    info = CameraInfo(width=64, height=48, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0])
+    info.k = [100.0, 0.0, 32.0, 0.0, 100.0, 24.0, 0.0, 0.0, 1.0]
     regions = st.builds(RegionOfInterest, x_offset=UINT32, y_offset=UINT32, width=UINT32, height=UINT32)
+    models = [*PINHOLE_MODELS, *FISHEYE_MODELS, "double_sphere", "", "x" * 9999]
     focal = st.one_of(st.floats(10, 5000), FLOAT)
-    matrices = st.one_of(
-        st.builds(lambda f, g, x, y: [f, 0.0, x, 0.0, g, y, 0.0, 0.0, 1.0], focal, focal, FLOAT, FLOAT),
-        st.lists(FLOAT, min_size=9, max_size=9),
-    )
-    return st.builds(
-        CameraInfo, header=HEADERS, width=UINT32, height=UINT32, distortion_model=models, binning_x=UINT32, k=matrices,
-        d=st.lists(st.one_of(st.floats(-1, 1), FLOAT), max_size=14), p=st.lists(FLOAT, min_size=12, max_size=12),
-        binning_y=UINT32, roi=st.one_of(st.just(RegionOfInterest()), regions),
-    )  # fmt: skip
+    anything = {
+        "header": HEADERS,
+        "width": UINT32,
+        "height": UINT32,
+        "binning_x": UINT32,
+        "binning_y": UINT32,
+        "roi": regions,
+        "distortion_model": st.sampled_from(models),
+        "d": st.lists(st.one_of(st.floats(-1, 1), FLOAT), max_size=14),
+        "p": st.lists(FLOAT, min_size=12, max_size=12),
+        "k": st.one_of(
+            st.builds(lambda f, g, x, y: [f, 0.0, x, 0.0, g, y, 0.0, 0.0, 1.0], focal, focal, FLOAT, FLOAT),
+            st.lists(FLOAT, min_size=9, max_size=9),
+        ),
+    }
+    for name in draw(st.sets(st.sampled_from(sorted(anything)))):
+        setattr(info, name, draw(anything[name]))
+    return info
 
 
 def transforms() -> st.SearchStrategy[TFMessage]:

@@ -132,7 +132,7 @@ def test_a_burst_of_queries_is_accounted_for(ros: Ros, depth: int) -> None:
 
     def missing() -> int:
         names = ("queries", "queries refused", "queries dropped", "queries lost")
-        return 2000 - sum(int(robot.values[name]) for name in names)
+        return 2000 - sum(int(robot.values.get(name, "0")) for name in names)
 
     try:
         wait_until(lambda: missing() == 0, "all to be counted", 60)
