@@ -32,6 +32,8 @@ OPEN_SECONDS = 20.0
 """Within which a request must be there, and its answer taken."""
 CLOSE_SECONDS = 1.0
 """For a browser's goodbye."""
+SEND_SECONDS = 60.0
+"""Within which a browser must take a message; the largest, a whole cloud, has 5 MB."""
 MESSAGES_PER_SECOND = 60.0
 """Of one browser; what is above waits, the network then slows the browser down."""
 BURST = 120
@@ -83,6 +85,15 @@ class BoundedConnection(ServerConnection):
             if acceptable(message):
                 return message
 
+    async def send(self, message: Any, text: bool | None = None) -> None:
+        """Send, to a browser that takes it; one that does not would keep its place for ever."""
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await super().send(message, text)
+        except TimeoutError:
+            self.transport.abort()
+            raise
+
     async def _pace(self) -> None:
         """Wait until one more message is due."""
         now = self.loop.time()
@@ -132,7 +143,7 @@ async def _handle(handler: Handler, connection: ServerConnection) -> None:
     """A browser's connection, until it ends or sends what it may not."""
     try:
         await handler(connection)
-    except ConnectionClosed:
+    except (ConnectionClosed, TimeoutError):
         pass
     except MessageRejected as rejection:
         log.debug("a browser was disconnected: %s", rejection)

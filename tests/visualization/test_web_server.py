@@ -259,7 +259,10 @@ def test_connections_that_ask_nothing_are_bounded_and_end(monkeypatch: pytest.Mo
         viewer.close()
 
 
-def test_a_browser_that_reads_nothing_holds_up_nobody(viewer: Viewer) -> None:
+def test_a_browser_that_reads_nothing_holds_up_nobody_and_loses_its_place(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "SEND_SECONDS", 1.0)
     points, colors = np.zeros((100_000, 3), np.float32), np.zeros((100_000, 3), np.uint8)
     with socket.create_connection(("127.0.0.1", viewer.port)) as silent:
         silent.sendall(upgrade("localhost"))
@@ -268,6 +271,7 @@ def test_a_browser_that_reads_nothing_holds_up_nobody(viewer: Viewer) -> None:
         started = time.monotonic()
         assert looks(viewer)
         assert time.monotonic() - started < 10
+        wait_until(lambda: not viewer._server._websock_server._client_state_from_id)
 
 
 @pytest.mark.fuzz

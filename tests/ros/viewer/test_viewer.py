@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import viser
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
@@ -161,6 +163,27 @@ def test_page_shows_the_map_and_sends_what_is_typed_and_clicked(browser: Browser
         viewer.show_queries([])
         wait_for(lambda: "none yet" in browser.text())
     finally:
+        viewer.close()
+
+
+@needs_browser
+def test_a_page_of_another_server_cannot_read_the_map(browser: Browser) -> None:
+    """Both on this machine; the viewer's own page opens the very same websocket."""
+    script = f"""window.seen = ''
+        const socket = new WebSocket('ws://' + location.hash.slice(1), 'viser-v{viser.__version__}')
+        socket.onmessage = () => {{ window.seen = 'read' }}
+        socket.onerror = () => {{ window.seen = 'refused' }}"""
+    viewer, other = Viewer(0), ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    try:
+        for page, outcome in ((f"http://127.0.0.1:{other.server_port}/none", "refused"), (viewer.url, "read")):
+            browser.call("Page.navigate", url=f"{page}#127.0.0.1:{viewer.port}")
+            wait_for(lambda page=page: browser.run("document.readyState + location.href").startswith(f"complete{page}"))
+            browser.run(script)
+            wait_for(lambda: browser.run("window.seen"))
+            assert browser.run("window.seen") == outcome
+    finally:
+        other.shutdown()
         viewer.close()
 
 
