@@ -38,9 +38,7 @@ def match(a: Features, b: Features, ratio: float) -> Int[ndarray, "matches 2"]:
     return np.stack([rows[good], nearest[good]], axis=1)
 
 
-def verified(
-    a: Features, b: Features, matches: Int[ndarray, "matches 2"], pixels: float
-) -> Int[ndarray, "inliers 2"]:
+def verified(a: Features, b: Features, matches: Int[ndarray, "matches 2"], pixels: float) -> Int[ndarray, "inliers 2"]:
     """The matches within `pixels` of the fundamental matrix that most agree on (MAGSAC++); none where too few do."""
     none = matches[:0]
     if len(matches) < LEAST:

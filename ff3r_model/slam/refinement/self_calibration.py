@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ PRIOR_WEIGHT = 0.02
 """Of a deviation of one sigma, in the same unit."""
 WINDOW_SIGMA = 0.04
 """What a window's estimate is at least off by: its errors are not those of its pixels alone."""
+LEAST_GAIN = 0.1
+"""Information that a window must add, of what was known, to say anything."""
+REMEMBERED = 200
+"""Windows whose estimates count."""
 ROUNDS = 10
 """Of reweighting."""
 
@@ -42,13 +47,17 @@ class FocalBelief:
     In units of the long side, so that pictures of any size share it.
     """
 
-    estimates: list[tuple[float, float]] = field(default_factory=list)
+    estimates: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     """(log focal length, sigma) of each window."""
 
-    def add(self, focal: float, sigma: float) -> None:
-        """A window's estimate, of the long side, and the standard deviation of its logarithm."""
-        if math.isfinite(focal) and focal > 0 and math.isfinite(sigma):
-            self.estimates.append((math.log(focal), math.hypot(sigma, WINDOW_SIGMA)))
+    def learn(self, before: Focal, after: Focal, long_side: int) -> None:
+        """What a window adds, whose estimate was `after` under the prior `before`, both in pixels of the pictures."""
+        information, prior = after.log_sigma**-2, before.log_sigma**-2
+        gained = information - prior
+        if gained < LEAST_GAIN * prior:
+            return
+        mean = (after.log_mean * information - before.log_mean * prior) / gained
+        self.estimates.append((mean - math.log(long_side), math.hypot(gained**-0.5, WINDOW_SIGMA)))
 
     def focal(self, long_side: float = 1.0) -> Focal:
         """The belief in pixels of a picture; a mean that estimates far from the others hardly move."""
@@ -61,6 +70,13 @@ class FocalBelief:
         # Windows of one camera share their errors: confidence does not grow below a window's own floor over two.
         sigma = max(float(weights.sum()) ** -0.5, WINDOW_SIGMA / 2)
         return Focal(mean + math.log(long_side), sigma)
+
+
+def fused(words: Sequence[Focal]) -> Focal:
+    """Independent beliefs taken together: the product of their normal distributions."""
+    information = np.array([word.log_sigma**-2 for word in words])
+    means = np.array([word.log_mean for word in words])
+    return Focal(float((information * means).sum() / information.sum()), float(information.sum() ** -0.5))
 
 
 def _median(values: Float[ndarray, " n"], weights: Float[ndarray, " n"]) -> float:

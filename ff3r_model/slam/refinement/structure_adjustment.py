@@ -247,9 +247,7 @@ class _Problem:
         poses[:, :3, :3] = turn @ poses[:, :3, :3]
         poses[:, :3, 3] = (turn @ poses[:, :3, 3:])[..., 0] + twist[:, :3]
         zoom = float(np.clip(step[-1], -LARGEST_ZOOM, LARGEST_ZOOM))
-        return replace(
-            state, camera_from_world=poses, points=state.points + points, log_focal=state.log_focal + zoom
-        )
+        return replace(state, camera_from_world=poses, points=state.points + points, log_focal=state.log_focal + zoom)
 
 
 def rotations(vectors: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3 3"]:

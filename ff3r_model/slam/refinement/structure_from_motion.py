@@ -57,6 +57,17 @@ class Reconstruction:
         point, view = np.nonzero(self.used)
         return Observations(view, point, self.tracks.pixels[point, view])
 
+    def registered_part(self) -> tuple[Structure, Observations, int]:
+        """The registered views and known points alone, their observations, and which of the views was held."""
+        return _part(self.structure, self.tracks, self.registered, self.used, self.first)
+
+    def scaled(self, factor: float) -> Reconstruction:
+        """The same scene at another size."""
+        poses = self.structure.camera_from_world.copy()
+        poses[:, :3, 3] *= factor
+        structure = replace(self.structure, camera_from_world=poses, points=factor * self.structure.points)
+        return replace(self, structure=structure)
+
 
 def reconstruct(
     features: Sequence[Features], pairs: Pairs, tracks: Tracks, start: Structure, focal: Focal
@@ -188,7 +199,7 @@ class _Build:
         # Points that are not known yet, from all their views.
         fresh = ~self.known & (visible.sum(axis=1) >= 2)
         points = self.structure.points.copy()
-        points[fresh] = triangulate(self.structure, self._rows(fresh), visible[fresh])
+        points[fresh] = triangulate(self.structure, self.tracks.select(fresh), visible[fresh])
         self.structure = replace(self.structure, points=points)
         self._choose(visible)
         if not self.known.any():
@@ -196,9 +207,6 @@ class _Build:
         # Cameras, points and, once enough views are there, the focal length.
         self._adjust(iterations, calibrate)
         self._choose(visible)
-
-    def _rows(self, rows: Bool[ndarray, " points"]) -> Tracks:
-        return Tracks(self.tracks.pixels[rows], self.tracks.seen[rows])
 
     def _choose(self, visible: Bool[ndarray, "points views"]) -> None:
         """Use observations that agree with their point, of points that two views see from different sides."""
@@ -213,14 +221,24 @@ class _Build:
 
     def _adjust(self, iterations: int, calibrate: bool) -> None:
         """Bundle adjustment of the registered views and known points alone."""
-        views, known = np.flatnonzero(self.registered), np.flatnonzero(self.known)
-        point, view = np.nonzero(self.used[np.ix_(known, views)])
-        observed = Observations(view, point, self.tracks.pixels[known[point], views[view]])
-        part = replace(
-            self.structure, camera_from_world=self.structure.camera_from_world[views], points=self.structure.points[known]
-        )
+        part, observed, first = _part(self.structure, self.tracks, self.registered, self.used, self.first)
         focal = self.focal if calibrate else Focal(part.log_focal, 0.0)
-        part = adjust_structure(part, observed, focal, int(np.searchsorted(views, self.first)), iterations)
+        part = adjust_structure(part, observed, focal, first, iterations)
         poses, points = self.structure.camera_from_world.copy(), self.structure.points.copy()
-        poses[views], points[known] = part.camera_from_world, part.points
+        poses[self.registered], points[self.known] = part.camera_from_world, part.points
         self.structure = replace(part, camera_from_world=poses, points=points)
+
+
+def _part(
+    structure: Structure,
+    tracks: Tracks,
+    registered: Bool[ndarray, " views"],
+    used: Bool[ndarray, "points views"],
+    first: int,
+) -> tuple[Structure, Observations, int]:
+    """Registered views and points in use, numbered anew, with their observations and the place of `first`."""
+    views, known = np.flatnonzero(registered), np.flatnonzero(used.any(axis=1))
+    point, view = np.nonzero(used[np.ix_(known, views)])
+    observed = Observations(view, point, tracks.pixels[known[point], views[view]])
+    part = replace(structure, camera_from_world=structure.camera_from_world[views], points=structure.points[known])
+    return part, observed, int(np.searchsorted(views, first))

@@ -22,9 +22,15 @@ class Tracks:
     pixels: Float[ndarray, "points views 2"]
     """(u, v), 0 where a view did not see the point."""
     seen: Bool[ndarray, "points views"]
+    feature: Int[ndarray, "points views"]
+    """Which of the view's features it is, so that windows which share a view know its points again; -1: none."""
 
     def __len__(self) -> int:
         return len(self.seen)
+
+    def select(self, points: Bool[ndarray, " points"]) -> Tracks:
+        """Some of the points."""
+        return Tracks(self.pixels[points], self.seen[points], self.feature[points])
 
 
 def join_tracks(features: Sequence[Features], pairs: Pairs) -> Tracks:
@@ -42,5 +48,7 @@ def join_tracks(features: Sequence[Features], pairs: Pairs) -> Tracks:
     np.add.at(times, (track, view), 1)
     pixels = np.zeros((count, len(features), 2))
     pixels[track, view] = np.concatenate([each.pixels for each in features])
+    feature = np.full(times.shape, -1)
+    feature[track, view] = np.concatenate([np.arange(len(each)) for each in features])
     good = (times.max(axis=1, initial=0) == 1) & (times.sum(axis=1) >= 2)
-    return Tracks(pixels[good], times[good] > 0)
+    return Tracks(pixels[good], times[good] > 0, feature[good])
