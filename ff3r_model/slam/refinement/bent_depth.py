@@ -11,8 +11,8 @@ WIDTHS = (0.22, 0.11, 0.055, 0.027)
 """Standard deviations of the smoothing, coarse to fine, of the long side."""
 HELD = 0.02
 """Weight, of a point at the centre of a kernel, with which the coarser field holds."""
-FARTHEST = 0.5
-"""Log ratio beyond which a point pulls no harder: it may lie on another surface than its pixel."""
+FAR = 0.3
+"""Log ratio, seen from the coarser field, at which a point counts half: it may lie elsewhere than its pixel."""
 LEAST_POINTS = 3
 
 
@@ -32,13 +32,13 @@ def bend(
     field = np.full(depth.shape, np.median(ratio))
     if len(measured) < LEAST_POINTS:
         return depth * np.exp(field)
-    # Several points of one pixel count together.
-    count = np.zeros(depth.shape)
-    np.add.at(count, (row, column), 1)
     for sigma in (share * max(height, width) for share in WIDTHS):
-        left = np.zeros(depth.shape)
-        np.add.at(left, (row, column), np.clip(ratio - field[row, column], -FARTHEST, FARTHEST))
+        left = ratio - field[row, column]
+        weight = 1 / (1 + (left / FAR) ** 2)
+        pull, count = np.zeros(depth.shape), np.zeros(depth.shape)
+        np.add.at(pull, (row, column), weight * left)
+        np.add.at(count, (row, column), weight)
         peak = 1 / (2 * np.pi * sigma**2)
-        smooth, weight = (cv2.GaussianBlur(image, (0, 0), sigma) for image in (left, count))
-        field = field + smooth / (weight + HELD * max(peak, HELD))
+        smooth, near = (cv2.GaussianBlur(image, (0, 0), sigma) for image in (pull, count))
+        field = field + smooth / (near + HELD * max(peak, HELD))
     return depth * np.exp(field)
