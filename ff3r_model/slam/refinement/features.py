@@ -29,7 +29,7 @@ class Features:
 
 def find_features(picture: UInt8[ndarray, "height width"], most: int) -> Features:
     """The `most` strongest SIFT features of a grey picture; none where it is blank."""
-    keypoints, descriptors = cv2.SIFT_create(most, contrastThreshold=CONTRAST).detectAndCompute(picture, None)
+    keypoints, descriptors = cv2.SIFT.create(most, contrastThreshold=CONTRAST).detectAndCompute(picture, None)
     if descriptors is None:
         return Features(np.zeros((0, 2)), np.zeros((0, DIMENSIONS), np.float32))
     # OpenCV counts pixels from their centres.

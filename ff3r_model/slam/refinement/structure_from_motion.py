@@ -33,6 +33,8 @@ LEAST_SEED = 20
 """Matches of the first pair."""
 LEAST_POINTS = 8
 """Points that a view must see to be registered."""
+LEAST_EXPLAINED = 0.55
+"""Share of a view's matches that the points explain: 0.85 and more where all is well."""
 CONFIDENCE = 0.999
 TRIALS = 500
 
@@ -63,7 +65,7 @@ class Reconstruction:
 
     def with_cameras(self, camera_from_world: Float[ndarray, "views 4 4"]) -> Reconstruction:
         """The same tracks seen by other cameras: their points are triangulated anew."""
-        known = self.used.any(axis=1)
+        known = np.asarray(self.used.any(axis=1))
         structure, points = replace(self.structure, camera_from_world=camera_from_world), self.structure.points.copy()
         points[known] = triangulate(structure, self.tracks.select(known), self.used[known])
         structure = replace(structure, points=points)
@@ -100,9 +102,13 @@ def reconstruct(
             build.extend(iterations=4, calibrate=int(build.registered.sum()) > 3)
     for _ in range(2):
         build.extend(iterations=12, calibrate=True)
+    # Views whose matches the others' points do not explain saw another thing that looks alike.
+    while (view := build.contradicted(pairs)) is not None:
+        build.leave_out(view)
+        build.extend(iterations=4, calibrate=True)
     if build.used.any(axis=1).sum() < LEAST_POINTS:
         return None
-    return Reconstruction(build.structure, build.registered, tracks, build.used, first, focal)
+    return Reconstruction(build.structure, build.registered, tracks, build.used, build.first, focal)
 
 
 def _seed(
@@ -185,7 +191,7 @@ class _Build:
     @property
     def known(self) -> Bool[ndarray, " points"]:
         """Points that are triangulated."""
-        return self.used.any(axis=1)
+        return np.asarray(self.used.any(axis=1))
 
     def next_view(self) -> int | None:
         """The view, not registered yet nor refused, that sees most of the points."""
@@ -207,6 +213,24 @@ class _Build:
         self.structure = replace(self.structure, camera_from_world=poses)
         self.registered[view] = True
         return True
+
+    def contradicted(self, pairs: Pairs) -> int | None:
+        """The registered view of whose matches with others the smallest share, too small a one, is in use."""
+        explained = self.used.T.astype(np.int64) @ self.used
+        matched = np.zeros_like(explained)
+        for (i, j), matches in pairs.items():
+            matched[i, j] = matched[j, i] = len(matches) * int(self.registered[i] and self.registered[j])
+        np.fill_diagonal(explained, 0)
+        share = np.where(self.registered, explained.sum(axis=1) / np.maximum(matched.sum(axis=1), 1), np.inf)
+        worst = int(share.argmin())
+        return worst if share[worst] < LEAST_EXPLAINED and self.registered.sum() > 2 else None
+
+    def leave_out(self, view: int) -> None:
+        """Take a registered view back."""
+        self.registered[view], self.used[:, view] = False, False
+        self.used &= (self.used.sum(axis=1) >= 2)[:, None]
+        if view == self.first:
+            self.first = int(self.registered.argmax())
 
     def extend(self, iterations: int, calibrate: bool) -> None:
         """Triangulate what registered views see, adjust, and drop what does not agree."""

@@ -19,8 +19,11 @@ UNKNOWN = 180.0
 """Degrees claimed where nothing was measured."""
 UNREGISTERED = 45.0
 """Degrees claimed of a pair of which one view is not registered."""
-ERROR_FACTOR, ERROR_FLOOR = 1.0, 0.0
-"""Of a pair's claimed error, by the standard deviation that unit noise of all pixels would cause."""
+ERROR_FACTOR, ERROR_FLOOR = 12.0, 1.5
+"""Claimed are so many times the standard deviation that noise of the size seen causes, and so many degrees more:
+calibrated on real windows and rooms, where lens, focal length and matches are off together."""
+LEAST_NOISE = 0.1
+"""Pixels that are taken for noise at least: few observations fit by chance."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: 
     angles = parallax(found.structure.points[known], centres(found.structure.camera_from_world), found.used[known])
     views = len(found.registered)
     pairs = np.full(views * (views - 1) // 2, UNREGISTERED)
-    claimed = ERROR_FLOOR + ERROR_FACTOR * uncertainty.pair_errors
+    noise = max(float(np.median(miss)), LEAST_NOISE)
+    claimed = ERROR_FLOOR + ERROR_FACTOR * noise * uncertainty.pair_errors
     pairs[: len(claimed)] = np.minimum(claimed, UNREGISTERED)
     return WindowQuality(
         pose_error=float(pairs.mean()),
