@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
 from ff3r_model.slam.refinement.optical_flow import RefineConfig
 from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
 from ff3r_model.slam.refinement.sensor_geometry import GeometrySource, use_sensor_geometry
+from ff3r_model.slam.refinement.structure_adjustment import Focal
 from ff3r_model.slam.refinement.track_refinement import TrackConfig
 from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -78,6 +80,10 @@ class PipelineStatus:
     scale_source: str = "none"
     """Where the metres come from."""
     queries: int = 0
+    focal: float = 0.0
+    """Focal length that self-calibration believes in, of the images' long side; 0 where nothing was estimated."""
+    focal_sigma: float = 0.0
+    """Standard deviation of its logarithm."""
 
 
 class Pipeline:
@@ -174,6 +180,8 @@ class Pipeline:
     def status(self) -> PipelineStatus:
         """What it holds now, for those who watch; cheap."""
         dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
+        belief = self.refinement.tracks.belief
+        focal = belief.focal(1.0) if belief.estimates else Focal(-math.inf, 0.0)
         return PipelineStatus(
             dropped=MappingProxyType(dropped),
             pending=self.windows.pending,
@@ -182,6 +190,8 @@ class Pipeline:
             metric=self.map.metric,
             scale_source=self.map.scale.source,
             queries=len(self.queries.active),
+            focal=focal.pixels,
+            focal_sigma=focal.log_sigma,
         )
 
     def reset(self) -> None:
