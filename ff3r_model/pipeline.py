@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,12 +23,13 @@ from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.network.text_encoder import TextEncoder
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
-from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_prediction
+from ff3r_model.slam.refinement.optical_flow import RefineConfig
+from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
 from ff3r_model.slam.refinement.sensor_geometry import GeometrySource, use_sensor_geometry
+from ff3r_model.slam.refinement.structure_adjustment import Focal
+from ff3r_model.slam.refinement.track_refinement import TrackConfig
 from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
 from ff3r_model.voxel_map.voxel_map import VoxelMap
-
-Refine = Literal["auto", "flow", "off"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class PipelineConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     refine: Refine = "auto"
-    """flow: correct the network's cameras by optical flow. auto: where the checkpoint says that its network needs it,
-    and never where there is no checkpoint."""
+    """tracks: cameras and points from features that are found again in many views, the network's or those of optical
+    flow (`tracks.gaps`) where there are none. flow: correct the network's cameras by optical flow alone. auto: tracks,
+    with flow in their gaps where the checkpoint says that its network needs it; off where there is no checkpoint."""
+    tracks: TrackConfig = field(default_factory=TrackConfig)
     flow: RefineConfig = field(default_factory=RefineConfig)
     mapping: MappingConfig = field(default_factory=MappingConfig)
     geometry: GeometrySource = "predicted"
@@ -82,6 +86,10 @@ class PipelineStatus:
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
+    focal: float = 0.0
+    """Focal length that self-calibration believes in, of the images' long side; 0 where nothing was estimated."""
+    focal_sigma: float = 0.0
+    """Standard deviation of its logarithm."""
 
 
 class Pipeline:
@@ -98,6 +106,7 @@ class Pipeline:
         except ValueError as error:
             cap = self.config.mapping.map.max_map_bytes
             raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
+        self.refinement = Refinement(self.config.refine, self.config.tracks, self.config.flow)
         self.queries = QuerySet(text.encode, space, self.config.queries, text.unknown_words)
 
     @property
@@ -159,14 +168,13 @@ class Pipeline:
         return replace(update, seconds=seconds | update.seconds)
 
     def predict(self, window: Window) -> Prediction:
-        """Cameras, depth and Gaussians of a window: by the network, then optical flow, then sensors.
+        """Cameras, depth and Gaussians of a window: by the network, refined by tracks or flow, then sensors.
 
         Where memory is short they are of some views only; the prediction's `keyframes` name them.
         """
         prediction = self.engine(window)
         window = _seen(window, prediction)
-        if self.config.refine == "flow":
-            prediction = refine_prediction(prediction, window, self.config.flow)
+        prediction = self.refinement(prediction, window)
         if self.config.geometry == "sensor":
             prediction = use_sensor_geometry(prediction, window, self.config.mapping.scale)
         return prediction
@@ -178,6 +186,8 @@ class Pipeline:
     def status(self) -> PipelineStatus:
         """What it holds now, for those who watch; cheap."""
         dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
+        belief = self.refinement.tracks.belief
+        focal = belief.focal(1.0) if belief.estimates else Focal(-math.inf, 0.0)
         return PipelineStatus(
             dropped=MappingProxyType(dropped),
             pending=self.windows.pending,
@@ -189,12 +199,15 @@ class Pipeline:
             submaps=len(self.mapper.submaps),
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
+            focal=focal.pixels,
+            focal_sigma=focal.log_sigma,
         )
 
     def reset(self) -> None:
         """Start an empty map and forget all frames; the queries stay."""
         self.windows.reset()
         self.mapper.reset()
+        self.refinement.reset()
 
     @cached_property
     def words(self) -> str:
@@ -226,8 +239,6 @@ def _seen(window: Window, prediction: Prediction) -> Window:
 def _settled(config: PipelineConfig, network: FF3RConfig) -> PipelineConfig:
     """The configuration with the network's patches, and with its image size and refinement where none is given."""
     side = config.window.long_side or network.image_side
-    refine: Refine = config.refine
-    if refine == "auto":
-        refine = "flow" if network.refine_poses else "off"
     window = replace(config.window, long_side=side, patch=network.encoder.patch)
-    return replace(config, window=window, refine=refine)
+    refine, tracks = settle(config.refine, config.tracks, network.refine_poses)
+    return replace(config, window=window, refine=refine, tracks=tracks)

@@ -20,6 +20,7 @@ from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.slam.refinement.optical_flow import refine_prediction
+from ff3r_model.slam.refinement.track_refinement import TrackRefinement
 from ff3r_model.voxel_map import MapConfig, MapFileError
 from tests.support.fake_engine import DIM, FakeEngine, FakeText, camera_x, noise
 
@@ -118,13 +119,13 @@ def test_refinement_follows_the_network() -> None:
     images = torch.stack([torch.from_numpy(noise(second, 42, 56)) for second in range(3)]).permute(0, 3, 1, 2) / 255
     window = Window(images, (0, 1, 2), (0, 1, 2))
     alone = TorchEngine(checkpoint.network)(window)
-    for refine, want in (("off", alone), ("auto", refine_prediction(alone, window)), ("flow", None)):
+    wanted = {"off": alone, "flow": refine_prediction(alone, window), "tracks": TrackRefinement()(alone, window)}
+    for refine, settled in (("off", "off"), ("auto", "tracks"), ("tracks", "tracks"), ("flow", "flow")):
         ours = Pipeline.from_checkpoint(config=PipelineConfig(refine=refine))
-        got = ours.predict(window)
-        want = refine_prediction(alone, window) if want is None else want
+        got, want = ours.predict(window), wanted[settled]
         torch.testing.assert_close(got.cameras.camera_from_world, want.cameras.camera_from_world)
         torch.testing.assert_close(got.gaussians.means, want.gaussians.means)
-        assert ours.config.refine == ("off" if refine == "off" else "flow"), "nano asks for it"
+        assert ours.config.refine == settled and ours.config.tracks.gaps == "flow", "nano asks for it"
 
 
 def test_sensors_take_over_by_the_configured_scale() -> None:

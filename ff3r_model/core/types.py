@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 MIN_VIEWS = 2
@@ -57,6 +57,8 @@ class Window:
     """As in Frame, NaN for views without one; None where no view has one."""
     up: Float[Tensor, "views 3"] | None = None
     """As in Frame, NaN for views without one; None where no view has one."""
+    pictures: UInt8[Tensor, "views rows columns"] | None = None
+    """What `images` show, grey and sharper than the network sees it, for features; None where nobody kept it."""
 
     def __post_init__(self) -> None:
         views = self.images.shape[0]
@@ -78,6 +80,7 @@ class Window:
             depth=chosen(self.depth),
             odom_from_camera=chosen(self.odom_from_camera),
             up=chosen(self.up),
+            pictures=chosen(self.pictures),
         )
 
 
@@ -134,6 +137,44 @@ def harmonics_from_rgb(rgb: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 @dataclass(frozen=True)
+class SparsePoints:
+    """Triangulated points of a window, and where its views saw them."""
+
+    positions: Float[Tensor, "points 3"]
+    """In the window's frame and unit, as the prediction's cameras."""
+    point: Int[Tensor, " n"]
+    """Of each observation, like what follows: which point,"""
+    view: Int[Tensor, " n"]
+    """which view of the window,"""
+    feature: Int[Tensor, " n"]
+    """which of the keyframe's features: windows that share a keyframe share its numbers, and so the point,"""
+    pixels: Float[Tensor, "n 2"]
+    """and where (u, v), in the pixels of the window's images."""
+
+
+@dataclass(frozen=True)
+class WindowQuality:
+    """How the cameras of a window were found, and how far they may be off."""
+
+    pose_error: float
+    """Degrees that relative poses are claimed to be off by: of rotation or of the translation's direction, whichever
+    is more, on average over all pairs of views."""
+    registered: tuple[bool, ...]
+    """Views whose cameras tracks of features determine; others follow optical flow or the network."""
+    reprojection: float
+    """Median distance between points and where they were seen, pixels of the pictures."""
+    parallax: float
+    """Median angle, degrees, between a point's views from most different sides."""
+    pose_covariance: Float[Tensor, "views 6 6"]
+    """Of each camera's translation (window units) and rotation (radians), about its own axes and relative to the
+    first registered one, whose own is 0; NaN where not registered."""
+    focal: float
+    """Of the pictures' long side, as it was taken for."""
+    focal_sigma: float
+    """Of its logarithm; 0 where it was given."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Cameras, depth and Gaussians of a window, in the window's own frame: the first camera's, unscaled."""
 
@@ -147,6 +188,10 @@ class Prediction:
     """Unit vectors that resemble each other where two views show one place."""
     keyframes: tuple[int, ...] | None = None
     """Ids of the views, where the engine's memory took only some of the window's; None: all of them, in order."""
+    points_seen: SparsePoints | None = None
+    """What tracks of features triangulate; None where nobody tracked or nothing could be."""
+    quality: WindowQuality | None = None
+    """None where nobody measured it."""
 
     @property
     def points(self) -> Float[Tensor, "views height width 3"]:

@@ -17,7 +17,9 @@ from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import Vocabulary
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.pipeline import PipelineConfig
-from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_prediction
+from ff3r_model.slam.refinement.optical_flow import RefineConfig
+from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
+from ff3r_model.slam.refinement.track_refinement import TrackConfig
 
 
 class CheckpointUnderTest:
@@ -30,7 +32,7 @@ class CheckpointUnderTest:
         trunk: torch.nn.Module | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
-        """`config`: of the pipeline, whose `engine.torch`, `refine` and `flow` are measured."""
+        """`config`: of the pipeline, whose `engine.torch`, `refine`, `tracks` and `flow` are measured."""
         config = config or PipelineConfig()
         self.path, self.device = weights or NANO_WEIGHTS, device_named(device)
         self.trunk = None if trunk is None else trunk.to(self.device)
@@ -39,8 +41,9 @@ class CheckpointUnderTest:
         self.space = checkpoint.text_space
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
         self.engine = TorchEngine(network, config.engine.torch)
-        refining = config.refine == "flow" or (config.refine == "auto" and network.config.refine_poses)
-        self.refining = _refining(TorchEngine(network, config.engine.torch), config.flow) if refining else None
+        refine, tracks = settle(config.refine, config.tracks, network.config.refine_poses)
+        engine = TorchEngine(network, config.engine.torch)
+        self.refining = None if refine == "off" else _refining(engine, refine, tracks, config.flow)
 
     def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
         """A judge of this checkpoint's predictions."""
@@ -66,6 +69,6 @@ class CheckpointUnderTest:
             yield about | {"windows": windows, "pictures": drawn} | judge.figures()
 
 
-def _refining(engine: TorchEngine, flow: RefineConfig) -> Predict:
-    """The engine with the flow refinement that the pipeline would add to it."""
-    return lambda window: refine_prediction(engine(window), window, flow)
+def _refining(engine: TorchEngine, refine: Refine, tracks: TrackConfig, flow: RefineConfig) -> Predict:
+    """The engine with the refinement that the pipeline would add to it, each window on its own."""
+    return lambda window: Refinement(refine, tracks, flow)(engine(window), window)

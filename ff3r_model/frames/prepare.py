@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -20,6 +22,10 @@ MIN_SIDE = 14
 """Fewest pixels along the short side: one patch of the network. Our choice; smaller pictures are icons."""
 MAX_ASPECT = 4.0
 """Longer strips than 1:4 are refused: the network never saw any. Our choice; the paper's data stays within 1:2."""
+
+
+PICTURE_SIDE = 640
+"""Long side at most of the pictures that features are found in: more costs time and hardly helps."""
 
 
 class ImageError(UserError, ValueError):
@@ -125,6 +131,16 @@ def prepare(
     resized = interpolate(planes, size=(crop.height, crop.width), mode="bilinear", antialias=True)[0]
     prepared = (resized.float() / 255).clamp(0, 1)
     return prepared.contiguous(), None if intrinsics is None else crop.intrinsics(intrinsics), crop
+
+
+def prepare_picture(image: UInt8[Tensor, "h w 3"], crop: Crop) -> UInt8[Tensor, "rows columns"]:
+    """What the prepared image shows, grey and on the CPU, its long side at most `PICTURE_SIDE`, for features."""
+    colors = image[crop.top : crop.top + crop.crop_height, crop.left : crop.left + crop.crop_width].cpu().numpy()
+    grey = cv2.cvtColor(np.ascontiguousarray(colors), cv2.COLOR_RGB2GRAY)
+    shrink = PICTURE_SIDE / max(grey.shape)
+    if shrink < 1:
+        grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(grey)
 
 
 def unprepare(images: Float[Tensor, "*batch 3 H W"]) -> UInt8[Tensor, "*batch H W 3"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -16,7 +16,7 @@ from ff3r_model.core.config_file import NOT_IN_FILES
 from ff3r_model.core.ranges import NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
 from ff3r_model.frames.parallax import MotionTracker
-from ff3r_model.frames.prepare import prepare, prepare_depth
+from ff3r_model.frames.prepare import prepare, prepare_depth, prepare_picture
 
 BLUR = 4
 """Pixels along the side of the squares that are averaged before images are compared."""
@@ -87,6 +87,8 @@ class PreparedFrame:
     id: int
     stamp: int
     image: Float[Tensor, "3 height width"]
+    picture: UInt8[Tensor, "rows columns"]
+    """As in Window."""
     intrinsics: Float[Tensor, "3 3"] | None
     depth: Float[Tensor, "height width"] | None = None
     odom_from_camera: Float[Tensor, "4 4"] | None = None
@@ -183,7 +185,9 @@ class WindowBuilder:
             raise FrameRejected("unusable size", str(error)) from error
         self._check_content(image, intrinsics)
         depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
-        return PreparedFrame(self._next_id, frame.stamp, image, intrinsics, depth, frame.odom_from_camera, frame.up)
+        picture = prepare_picture(frame.image, crop)
+        rest = (intrinsics, depth, frame.odom_from_camera, frame.up)
+        return PreparedFrame(self._next_id, frame.stamp, image, picture, *rest)
 
     def _check_time(self, stamp: int) -> None:
         if self._last is None:
@@ -226,6 +230,8 @@ def _difference(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> float:
 def _window(views: list[PreparedFrame]) -> Window:
     known = [view.intrinsics for view in views if view.intrinsics is not None]
     size = views[0].image.shape[1:]
+    # A camera that changed its resolution has pictures of two sizes for one window or two: none then.
+    one_size = len({view.picture.shape for view in views}) == 1
     return Window(
         images=torch.stack([view.image for view in views]),
         keyframes=tuple(view.id for view in views),
@@ -234,6 +240,7 @@ def _window(views: list[PreparedFrame]) -> Window:
         depth=_stacked([view.depth for view in views], torch.zeros(size)),
         odom_from_camera=_stacked([view.odom_from_camera for view in views], torch.full((4, 4), torch.nan)),
         up=_stacked([view.up for view in views], torch.full((3,), torch.nan)),
+        pictures=torch.stack([view.picture for view in views]) if one_size else None,
     )
 
 

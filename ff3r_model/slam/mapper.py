@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, transform_pose
 from ff3r_model.core.text_space import TextSpace
-from ff3r_model.core.types import Predict, Prediction, Window
+from ff3r_model.core.types import Predict, Prediction, Window, WindowQuality
 from ff3r_model.slam.alignment import Alignment, refused
 from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
@@ -154,7 +154,9 @@ class Mapper:
         self, window: Window, prediction: Prediction, alignment: Alignment, seconds: dict[str, float]
     ) -> MapUpdate:
         poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
-        return MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, self._atlas.active.number)
+        number = self._atlas.active.number
+        update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, number)
+        return replace(update, quality=prediction.quality)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ class MapUpdate:
     """Number of the submap that the window is in, which is the map from now on."""
     corrected: bool = False
     """Whether what was in the map before has moved: path and map are to be published anew."""
+    quality: WindowQuality | None = None
+    """How far the window's cameras may be off among each other; None where nobody measured it."""
 
 
 @contextmanager

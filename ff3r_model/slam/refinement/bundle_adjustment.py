@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, skew
@@ -19,6 +19,8 @@ from ff3r_model.core.types import Cameras
 
 DEPTH = 12
 """The column of the source's depth scale, which is also that of the match's own depth."""
+FARTHEST_FOCAL = 2.0
+"""Standard deviations of its prior within which the focal length stays."""
 FIXED = 1e12
 """Weight of the prior on what must not move."""
 CLOSEST = 1e-3
@@ -91,10 +93,15 @@ class _State:
 
 
 def adjust(
-    matches: Matches, cameras: Cameras, config: BundleConfig | None = None, known_intrinsics: bool = False
+    matches: Matches,
+    cameras: Cameras,
+    config: BundleConfig | None = None,
+    known_intrinsics: bool = False,
+    held: Bool[Tensor, " views"] | None = None,
 ) -> Adjusted:
-    """Bundle adjustment by Gauss–Newton with robust weights, in float64; the first camera stays.
+    """Bundle adjustment by Gauss–Newton with robust weights, in float64; the first camera stays, or those `held`.
 
+    Where a camera is held, so is its depth scale; the first alone leaves its own free.
     Without matches the cameras come back as they are, up to rounding.
     """
     config = config or BundleConfig()
@@ -102,7 +109,7 @@ def adjust(
     start = cameras.camera_from_world.double()
     intrinsics = cameras.intrinsics.double()
     state = _State(start, start.new_zeros(views), start.new_zeros(()), torch.zeros_like(matches.depth))
-    prior = _prior(views, config, known_intrinsics).to(start)
+    prior = _prior(views, config, known_intrinsics, held).to(start)
     for _ in range(config.iterations):
         # How far each match is missed, seen from the network's depth, and how that follows the unknowns.
         residual, jacobian = _linearise(state, matches, intrinsics)
@@ -113,6 +120,7 @@ def adjust(
         hessian, gradient = _scattered(rows.mT @ rows, (rows.mT @ right[..., None])[..., 0], matches, views)
         step = torch.linalg.solve(hessian + prior.diag(), gradient - prior * _moved(state, start))
         step = step * (prior < FIXED)
+        step[-1] = _within(step[-1], state.log_focal, FARTHEST_FOCAL * config.focal_prior)
         # What the cameras leave over moves each match's depth, within its noise.
         left = residual - (jacobian @ _gathered(step, matches, views)[:, None, :, None])[..., 0]
         state = _stepped(state, step, _explained(left, jacobian[..., DEPTH], config))
@@ -207,6 +215,11 @@ def _places(matches: Matches, views: int) -> Int[Tensor, "pairs 14"]:
     return torch.cat([6 * source + six, 6 * target + six, 6 * views + source, 0 * source + 7 * views], dim=1)
 
 
+def _within(step: Float[Tensor, ""], value: Float[Tensor, ""], limit: float) -> Float[Tensor, ""]:
+    """A step that leaves a value within ± limit: where nothing observes the focal length it must not run away."""
+    return (value + step).clamp(-limit, limit) - value
+
+
 def _explained(
     residual: Float[Tensor, "pairs points 2"], by_depth: Float[Tensor, "pairs points 2"], config: BundleConfig
 ) -> Float[Tensor, "pairs points"]:
@@ -216,12 +229,19 @@ def _explained(
     return change.clamp(-config.max_depth_change, config.max_depth_change)
 
 
-def _prior(views: int, config: BundleConfig, known_intrinsics: bool) -> Float[Tensor, " n"]:
+def _prior(
+    views: int, config: BundleConfig, known_intrinsics: bool, held: Bool[Tensor, " views"] | None
+) -> Float[Tensor, " n"]:
     """Inverse variances of all unknowns about the network's word."""
     pose = [config.translation_prior**-2] * 3 + [config.rotation_prior**-2] * 3
     focal = FIXED if known_intrinsics else config.focal_prior**-2
-    weights = [FIXED] * 6 + pose * (views - 1) + [config.scale_prior**-2] * views + [focal]
-    return torch.tensor(weights, dtype=torch.float64)
+    poses = torch.tensor(pose, dtype=torch.float64).repeat(views, 1)
+    scales = torch.full((views,), config.scale_prior**-2, dtype=torch.float64)
+    if held is None:
+        poses[0] = FIXED
+    else:
+        poses[held], scales[held] = FIXED, FIXED
+    return torch.cat([poses.flatten(), scales, poses.new_tensor([focal])])
 
 
 def _moved(state: _State, start: Float[Tensor, "views 4 4"]) -> Float[Tensor, " n"]:

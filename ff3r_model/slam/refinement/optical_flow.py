@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -63,11 +63,12 @@ def refine_cameras(
     cameras: Cameras,
     known_intrinsics: bool = False,
     config: RefineConfig | None = None,
+    held: Bool[Tensor, " views"] | None = None,
 ) -> Adjusted:
     """Cameras that follow the images' optical flow, and each view's depth scale that goes with them.
 
-    The first camera stays. The focal length is refined too, one factor for all views, unless it is known. Views whose
-    flow agrees with no other's keep the network's word.
+    The first camera stays, or those that are `held`, with their depth. The focal length is refined too, one factor for
+    all views, unless it is known. Views whose flow agrees with no other's keep the network's word.
     """
     config = config or RefineConfig()
     # The solver runs in float64 on the CPU, as the flow does.
@@ -80,7 +81,7 @@ def refine_cameras(
         matches = _matches(gray, depth * scale[:, None, None], current, config)
         if matches is None:
             break
-        adjusted = adjust(matches, current, config.bundle, known_intrinsics)
+        adjusted = adjust(matches, current, config.bundle, known_intrinsics, held)
         current, scale = adjusted.cameras, scale * adjusted.depth_scale
     pose, intrinsics = (x.to(device, cameras.intrinsics.dtype) for x in (current.camera_from_world, current.intrinsics))
     return Adjusted(Cameras(pose, intrinsics), scale.to(intrinsics))

@@ -1,0 +1,96 @@
+"""Matches of features between views: mutual nearest neighbours that one epipolar geometry explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+from numpy import ndarray
+
+from ff3r_model.slam.refinement.features import Features, find_features
+
+LEAST = 15
+"""Matches of a pair of views that chance does not bring about."""
+CONFIDENCE = 0.999
+TRIALS = 2000
+REMEMBERED = 64
+"""Keyframes whose features are kept."""
+
+Pairs = Mapping[tuple[int, int], Int[ndarray, "matches 2"]]
+"""By pair of views (lower, higher): which feature of the one is which of the other."""
+
+
+def match(a: Features, b: Features, ratio: float) -> Int[ndarray, "matches 2"]:
+    """Mutual nearest neighbours whose distance is below `ratio` times that of the second nearest (Lowe 2004)."""
+    if min(len(a), len(b)) < LEAST:
+        return np.zeros((0, 2), np.int64)
+    likeness: Float32[ndarray, "a b"] = a.descriptors @ b.descriptors.T
+    rows, nearest = np.arange(len(a)), likeness.argmax(axis=1)
+    mutual = likeness.argmax(axis=0)[nearest] == rows
+    best = likeness[rows, nearest]
+    likeness[rows, nearest] = -1
+    # Squared distances of unit vectors.
+    distinct = 2 - 2 * best < ratio**2 * (2 - 2 * likeness.max(axis=1))
+    good = mutual & distinct
+    return np.stack([rows[good], nearest[good]], axis=1)
+
+
+def verified(a: Features, b: Features, matches: Int[ndarray, "matches 2"], pixels: float) -> Int[ndarray, "inliers 2"]:
+    """The matches within `pixels` of the fundamental matrix that most agree on (MAGSAC++); none where too few do."""
+    none = matches[:0]
+    if len(matches) < LEAST:
+        return none
+    here, there = a.pixels[matches[:, 0]], b.pixels[matches[:, 1]]
+    try:
+        _, inliers = cv2.findFundamentalMat(here, there, cv2.USAC_MAGSAC, pixels, CONFIDENCE, TRIALS)
+    except cv2.error:  # raised where no sample gives a model
+        return none
+    if inliers is None or int(inliers.sum()) < LEAST:
+        return none
+    return matches[inliers.ravel() > 0]
+
+
+@dataclass
+class MatchCache:
+    """Features and matches by keyframe, so that what windows share is computed once."""
+
+    features_per_view: int
+    ratio: float
+    pixels: float
+    """How far a match may lie from its epipolar line."""
+    features: dict[int, Features] = field(default_factory=dict)
+    matches: dict[tuple[int, int], Int[ndarray, "matches 2"]] = field(default_factory=dict)
+
+    def look(
+        self, keyframes: Sequence[int], pictures: Sequence[UInt8[ndarray, "height width"]]
+    ) -> tuple[list[Features], Pairs]:
+        """Features of each view and verified matches of each pair of views, by place in the window."""
+        for keyframe, picture in zip(keyframes, pictures, strict=True):
+            known = self.features.pop(keyframe, None)
+            self.features[keyframe] = known or find_features(picture, self.features_per_view)
+        pairs = {
+            (i, j): self._pair(keyframes[i], keyframes[j])
+            for i in range(len(keyframes))
+            for j in range(i + 1, len(keyframes))
+        }
+        self._forget()
+        found = {pair: matches for pair, matches in pairs.items() if len(matches)}
+        return [self.features[keyframe] for keyframe in keyframes], found
+
+    def _pair(self, first: int, second: int) -> Int[ndarray, "matches 2"]:
+        known = self.matches.get((first, second))
+        if known is None:
+            a, b = self.features[first], self.features[second]
+            known = self.matches[first, second] = verified(a, b, match(a, b, self.ratio), self.pixels)
+        return known
+
+    def _forget(self) -> None:
+        """Keep the keyframes that were looked at last, and the matches between these."""
+        for keyframe in list(self.features)[:-REMEMBERED]:
+            del self.features[keyframe]
+        gone = [pair for pair in self.matches if not set(pair) <= self.features.keys()]
+        for pair in gone:
+            del self.matches[pair]

@@ -1,0 +1,205 @@
+"""Refinement by tracks of rendered rooms, whose cameras and depth are known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ff3r_model.core.geometry import invert_rigid, project, transform_points
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, Window
+from ff3r_model.evaluation.metrics import depth_rel, pair_errors
+from ff3r_model.frames.prepare import prepare, prepare_picture
+from ff3r_model.gaussians.transform import with_geometry
+from ff3r_model.slam.refinement.bent_depth import bend
+from ff3r_model.slam.refinement.canvas import Canvas
+from ff3r_model.slam.refinement.features import find_features
+from ff3r_model.slam.refinement.track_refinement import TrackConfig, TrackRefinement
+from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
+
+VIEWS, SIZE, LONG_SIDE = 5, (252, 336), 112
+FIELD = 65.0
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[Window, Prediction]:
+    """A window without intrinsics, and a prediction that is right about everything."""
+    room = make_room(1)
+    poses = make_trajectory(room, 1, VIEWS, "robot", 0.25)
+    views = render(room, poses, pinhole(*SIZE, field_of_view=FIELD).expand(VIEWS, 3, 3), *SIZE)
+    made = [prepare(image, views.cameras.intrinsics[0], LONG_SIDE, 14) for image in views.images]
+    pictures = torch.stack(
+        [prepare_picture(image, crop) for image, (_, _, crop) in zip(views.images, made, strict=True)]
+    )
+    window = Window(
+        torch.stack([image for image, _, _ in made]), tuple(range(VIEWS)), tuple(range(VIEWS)), pictures=pictures
+    )
+    intrinsics = torch.stack([matrix for _, matrix, _ in made if matrix is not None])
+    cameras = Cameras(invert_rigid(poses) @ poses[0], intrinsics)
+    return window, prediction(cameras, views.depth[:, 1::3, 1::3].contiguous())
+
+
+def prediction(cameras: Cameras, depth: torch.Tensor) -> Prediction:
+    count = depth.numel()
+    gaussians = Gaussians(
+        torch.zeros(count, 3), torch.full((count, 3), 0.01), torch.tensor([[1.0, 0, 0, 0]]).expand(count, 4),
+        torch.zeros(count, 1, 3), torch.ones(count), torch.zeros(count), torch.zeros(count, 4),
+    )  # fmt: skip
+    given = Prediction(cameras, depth, torch.ones_like(depth), gaussians)
+    return with_geometry(given, cameras, depth)
+
+
+def poor(right: Prediction) -> Prediction:
+    """Cameras that stand still and look ahead, a depth that is bent, a focal length 15 % too large."""
+    intrinsics = right.cameras.intrinsics.clone()
+    intrinsics[:, :2, :2] *= 1.15
+    still = torch.eye(4).expand(VIEWS, 4, 4).clone()
+    still[:, 0, 3] = 0.01 * torch.arange(VIEWS)
+    bent = right.depth * torch.linspace(0.75, 1.3, right.depth.shape[2])
+    return prediction(Cameras(still, intrinsics), bent)
+
+
+def errors(refined: Prediction, right: Prediction) -> torch.Tensor:
+    return pair_errors(refined.cameras.camera_from_world, right.cameras.camera_from_world)
+
+
+@pytest.fixture(scope="module")
+def refined(truth: tuple[Window, Prediction]) -> Prediction:
+    window, right = truth
+    return TrackRefinement()(poor(right), window)
+
+
+def test_cameras_and_focal_length_are_found(truth: tuple[Window, Prediction], refined: Prediction) -> None:
+    _, right = truth
+    assert errors(refined, right).mean() < 2
+    ratio = refined.cameras.intrinsics[:, 0, 0] / right.cameras.intrinsics[:, 0, 0]
+    assert ratio.numpy() == pytest.approx(1, abs=0.05)
+    assert torch.equal(refined.cameras.camera_from_world[0], torch.eye(4))
+
+
+def test_depth_is_bent_and_gaussians_follow(truth: tuple[Window, Prediction], refined: Prediction) -> None:
+    _, right = truth
+    assert depth_rel(refined.depth, right.depth) < 0.5 * depth_rel(poor(right).depth, right.depth)
+    local = transform_points(refined.cameras.camera_from_world, refined.points.flatten(1, 2))
+    assert torch.allclose(local[..., 2], refined.depth.flatten(1), rtol=1e-3)
+    # In the picture they are as large as before.
+    growth = refined.depth / poor(right).depth
+    zoom = poor(right).cameras.intrinsics[0, 0, 0] / refined.cameras.intrinsics[0, 0, 0]
+    scales = refined.gaussians.scales[:, 0].view_as(growth)
+    assert torch.allclose(scales, 0.01 * growth * zoom, rtol=0.02)
+
+
+def test_points_are_where_views_see_them(refined: Prediction) -> None:
+    seen = refined.points_seen
+    assert seen is not None and len(seen.positions) > 50 and int(seen.view.max()) == VIEWS - 1
+    for view in range(VIEWS):
+        mine = seen.view == view
+        points = seen.positions[seen.point[mine]].float()
+        there = transform_points(refined.cameras.camera_from_world[view], points)
+        pixels, depth = project(there, refined.cameras.intrinsics[view])
+        assert (pixels - seen.pixels[mine]).norm(dim=1).median() < 0.5 and (depth > 0).all()
+
+
+def test_quality_claims_what_is_true(truth: tuple[Window, Prediction], refined: Prediction) -> None:
+    quality = refined.quality
+    assert quality is not None and quality.registered == (True,) * VIEWS
+    assert errors(refined, truth[1]).mean() < quality.pose_error < 20
+    assert quality.reprojection < 1 and quality.parallax > 1
+    assert quality.pose_covariance.shape == (VIEWS, 6, 6) and quality.pose_covariance.isfinite().all()
+    assert 0 < quality.focal_sigma < 0.2
+
+
+def test_known_intrinsics_stay(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    known = replace(window, intrinsics=right.cameras.intrinsics)
+    found = TrackRefinement()(poor(right), known)
+    assert torch.allclose(found.cameras.intrinsics, right.cameras.intrinsics)
+    assert errors(found, right).mean() < 1.5 and found.quality is not None and found.quality.focal_sigma == 0
+
+
+def test_views_of_cameras_that_differ_are_taken_together(truth: tuple[Window, Prediction]) -> None:
+    """One view's picture is zoomed by intrinsics of its own: the middle of it, enlarged."""
+    window, right = truth
+    assert window.pictures is not None
+    pictures, images, intrinsics = window.pictures.clone(), window.images.clone(), right.cameras.intrinsics.clone()
+    height, width = SIZE
+    middle = pictures[2, height // 8 : -height // 8, width // 8 : -width // 8]
+    pictures[2] = torch.nn.functional.interpolate(middle[None, None].float(), SIZE, mode="bilinear")[0, 0].byte()
+    intrinsics[2, :2, :2] *= height / middle.shape[0]
+    found = TrackRefinement()(poor(right), replace(window, images=images, pictures=pictures, intrinsics=intrinsics))
+    assert errors(found, right).mean() < 2
+
+
+def test_a_blank_view_follows_the_others(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    assert window.pictures is not None
+    pictures = window.pictures.clone()
+    pictures[3] = 128
+    for gaps in ("flow", "network"):
+        found = TrackRefinement(TrackConfig(gaps=gaps))(right, replace(window, pictures=pictures))
+        assert found.quality is not None and found.quality.registered == (True, True, True, False, True)
+        assert errors(found, right).mean() < 4, "the network's word, at the size of the others"
+        assert found.quality.pose_error > 5, "what no track determines is not claimed"
+        assert found.quality.pose_covariance[3].isnan().all()
+
+
+def test_without_texture_the_network_and_the_prior_are_all_there_is(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    blank = replace(window, pictures=torch.full_like(window.pictures, 128), images=torch.full_like(window.images, 0.5))
+    found = TrackRefinement()(right, blank)
+    assert torch.allclose(found.cameras.camera_from_world, right.cameras.camera_from_world, atol=1e-5)
+    assert found.quality is not None and found.quality.pose_error == 180 and not any(found.quality.registered)
+    assert found.points_seen is None
+
+
+def test_what_a_run_believes_outlives_a_window_and_not_a_reset(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    refinement = TrackRefinement()
+    refinement(poor(right), window)
+    true_focal = float(right.cameras.intrinsics[0, 0, 0]) / LONG_SIDE
+    belief = refinement.belief.focal(1.0)
+    assert belief.pixels == pytest.approx(true_focal, rel=0.1) and belief.log_sigma < 0.2
+    refinement.reset()
+    assert refinement.belief.focal(1.0).log_sigma > 0.4
+
+
+def test_small_pictures_are_sharpened_by_flow(truth: tuple[Window, Prediction]) -> None:
+    """Frames from the archive are as small as the network's images."""
+    window, right = truth
+    found = TrackRefinement()(poor(right), replace(window, pictures=None))
+    assert errors(found, right).mean() < 5 and found.points_seen is not None
+
+
+def test_depth_passes_through_measured_pixels_and_keeps_its_shape() -> None:
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(1, 2, (60, 80))
+    column, row = rng.uniform(0, 80, 400), rng.uniform(0, 60, 400)
+    field = 1.4 * np.exp(0.004 * column)
+    pixels = np.stack([column, row], axis=1)
+    measured = depth[row.astype(int), column.astype(int)] * field
+    measured[::10] *= 3
+    ratio = bend(depth, pixels, measured) / depth / (1.4 * np.exp(0.004 * (np.arange(80) + 0.5)))
+    assert np.abs(np.log(ratio)).mean() < 0.05
+    assert bend(depth, pixels[:0], measured[:0]) is depth
+    two = bend(depth, pixels[:2], 2 * depth[row.astype(int), column.astype(int)][:2])
+    assert np.allclose(two, 2 * depth)
+
+
+def test_features_lie_where_they_are_drawn() -> None:
+    picture = np.full((90, 120), 100, np.uint8)
+    picture[40:50, 60:70] = 220
+    found = find_features(picture, 50)
+    assert np.linalg.norm(found.pixels - [65, 45], axis=1).min() < 0.7
+    assert np.linalg.norm(found.descriptors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert len(find_features(np.zeros((90, 120), np.uint8), 50)) == 0
+
+
+def test_pixels_of_pictures_and_images_relate(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    canvas = Canvas.of(replace(window, intrinsics=right.cameras.intrinsics))
+    assert canvas.scale == pytest.approx(3, abs=0.05) and canvas.long_side == 336
+    back = canvas.image_intrinsics(1.0, VIEWS)
+    assert np.allclose(back, right.cameras.intrinsics.numpy(), rtol=1e-5)
+    assert canvas.to_images(np.array([[300.0, 150]]), np.array([2])) == pytest.approx(np.array([[100, 50]]), rel=0.02)
