@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ from tyro.conf import Positional, arg, subcommand
 from ff3r_model.evaluation.manifests import EvaluationError
 
 if TYPE_CHECKING:
+    from ff3r_model.evaluation.manifests import Split
     from ff3r_model.evaluation.subject import CheckpointUnderTest
+    from ff3r_model.training.datasets.base import Scene
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,62 @@ class Synthetic(Options):
 
 
 @dataclass(frozen=True)
-class Frames(Options):
-    """Measure a checkpoint on recordings with ground truth, in the windows of a manifest (`ff3r eval split`)."""
+class WindowOptions:
+    """Which frames of a recording a network sees, and which are held out."""
+
+    views: int = 8
+    """Views per window that the network sees, 2 to 64."""
+    windows: int = 8
+    """Windows per recording, spread evenly."""
+    stride: int = 2
+    """Frames from one view to the next; held-out views lie between, so 1 holds none out."""
+    targets: int = 2
+    """Views held out per window."""
+    by_number: bool = False
+    """Let the stride count the numbers in the pictures' file names, which jump where frames were left out."""
+
+    def splits(self, scenes: Sequence[Scene]) -> list[Split]:
+        """The windows of all scenes. Raises EvaluationError."""
+        from ff3r_model.evaluation.manifests import make_splits
+        from ff3r_model.evaluation.recordings import frame_numbers
+
+        view_counts((self.views,))
+        if min(self.windows, self.stride) < 1 or self.targets < 0:
+            raise EvaluationError("--windows and --stride must be at least 1, --targets at least 0")
+        found = []
+        for scene in scenes:
+            numbers = frame_numbers(scene) if self.by_number else range(len(scene))
+            found += make_splits(scene.name, numbers, self.views, self.windows, self.stride, self.targets)
+        return found
+
+
+@dataclass(frozen=True)
+class Frames(WindowOptions, Options):
+    """Measure a checkpoint on recordings with ground truth, in the windows of a manifest or in evenly spread ones."""
 
     data: Positional[Path] = MISSING
-    """Folder of a 7-Scenes or TUM RGB-D sequence, of several of them, or of ScanNet scans."""
-    split: Path = MISSING
-    """The manifest."""
+    """Folder of a 7-Scenes or TUM RGB-D sequence, of pictures with NAME.pose.txt and camera-intrinsics.txt, of several
+    of these, or of ScanNet scans."""
+    split: Path | None = None
+    """The manifest (`ff3r eval split`), in place of --views, --windows, --stride, --targets and --by-number."""
     benchmark: str | None = None
     """What the report calls it; the data's folder if not given."""
+    intrinsics: str | None = None
+    """The camera's fx,fy,cx,cy in pixels of the pictures, or a file of them, in place of the data's own."""
 
     def __call__(self) -> str:
         from ff3r_model.evaluation.manifests import read_manifest
-        from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
+        from ff3r_model.evaluation.recordings import StatedScene, open_scenes, samples, vocabularies
+        from ff3r_model.frames.intrinsics import stated_camera
 
-        scenes, splits, subject = open_scenes(self.data), read_manifest(self.split), _subject(self)
+        given = [field.name for field in fields(WindowOptions) if getattr(self, field.name) != field.default]
+        if self.split is not None and given:
+            raise EvaluationError(f"--split says which windows: give it without --{given[0].replace('_', '-')}")
+        scenes = open_scenes(self.data)
+        splits = self.splits(scenes) if self.split is None else read_manifest(self.split)
+        if (camera := stated_camera(self.intrinsics, None)) is not None:
+            scenes = [StatedScene(scene, camera) for scene in scenes]
+        subject = _subject(self)
         views = sorted({len(split.context) for split in splits})
         about = {"benchmark": self.benchmark or self.data.name, "views": "–".join(map(str, views))}
         windows = samples(scenes, splits, subject.image_side, subject.patch)
@@ -91,34 +135,19 @@ class Frames(Options):
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(WindowOptions):
     """Write a manifest of windows: which frames of which recording a network sees, and which are held out."""
 
-    data: Positional[Path]
-    """Folder of a 7-Scenes or TUM RGB-D sequence, of several of them, or of ScanNet scans."""
-    output: Annotated[Path, arg(aliases=["-o"])]
+    data: Positional[Path] = MISSING
+    """As for `ff3r eval frames`."""
+    output: Annotated[Path, arg(aliases=["-o"])] = MISSING
     """JSON file to write."""
-    views: int = 8
-    """Views per window that the network sees, 2 to 64."""
-    windows: int = 8
-    """Windows per recording, spread evenly."""
-    stride: int = 2
-    """Frames from one view to the next; held-out views lie between, so 1 holds none out."""
-    targets: int = 2
-    """Views held out per window."""
 
     def __call__(self) -> str:
-        from ff3r_model.evaluation.manifests import make_splits, write_manifest
+        from ff3r_model.evaluation.manifests import write_manifest
         from ff3r_model.evaluation.recordings import open_scenes
 
-        view_counts((self.views,))
-        if min(self.windows, self.stride) < 1 or self.targets < 0:
-            raise EvaluationError("--windows and --stride must be at least 1, --targets at least 0")
-        splits = [
-            split
-            for scene in open_scenes(self.data)
-            for split in make_splits(scene.name, len(scene), self.views, self.windows, self.stride, self.targets)
-        ]
+        splits = self.splits(open_scenes(self.data))
         write_manifest(self.output, splits)
         return f"{self.output}: {len(splits)} windows"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,19 +34,48 @@ class Split:
     """Held out."""
 
 
-def make_splits(scene: str, frames: int, views: int, windows: int, stride: int, targets: int) -> list[Split]:
-    """`windows` windows spread evenly over a scene, their context views `stride` frames apart.
+def make_splits(scene: str, numbers: Sequence[int], views: int, windows: int, stride: int, targets: int) -> list[Split]:
+    """`windows` windows spread evenly over a scene, their context views `stride` numbers apart.
 
-    The held-out frames lie half-way between context views, spread over the window; a stride of 1 leaves none.
-    Raises SplitError where the scene is shorter than a window.
+    `numbers` grow from frame to frame: 0, 1, 2, … or what stands in file names, of which a quarter of the stride may
+    be missed. The held-out frames lie half-way between context views, spread over the window; a stride of 1 leaves
+    none. Raises SplitError where no window fits.
     """
-    length = (views - 1) * stride + 1
-    if length > frames:
-        raise SplitError(f"{scene} has {frames} frames, and {views} views {stride} apart span {length}: lower --stride")
-    starts = np.unique(np.linspace(0, frames - length, windows).round().astype(int)).tolist()
+    contexts = [context for start in range(len(numbers)) if (context := _context(numbers, start, views, stride))]
+    if not contexts:
+        raise SplitError(
+            f"{scene} has {len(numbers)} frames, numbers {numbers[0]} to {numbers[-1]}, and no {views} of them are "
+            f"{stride} apart: lower --stride, or let it count the numbers in file names (--by-number)"
+        )
+    chosen = [contexts[i] for i in np.unique(np.linspace(0, len(contexts) - 1, windows).round().astype(int))]
     gaps = np.unique(np.linspace(0, views - 2, min(targets, views - 1) + 2)[1:-1].round().astype(int)).tolist()
-    between = [gap * stride + stride // 2 for gap in gaps] if stride > 1 else []
-    return [Split(scene, tuple(range(s, s + length, stride)), tuple(s + offset for offset in between)) for s in starts]
+    return [Split(scene, context, _between(numbers, context, gaps, stride)) for context in chosen]
+
+
+def _context(numbers: Sequence[int], start: int, views: int, stride: int) -> tuple[int, ...]:
+    """Frames from `start` on, each nearest to `stride` numbers after the one before; none where one is missing."""
+    context = [start]
+    while len(context) < views:
+        following = _nearest(numbers, numbers[context[-1]] + stride, stride / 4)
+        if following is None or following <= context[-1]:
+            return ()
+        context.append(following)
+    return tuple(context)
+
+
+def _between(numbers: Sequence[int], context: tuple[int, ...], gaps: list[int], stride: int) -> tuple[int, ...]:
+    """The frames half-way through gaps of a window, where there are any."""
+    found = (_nearest(numbers, numbers[context[gap]] + stride // 2, stride / 4) for gap in gaps)
+    return tuple(frame for frame in found if frame is not None and frame not in context)
+
+
+def _nearest(numbers: Sequence[int], wanted: int, within: float) -> int | None:
+    """The place of the number nearest to `wanted`."""
+    after = bisect.bisect_left(numbers, wanted)
+    near = min(
+        range(max(after - 1, 0), min(after + 1, len(numbers))), key=lambda i: abs(numbers[i] - wanted), default=0
+    )
+    return near if abs(numbers[near] - wanted) <= within else None
 
 
 def write_manifest(path: Path, splits: Iterable[Split]) -> None:

@@ -1,8 +1,11 @@
-"""Windows of recordings with ground truth: 7-Scenes, TUM RGB-D, ScanNet."""
+"""Windows of recordings with ground truth: 7-Scenes, TUM RGB-D, ScanNet, and pictures with poses."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,10 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ff3r_model.core.geometry import invert_rigid
-from ff3r_model.core.types import Cameras
+from ff3r_model.core.types import Cameras, Frame
 from ff3r_model.evaluation.manifests import Split, SplitError
+from ff3r_model.evaluation.posed_pictures import PosedPictures, is_posed
 from ff3r_model.evaluation.sample import Sample, TrueViews
 from ff3r_model.evaluation.vocabulary import Vocabulary, of_classes
+from ff3r_model.frames.intrinsics import StatedCamera
 from ff3r_model.frames.prepare import prepare, prepare_depth
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
 from ff3r_model.training.datasets.base import Scene, View
@@ -38,10 +43,49 @@ class RgbdScene:
         return View(str(entry.color), frame.image, frame.intrinsics, entry.world_from_camera, frame.depth)
 
 
+class StatedScene:
+    """A scene whose views get the intrinsics that a user states."""
+
+    def __init__(self, scene: Scene, camera: StatedCamera) -> None:
+        self._scene, self._camera, self.name = scene, camera, scene.name
+
+    def __len__(self) -> int:
+        return len(self._scene)
+
+    def view(self, index: int) -> View:
+        """The view with the stated camera. Raises IntrinsicsError where that cannot be of its image."""
+        view = self._scene.view(index)
+        frame = self._camera.of(Frame(view.image, 0))
+        return replace(view, image=frame.image, intrinsics=frame.intrinsics)
+
+
 def open_scenes(data: Path) -> list[Scene]:
-    """The sequences in a folder, or the one that it is. Raises RgbdError, DataError."""
-    folders = [data] if is_rgbd(data) else sorted(path for path in data.glob("*") if is_rgbd(path))
-    return [RgbdScene(folder) for folder in folders] if folders else list(open_scannet(data, truth=True))
+    """The sequences in a folder, or the one that it is. Raises SourceError, DataError."""
+    if not data.is_dir():
+        raise SplitError(f"{data} is no folder of recordings")
+    folders = [data] if _is_sequence(data) else sorted(path for path in data.glob("*") if _is_sequence(path))
+    if not folders:
+        return list(open_scannet(data, truth=True))
+    return [RgbdScene(folder) if is_rgbd(folder) else PosedPictures(folder) for folder in folders]
+
+
+def _is_sequence(path: Path) -> bool:
+    return path.is_dir() and (is_rgbd(path) or is_posed(path))
+
+
+def frame_numbers(scene: Scene) -> Sequence[int]:
+    """The number in each frame's file name, which jumps where frames are left out. Raises SplitError without any."""
+    if isinstance(scene, RgbdScene):
+        names = [entry.color.name for entry in scene.source.entries]
+    elif isinstance(scene, PosedPictures):
+        names = [file.name for file in scene.files]
+    else:
+        return range(len(scene))
+    found = [re.search(r"\d+", name) for name in names]
+    numbers = [int(match.group()) for match in found if match]
+    if len(numbers) != len(names) or any(after <= before for before, after in itertools.pairwise(numbers)):
+        raise SplitError(f"{scene.name}: file names have no numbers that grow, such as {names[0]!r}: no --by-number")
+    return numbers
 
 
 def vocabularies() -> list[Vocabulary]:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 WINDOW_BYTES = NODE_BYTES + 2 * EDGE_BYTES
 """Most that a window costs in the graph: its node, the edge to its neighbour, and as many loops as windows."""
+SCALE_SAMPLE = 20_000
+"""Voxels that are looked at for what lies under a floor."""
 _BUDGET_STEP = 64
 """The active map's budget changes in steps of this part of the cap, since lowering it copies the map."""
 
@@ -142,11 +144,13 @@ class Atlas:
         if turn is not None:
             self.transform({}, turn)
             log.info("the map was turned upright: up is known from %s", reference.gravity.source)
-        # Scale, once enough windows have measured it, and again where a better source has; then the floor.
-        scale = reference.observe_scale(window, prediction, active.newest.map_from_node, active.map.scale)
+        # Scale, once enough windows have measured it, and again where a better source has, or more windows; the floor.
+        points = active.map.gaussians(active.map.spread_rows(SCALE_SAMPLE)).means
+        scale = reference.observe_scale(window, prediction, active.newest.map_from_node, active.map.scale, points)
         if scale is not None:
-            self.transform({}, Similarity(scale.factor))
             active.map.scale = scale
+        if scale is not None and scale.metric:
+            self.transform({}, Similarity(scale.factor))
             active.anchor_floor()
             log.info("the map is metric: 1 unit was %.3f m, by %s", scale.factor, scale.source)
         return turn is not None or scale is not None

@@ -13,8 +13,10 @@ import torch
 from ff3r_model.cli import main
 from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.evaluation.manifests import Split, SplitError, make_splits, read_manifest, write_manifest
-from ff3r_model.evaluation.recordings import open_scenes, samples, vocabularies
+from ff3r_model.evaluation.recordings import StatedScene, frame_numbers, open_scenes, samples, vocabularies
 from ff3r_model.evaluation.report import ReportError, load_results, write_report
+from ff3r_model.frames.intrinsics import stated_camera
+from ff3r_model.frames.source import SourceError
 from ff3r_model.synthetic import make_room, make_trajectory, pinhole, render
 from ff3r_model.synthetic.raytracer import RenderedViews
 
@@ -93,7 +95,7 @@ def test_labels_are_the_papers_classes_and_are_unknown_where_there_are_none(tmp_
 
 
 def test_manifests_keep_held_out_frames_apart(tmp_path: Path) -> None:
-    splits = make_splits("kitchen", 200, views=8, windows=5, stride=4, targets=2)
+    splits = make_splits("kitchen", range(200), views=8, windows=5, stride=4, targets=2)
     assert len(splits) == 5 and splits[0].context[0] == 0 and splits[-1].context[-1] == 199
     for split in splits:
         assert len(split.context) == 8 and len(split.targets) == 2 and not set(split.context) & set(split.targets)
@@ -101,7 +103,52 @@ def test_manifests_keep_held_out_frames_apart(tmp_path: Path) -> None:
     write_manifest(tmp_path / "split.json", splits)
     assert read_manifest(tmp_path / "split.json") == splits
     with pytest.raises(SplitError, match="lower --stride"):
-        make_splits("kitchen", 20, views=8, windows=5, stride=4, targets=2)
+        make_splits("kitchen", range(20), views=8, windows=5, stride=4, targets=2)
+
+
+def write_posed_pictures(folder: Path, numbers: list[int]) -> Path:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / f"{number:06}.jpg"), np.full((48, 64, 3), number % 200, np.uint8))
+        pose = np.eye(4)
+        pose[0, 3] = number
+        np.savetxt(folder / f"{number:06}.pose.txt", pose)
+    np.savetxt(folder / "camera-intrinsics.txt", [[50, 0, 32], [0, 50, 24], [0, 0, 1]])
+    return folder
+
+
+def test_pictures_with_poses_and_no_depth_are_a_recording(tmp_path: Path) -> None:
+    scenes = open_scenes(write_posed_pictures(tmp_path / "walk", [2, 22, 42, 62]))
+    given = next(iter(samples(scenes, [Split("walk", (0, 2, 3), ())], 56, 14)))
+    assert given.context.cameras.camera_from_world[:, 0, 3].tolist() == [0, -40, -60]
+    assert not given.context.depth.any() and given.context.cameras.intrinsics[0, 0, 0] == pytest.approx(50 * 56 / 64)
+
+
+def test_a_stated_camera_takes_the_place_of_the_recordings(tmp_path: Path) -> None:
+    scene = open_scenes(write_posed_pictures(tmp_path / "walk", [2, 22]))[0]
+    camera = stated_camera("60,60,32,24", None)
+    assert camera is not None
+    given = next(iter(samples([StatedScene(scene, camera)], [Split("walk", (0, 1), ())], 56, 14)))
+    assert given.context.cameras.intrinsics[0, 0, 0] == pytest.approx(60 * 56 / 64)
+
+
+def test_windows_may_step_by_the_numbers_in_file_names(tmp_path: Path) -> None:
+    scene = open_scenes(write_posed_pictures(tmp_path / "walk", [2, 22, 42, 60, 62, 80, 82, 99]))[0]
+    splits = make_splits("walk", frame_numbers(scene), views=4, windows=9, stride=20, targets=2)
+    assert [[scene.view(place).id[-10:-4] for place in split.context] for split in splits] == [
+        ["000002", "000022", "000042", "000062"],
+        ["000022", "000042", "000062", "000082"],
+        ["000042", "000062", "000082", "000099"],
+    ]
+    with pytest.raises(SplitError, match="--by-number"):
+        make_splits("walk", range(8), views=4, windows=2, stride=20, targets=2)
+
+
+def test_a_picture_with_a_damaged_pose_is_named(tmp_path: Path) -> None:
+    scene = open_scenes(write_posed_pictures(tmp_path / "walk", [2, 22, 42, 62]))[0]
+    (tmp_path / "walk/000022.pose.txt").write_text("1 0 0 nan")
+    with pytest.raises(SourceError, match=r"000022\.pose\.txt must hold 16 finite numbers"):
+        scene.view(1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from ff3r_model.core.types import Similarity
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.mapper import Mapper
+from ff3r_model.slam.reference.floor import floor_below
 from ff3r_model.slam.reference.world_reference import WorldReference
 from ff3r_model.synthetic.hall import CAMERA_HEIGHT, hall_tour, make_hall
 from ff3r_model.synthetic.oracle_engine import OracleEngine, OracleNoise
@@ -75,8 +76,12 @@ def test_the_next_window_is_held_to_the_world_as_if_the_map_had_never_been_saved
     assert same_placement(held, tilted) == (windows == 2 and not measured)
     up, up_again = (reference(each).gravity.observe(window, prediction, here) for each in (mapper, loaded))
     assert same_placement(up, up_again)
+    seen = floor_below(prediction, here, CAMERA_HEIGHT)
+    assert seen is not None
+    fitting = replace(here, scale=here.scale * seen.scale / float(reference(mapper).ladder.floors.scales.median()))
     scale, scale_again = (
-        reference(each).observe_scale(window, prediction, here, each.map.scale) for each in (mapper, loaded)
+        reference(each).observe_scale(window, prediction, fitting, each.map.scale, each.map.gaussians().means)
+        for each in (mapper, loaded)
     )
     assert scale == scale_again and (scale is not None) == (windows == 2)
 

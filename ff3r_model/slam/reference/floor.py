@@ -56,10 +56,11 @@ def floor_below(prediction: Prediction, map_from_window: Similarity, height: flo
 
     The points of each view are taken relative to its own camera, so that one plane fits them all. None: no floor seen.
     """
-    world_from_camera = invert_rigid(prediction.cameras.camera_from_world)
-    points = prediction.points.flatten(1, 2) - world_from_camera[:, None, :3, 3]
+    centres = invert_rigid(prediction.cameras.camera_from_world)[:, :3, 3]
+    points = prediction.points.flatten(1, 2) - centres[:, None]
     turned = map_from_window.scale * points.flatten(0, 1) @ map_from_window.rotation.to(points).T
-    return metric_scale_from_camera_height(turned.cpu(), height)
+    floor = metric_scale_from_camera_height(turned.cpu(), height)
+    return None if floor is None else replace(floor, centre=apply_similarity(map_from_window, centres.cpu()).mean(0))
 
 
 def stand_on(
@@ -121,6 +122,8 @@ class FloorEstimate:
     """Share, 0 to 1, of the points below the camera that lie on the floor."""
     normal: Float[Tensor, " 3"]
     """Of the floor, pointing up."""
+    centre: Float[Tensor, " 3"] | None = None
+    """Of the cameras that saw it, in the map; None where it is only known relative to them."""
 
 
 def metric_scale_from_camera_height(points: Float[Tensor, "n 3"], height: float) -> FloorEstimate | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +16,20 @@ from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, check_range
 from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
-from ff3r_model.slam.reference.floor import FloorEstimate, floor_below
+from ff3r_model.slam.reference.floor import floor_below
+from ff3r_model.slam.reference.seen_floors import MAX_UNDER, SeenFloors
 
 DEPTH, ODOMETRY, HEIGHT = "depth images", "odometry", "camera height"
 LADDER = (DEPTH, ODOMETRY, HEIGHT)
 """Best first: depth measures every surface, odometry a few centimetres of path, and the floor has to be found first."""
+ASSUMED = 0.8
+"""Most that a stated camera height is believed: no picture proves it."""
+EARNED = 2
+"""n windows that agree on a floor are believed by n / (n + EARNED): the first ones may all have seen a table."""
+CONTRADICTION = 1.25
+"""Factor between the stated camera height and what better sources make of it, beyond which it is not believed."""
+SETTLED = 0.03
+"""A metric map whose windows measure it larger or smaller by more than this share is corrected."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,9 @@ class ScaleLadder:
     def __init__(self, config: ScaleConfig | None = None, camera_height: float | None = None) -> None:
         """`camera_height`: metres above the floor, where known."""
         self.config, self.camera_height = config or ScaleConfig(), camera_height
-        self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in LADDER}
-        self.floors: deque[FloorEstimate] = deque(maxlen=self.config.memory)
-        """What the camera height rests on; scales in the unit that the map had at the time."""
+        self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in (DEPTH, ODOMETRY)}
+        self.floors = SeenFloors(camera_height or 1.0, self.config.memory)
+        """What the camera height rests on."""
 
     def observe(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> None:
         """Take in a window that has been placed."""
@@ -79,8 +88,7 @@ class ScaleLadder:
         if self.camera_height is not None:
             floor = floor_below(prediction, map_from_window, self.camera_height)
             if floor is not None:
-                self.floors.append(floor)
-                self._seen[HEIGHT].append(floor.scale)
+                self.floors.add(floor)
 
     @property
     def best(self) -> ScaleEstimate | None:
@@ -88,15 +96,46 @@ class ScaleLadder:
         found = (self.estimate(source) for source in LADDER)
         return next((each for each in found if each and each.confidence >= self.config.min_confidence), None)
 
+    def doubt(self, points: Float[Tensor, "n 3"]) -> str:
+        """Why the stated camera height cannot be right, or the floor that was found is none; empty where it may be.
+
+        `points` are the map's.
+        """
+        by_height = self.estimate(HEIGHT)
+        if by_height is None:
+            return ""
+        for source in (DEPTH, ODOMETRY):
+            measured = self.estimate(source)
+            if measured is None or measured.confidence < self.config.min_confidence:
+                continue
+            height = self.floors.height * measured.factor / by_height.factor
+            if abs(math.log(height / self.floors.height)) > math.log(CONTRADICTION):
+                return f"the camera is {height:.2f} m above the floor by {source}, not {self.floors.height:g} m"
+        under = self.floors.under(points)
+        if under > MAX_UNDER:
+            return f"{under:.0%} of what was seen lies under the plane that the camera height would refer to: a table?"
+        return ""
+
     def estimate(self, source: str) -> ScaleEstimate | None:
         """What one source says, believed or not; None before enough windows have measured."""
-        values = torch.tensor(list(self._seen[source]), dtype=torch.float64)
+        values = self.floors.scales if source == HEIGHT else torch.tensor(list(self._seen[source]), dtype=torch.float64)
         if len(values) < self.config.windows:
             return None
+        if source == HEIGHT:
+            return self._by_height(values)
         factor = float(values.quantile(0.5))
-        errors = (values / factor - 1).abs()
-        agreeing = float((errors <= self.config.agreement).double().mean())
-        return ScaleEstimate(source, factor, agreeing)
+        return ScaleEstimate(source, factor, self._agreeing(values, factor))
+
+    def _by_height(self, values: Float[Tensor, " n"]) -> ScaleEstimate:
+        """By the windows that saw the lowest plane around them; those that saw a table only speak against it."""
+        lowest = self.floors.lowest
+        count, share = int(lowest.sum()), float(lowest.double().mean())
+        factor = float(values[lowest].quantile(0.5))
+        believed = share * self._agreeing(values[lowest], factor) * count / (count + EARNED)
+        return ScaleEstimate(HEIGHT, factor, min(ASSUMED, believed))
+
+    def _agreeing(self, values: Float[Tensor, " n"], factor: float) -> float:
+        return float(((values / factor - 1).abs() <= self.config.agreement).double().mean())
 
     def window_scale(self, window: Window, prediction: Prediction) -> float | None:
         """Metres per unit of this window, by itself: from its depth images, else odometry, else None."""
@@ -109,22 +148,20 @@ class ScaleLadder:
             kept = [value / new_from_old.scale for value in values]
             values.clear()
             values.extend(kept)
-        turn = new_from_old.rotation
-        floors = [replace(floor, normal=turn.to(floor.normal) @ floor.normal) for floor in self.floors]
-        self.floors.clear()
-        self.floors.extend(floors)
+        self.floors.transform(new_from_old)
 
     def state(self) -> dict[str, Any]:
         """For a file; JSON can hold it."""
-        floors = [{**asdict(floor), "normal": floor.normal.tolist()} for floor in self.floors]
-        return {"metres": {source: list(values) for source, values in self._seen.items()}, "floors": floors}
+        return {
+            "metres": {source: list(values) for source, values in self._seen.items()},
+            "floors": self.floors.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
-        for source, values in state["metres"].items():
-            self._seen[source].extend(float(value) for value in values)
-        for floor in state["floors"]:
-            self.floors.append(FloorEstimate(floor["scale"], floor["confidence"], torch.tensor(floor["normal"])))
+        for source, values in self._seen.items():
+            values.extend(float(value) for value in state["metres"][source])
+        self.floors.restore(state["floors"])
 
 
 def better(source: str, other: str) -> bool:
