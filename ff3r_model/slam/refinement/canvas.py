@@ -40,9 +40,9 @@ class Canvas:
         return cls(pictures, scale, intrinsics)
 
     @property
-    def long_side(self) -> int:
+    def long_side(self) -> float:
         """Pixels."""
-        return max(self.pictures[0].shape)
+        return float(max(self.pictures[0].shape))
 
     @property
     def centre(self) -> Float[ndarray, " 2"]:

@@ -44,7 +44,10 @@ def verified(a: Features, b: Features, matches: Int[ndarray, "matches 2"], pixel
     if len(matches) < LEAST:
         return none
     here, there = a.pixels[matches[:, 0]], b.pixels[matches[:, 1]]
-    _, inliers = cv2.findFundamentalMat(here, there, cv2.USAC_MAGSAC, pixels, CONFIDENCE, TRIALS)
+    try:
+        _, inliers = cv2.findFundamentalMat(here, there, cv2.USAC_MAGSAC, pixels, CONFIDENCE, TRIALS)
+    except cv2.error:  # raised where no sample gives a model
+        return none
     if inliers is None or int(inliers.sum()) < LEAST:
         return none
     return matches[inliers.ravel() > 0]

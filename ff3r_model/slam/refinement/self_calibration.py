@@ -50,7 +50,7 @@ class FocalBelief:
     estimates: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     """(log focal length, sigma) of each window."""
 
-    def learn(self, before: Focal, after: Focal, long_side: int) -> None:
+    def learn(self, before: Focal, after: Focal, long_side: float) -> None:
         """What a window adds, whose estimate was `after` under the prior `before`, both in pixels of the pictures."""
         information, prior = after.log_sigma**-2, before.log_sigma**-2
         gained = information - prior

@@ -61,6 +61,18 @@ class Reconstruction:
         """The registered views and known points alone, their observations, and which of the views was held."""
         return _part(self.structure, self.tracks, self.registered, self.used, self.first)
 
+    def with_cameras(self, camera_from_world: Float[ndarray, "views 4 4"]) -> Reconstruction:
+        """The same tracks seen by other cameras: their points are triangulated anew."""
+        known = self.used.any(axis=1)
+        structure, points = replace(self.structure, camera_from_world=camera_from_world), self.structure.points.copy()
+        points[known] = triangulate(structure, self.tracks.select(known), self.used[known])
+        structure = replace(structure, points=points)
+        observed = replace(self, structure=structure).observations()
+        used = self.used.copy()
+        used[observed.point, observed.view] = structure.seen_from(observed)[:, 2] > 0
+        used &= (used.sum(axis=1) >= 2)[:, None]
+        return replace(self, structure=structure, used=used)
+
     def scaled(self, factor: float) -> Reconstruction:
         """The same scene at another size."""
         poses = self.structure.camera_from_world.copy()
@@ -85,7 +97,7 @@ def reconstruct(
     # The view that sees most points is next, as long as there is one that fits.
     while (view := build.next_view()) is not None:
         if build.register(view):
-            build.extend(iterations=4, calibrate=build.registered.sum() > 3)
+            build.extend(iterations=4, calibrate=int(build.registered.sum()) > 3)
     for _ in range(2):
         build.extend(iterations=12, calibrate=True)
     if build.used.any(axis=1).sum() < LEAST_POINTS:
@@ -131,10 +143,13 @@ def _relative_pose(
 ) -> tuple[float, Float[ndarray, "4 4"]]:
     """How well a pair serves as the first one (0: not at all), and its relative pose, of unit length."""
     here, there = (features[view].pixels[pairs[pair][:, side]] for side, view in enumerate(pair))
-    essential, inliers = cv2.findEssentialMat(
-        here, there, start.matrix, cv2.USAC_MAGSAC, CONFIDENCE, NOISE, maxIters=1000
-    )
     pose = np.eye(4)
+    try:
+        essential, inliers = cv2.findEssentialMat(
+            here, there, start.matrix, cv2.USAC_MAGSAC, CONFIDENCE, NOISE, maxIters=1000
+        )
+    except cv2.error:  # raised where no sample gives a model
+        return 0.0, pose
     if essential is None or essential.shape != (3, 3):
         return 0.0, pose
     count, rotation, translation, front, points = cv2.recoverPose(

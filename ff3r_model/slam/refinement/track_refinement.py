@@ -34,6 +34,9 @@ Gaps = Literal["flow", "network"]
 NETWORK_SIGMA = 0.2
 """Of the logarithm of a focal length that the network predicts: nano's is off by that on real pictures."""
 
+SHARPER = 1.5
+"""Pixels of a picture per pixel of the network's images from which on features are the more exact."""
+
 
 @dataclass(frozen=True)
 class TrackConfig:
@@ -83,9 +86,15 @@ class TrackRefinement:
         if canvas.known_focal is None:
             self.belief.learn(focal, Focal(found.structure.log_focal, uncertainty.focal_sigma), canvas.long_side)
         cameras, depth = _completed(found, prediction, canvas), _bent(found, prediction.depth, canvas)
-        # Views without tracks follow the flow between them and the others.
-        if not found.registered.all() and self.config.gaps == "flow":
-            cameras, depth = self._fill(cameras, depth, window, found.registered)
+        if self.config.gaps == "flow" and canvas.scale.max() < SHARPER:
+            # Where features are no sharper than the network's images, dense flow is the more exact.
+            held = np.arange(len(found.registered)) == found.registered.argmax()
+            cameras, _ = self._flow(cameras, depth, window, held)
+            found = found.with_cameras(cameras.camera_from_world.numpy())
+            depth = _bent(found, prediction.depth, canvas)
+        elif self.config.gaps == "flow" and not found.registered.all():
+            # Views without tracks follow the flow between them and the others.
+            cameras, depth = self._flow(cameras, depth, window, found.registered)
         first = Cameras(anchored(cameras.camera_from_world), cameras.intrinsics)
         return replace(
             with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth)),
@@ -125,11 +134,10 @@ class TrackRefinement:
         quality = unmeasured(len(window.images), taken, focal.log_sigma)
         return replace(with_geometry(prediction, cameras, depth), quality=quality)
 
-    def _fill(
-        self, cameras: Cameras, depth: Float[Tensor, "views h w"], window: Window, registered: Bool[ndarray, " views"]
+    def _flow(
+        self, cameras: Cameras, depth: Float[Tensor, "views h w"], window: Window, held: Bool[ndarray, " views"]
     ) -> tuple[Cameras, Float[Tensor, "views h w"]]:
-        held = torch.from_numpy(registered)
-        adjusted = refine_cameras(window.images, depth, cameras, True, self.flow, held)
+        adjusted = refine_cameras(window.images, depth, cameras, True, self.flow, torch.from_numpy(held))
         return adjusted.cameras, depth * adjusted.depth_scale.to(depth)[:, None, None]
 
 

@@ -46,7 +46,7 @@ class Uncertainty:
         return cls(poses, errors, float(np.sqrt(max(covariance[-1, -1], 0.0))))
 
 
-def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: int) -> WindowQuality:
+def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: float) -> WindowQuality:
     """What a reconstruction claims. `long_side` is the pictures'."""
     observed = found.observations()
     miss = np.linalg.norm(found.structure.residuals(observed), axis=1)
