@@ -151,6 +151,19 @@ class SparsePoints:
     pixels: Float[Tensor, "n 2"]
     """and where (u, v), in the pixels of the window's images."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(each.nbytes for each in (self.positions, self.point, self.view, self.feature, self.pixels))
+
+    def of_views(self, views: Int[Tensor, " chosen"]) -> SparsePoints:
+        """What some of the views saw, which count from 0 in this order; the points keep their numbers."""
+        place = torch.full((1 + int(torch.cat([self.view, views]).max()),), -1)
+        place[views] = torch.arange(len(views))
+        view = place[self.view]
+        seen = view >= 0
+        return SparsePoints(self.positions, self.point[seen], view[seen], self.feature[seen], self.pixels[seen])
+
 
 @dataclass(frozen=True)
 class WindowQuality:

@@ -19,7 +19,7 @@ from ff3r_model.evaluation.posed_pictures import PosedPictures, is_posed
 from ff3r_model.evaluation.sample import Sample, TrueViews
 from ff3r_model.evaluation.vocabulary import Vocabulary, of_classes
 from ff3r_model.frames.intrinsics import StatedCamera
-from ff3r_model.frames.prepare import prepare, prepare_depth
+from ff3r_model.frames.prepare import prepare, prepare_depth, prepare_picture
 from ff3r_model.frames.rgbd import RgbdSource, is_rgbd
 from ff3r_model.training.datasets.base import Scene, View
 from ff3r_model.training.datasets.scannet import CLASSES, open_scannet
@@ -127,12 +127,13 @@ def _known(scene: Scene, index: int) -> View:
 
 
 def _true_views(views: Sequence[View], first: Tensor, long_side: int, patch: int) -> TrueViews:
-    images, intrinsics, depths, labels = [], [], [], []
+    images, pictures, intrinsics, depths, labels = [], [], [], [], []
     for view in views:
         image, matrix, crop = prepare(view.image, view.intrinsics, long_side, patch)
         size = view.image.shape[:2]
         assert matrix is not None
         images.append(image)
+        pictures.append(prepare_picture(view.image, crop))
         intrinsics.append(matrix)
         depths.append(prepare_depth(torch.zeros(size) if view.depth is None else view.depth, crop))
         known = torch.full(size, -1.0) if view.labels is None else view.labels.float()
@@ -141,4 +142,5 @@ def _true_views(views: Sequence[View], first: Tensor, long_side: int, patch: int
     camera_from_first = (invert_rigid(poses.double()) @ first.double()).float()
     cameras = Cameras(camera_from_first, torch.stack(intrinsics))
     classes = torch.stack(labels)
-    return TrueViews(torch.stack(images), cameras, torch.stack(depths), classes, torch.full_like(classes, -1))
+    colors, sharp = torch.full_like(classes, -1), torch.stack(pictures)
+    return TrueViews(torch.stack(images), cameras, torch.stack(depths), classes, colors, sharp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ff3r_model.core.types import Cameras, Window
@@ -25,6 +25,8 @@ class TrueViews:
     """Ids of the benchmark's classes; -1 where unknown."""
     colors: Int[Tensor, "views height width"]
     """Ids of colour names; -1 where unknown."""
+    pictures: UInt8[Tensor, "views rows columns"] | None = None
+    """What `images` show, grey and sharper, as the pipeline keeps it for features; None where the images are all."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,7 +40,7 @@ class TrueViews:
         """The same on another device."""
         cameras = Cameras(self.cameras.camera_from_world.to(device), self.cameras.intrinsics.to(device))
         images, depth, classes, colors = (x.to(device) for x in (self.images, self.depth, self.classes, self.colors))
-        return TrueViews(images, cameras, depth, classes, colors)
+        return TrueViews(images, cameras, depth, classes, colors, self.pictures)
 
     def window(self, first: int = 0, calibrated: bool = False) -> Window:
         """What an engine is given: the images alone, or also the true intrinsics, as from a robot's camera_info.
@@ -46,7 +48,8 @@ class TrueViews:
         Keyframes count from `first`; engines remember frames by them.
         """
         views = tuple(range(first, first + len(self)))
-        return Window(self.images, views, views, self.cameras.intrinsics if calibrated else None)
+        known = self.cameras.intrinsics if calibrated else None
+        return Window(self.images, views, views, known, pictures=self.pictures)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ff3r_model.core.geometry import BODY_FROM_OPTICAL, apply_similarity, invert_rigid
@@ -14,6 +14,7 @@ from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.robust import huber_weights, robust_mean_rotation, weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.placed_frames import PlacedFrames, frame_points
+from ff3r_model.slam.shared_points import shared_points
 
 IRLS_ROUNDS = 5
 """Of reweighted least squares."""
@@ -34,6 +35,8 @@ class AlignConfig:
     max_pairs: int = 20_000
     """More pairs are thinned evenly."""
     min_pairs: int = 50
+    min_points: int = 30
+    """Triangulated points that both windows must know, by views they share, to be joined by these and not by depth."""
     inlier_distance: float = 0.25
     """A pair is an inlier within this share of its depth."""
     min_inliers: float = 0.5
@@ -42,7 +45,7 @@ class AlignConfig:
     """Largest rms distance of the inliers, relative to their depth, of an accepted alignment."""
 
     def __post_init__(self) -> None:
-        check_range(self, AT_LEAST_ONE, "long_side", "max_pairs", "min_pairs")
+        check_range(self, AT_LEAST_ONE, "long_side", "max_pairs", "min_pairs", "min_points")
         check_range(self, SHARE, "min_confidence", "min_inliers")
         check_range(self, POSITIVE, "inlier_distance", "max_rms")
 
@@ -74,13 +77,15 @@ def align_window(
     """Join a window to the map through the keyframes it shares with the frames remembered from before.
 
     `scale` (map units per window unit) is kept where it is known, or 1 with `fixed_scale`: SE(3); else Sim(3).
-    Pixelwise pairs of the shared views, weighted √(c₁c₂), the least certain dropped. Not accepted, with a reason:
+    Pairs are triangulated points that both know, where there are enough; else pixels of the shared views, weighted
+    √(c₁c₂), the least certain dropped. Not accepted, with a reason:
     no shared keyframes, another image size, too few or collinear pairs, too few inliers, too large an error.
     """
     config = config or AlignConfig()
     scale = 1.0 if scale is None and config.fixed_scale else scale
     try:
-        pairs = _pairs(prediction, window.keyframes, previous, config)
+        pairs = _points(prediction, window.keyframes, previous, config.min_points)
+        pairs = pairs or _pairs(prediction, window.keyframes, previous, config)
         similarity = _similarity(pairs, scale)
     except DegenerateError as error:
         return refused(str(error))
@@ -110,6 +115,47 @@ class _Pairs:
     weights: Float[Tensor, " n"]
     window_from_camera: Float[Tensor, "views 4 4"]
     map_from_camera: Float[Tensor, "views 4 4"]
+
+
+def _points(prediction: Prediction, keyframes: Sequence[int], previous: PlacedFrames, least: int) -> _Pairs | None:
+    """The triangulated points that both know by features of shared keyframes, in float64; None where there are few."""
+    if prediction.points_seen is None or previous.node_points is None:
+        return None
+    ours, theirs = prediction.points_seen, previous.node_points
+    shared = shared_points(ours, keyframes, theirs, previous.keyframes)
+    if len(shared.here_point.unique()) < least:
+        return None
+    window_points = ours.positions.double()[shared.here_point]
+    map_points = apply_similarity(previous.node.map_from_node.double(), theirs.positions.double()[shared.there_point])
+    # The cameras that saw them, and how deep they lie along the one ray that both have them on.
+    camera_from_window = prediction.cameras.camera_from_world.double().cpu()
+    map_from_camera = previous.map_from_camera.double().cpu()
+    depths = _depths(camera_from_window[shared.here_view], window_points)
+    map_depths = _depths(invert_rigid(map_from_camera)[shared.there_view], map_points)
+    good = (depths > 0) & (map_depths > 0)
+    here, first = shared.here_view.unique(), _first_rows(shared.here_view)
+    pairs = _Pairs(
+        window_points[good],
+        map_points[good],
+        (map_depths / depths)[good],
+        map_depths[good],
+        torch.ones(int(good.sum()), dtype=torch.float64),
+        invert_rigid(camera_from_window[here]),
+        map_from_camera[shared.there_view[first]],
+    )
+    check_spread(pairs.window_points, pairs.weights)
+    check_spread(pairs.map_points, pairs.weights)
+    return pairs
+
+
+def _depths(camera_from_frame: Float[Tensor, "n 4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """z of each point in a camera of its own."""
+    return (camera_from_frame[:, 2, :3] * points).sum(1) + camera_from_frame[:, 2, 3]
+
+
+def _first_rows(values: Int[Tensor, " n"]) -> Int[Tensor, " unique"]:
+    """Where each value, in rising order, occurs first."""
+    return torch.stack([(values == value).nonzero()[0, 0] for value in values.unique()])
 
 
 def _pairs(prediction: Prediction, keyframes: Sequence[int], previous: PlacedFrames, config: AlignConfig) -> _Pairs:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
 from ff3r_model.core.node import Node
-from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.core.types import Prediction, Similarity, SparsePoints, Window
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class PlacedFrames:
     """In the unit of the node."""
     confidence: Float[Tensor, "views height width"]
     intrinsics: Float[Tensor, "views 3 3"]
+    node_points: SparsePoints | None = None
+    """Triangulated points that the frames saw, in the node's frame and unit."""
 
     @classmethod
     def of(cls, prediction: Prediction, window: Window, node: Node) -> PlacedFrames:
@@ -34,6 +36,7 @@ class PlacedFrames:
             prediction.depth,
             prediction.depth_confidence,
             prediction.cameras.intrinsics,
+            prediction.points_seen,
         )
 
     @property
@@ -61,6 +64,7 @@ class PlacedFrames:
             self.node_depth[views],
             self.confidence[views],
             self.intrinsics[views],
+            None if self.node_points is None else self.node_points.of_views(views),
         )
 
     def thinned(self, long_side: int) -> PlacedFrames:
@@ -72,7 +76,8 @@ class PlacedFrames:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(each.nbytes for each in (self.node_from_camera, self.node_depth, self.confidence, self.intrinsics))
+        held = (self.node_from_camera, self.node_depth, self.confidence, self.intrinsics)
+        return sum(each.nbytes for each in held) + (0 if self.node_points is None else self.node_points.nbytes)
 
     @property
     def points(self) -> Float[Tensor, "views height width 3"]:

@@ -22,7 +22,7 @@ from ff3r_model.core.geometry import (
 )
 from ff3r_model.core.node import Node
 from ff3r_model.core.robust import robust_mean_rotation, weighted_median
-from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, SparsePoints, Window
 from ff3r_model.slam.alignment import (
     AlignConfig,
     DegenerateError,
@@ -224,3 +224,68 @@ def test_map_frame_is_the_first_camera_turned_upright() -> None:
     assert turned.tolist() == [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
     identity = compose(map_from_first_camera(), invert_similarity(map_from_first_camera()))
     torch.testing.assert_close(identity.rotation, torch.eye(3))
+
+
+LANDMARKS = torch.tensor(np.random.default_rng(0).uniform([-2.9, -1.9, -1.1], [2.9, 1.9, 1.2], (400, 3)))
+
+
+def tracked(predicted: Prediction, world_from_camera: torch.Tensor, scale: float) -> Prediction:
+    """The prediction with landmarks of the room that its views see; feature i of any view is landmark i."""
+    world = world_from_camera.double()
+    in_first = transform_points(invert_rigid(world[0]), LANDMARKS)
+    local = transform_points(invert_rigid(world), LANDMARKS.expand(len(world), -1, 3))
+    pixels = local[..., :2] / local[..., 2:] * 24 + 12
+    view, feature = ((local[..., 2] > 0.2) & ((pixels - 12).abs() < 12).all(-1)).nonzero().T
+    seen, point = feature.unique(return_inverse=True)
+    points = SparsePoints(in_first[seen] * scale, point, view, feature, pixels[view, feature])
+    return replace(predicted, points_seen=points)
+
+
+def two_tracked_windows(noise: float) -> tuple[PlacedFrames, Prediction, Window, Similarity]:
+    shared, predicted, views, true = two_windows(0, noise, 0.0)
+    poses = walk(12, yaw=0.0)
+    first = replace(prediction(poses[:8], 0.7, 0, noise), keyframes=None)
+    placed = PlacedFrames.of(tracked(first, poses[:8], 0.7), window(0, 8), shared.node)
+    return placed, tracked(predicted, poses[4:], 1.3), views, true
+
+
+def test_triangulated_points_join_windows_whatever_depth_says() -> None:
+    shared, predicted, views, true = two_tracked_windows(0.0)
+    wrong = replace(predicted, depth=predicted.depth * 1.3)
+    assert align_window(wrong, views, replace(shared, node_points=None)).map_from_window.scale != pytest.approx(
+        true.scale, rel=0.1
+    )
+    alignment = align_window(wrong, views, shared)
+    assert alignment.accepted and alignment.inlier_share == pytest.approx(1) and alignment.rms < 1e-4
+    assert alignment.map_from_window.scale == pytest.approx(true.scale, rel=1e-4)
+    torch.testing.assert_close(alignment.map_from_window.rotation, true.rotation, atol=1e-4, rtol=0)
+    torch.testing.assert_close(alignment.map_from_window.translation, true.translation, atol=1e-4, rtol=0)
+
+
+def test_points_move_with_their_node_and_follow_the_choice_of_views() -> None:
+    shared, predicted, views, true = two_tracked_windows(0.0)
+    motion = similarity(5)
+    moved = align_window(predicted, views, shared.transformed(motion)).map_from_window
+    assert moved.scale == pytest.approx(compose(motion, true).scale, rel=1e-4)
+    chosen = shared.select(torch.tensor([6, 4]))
+    assert align_window(predicted, views, chosen).rms < 1e-4
+    assert chosen.nbytes < shared.nbytes
+
+
+def test_few_shared_points_leave_it_to_depth() -> None:
+    shared, predicted, views, true = two_tracked_windows(0.0)
+    assert predicted.points_seen is not None
+    keep = predicted.points_seen.point < 20
+    few = replace(
+        predicted.points_seen,
+        **{n: getattr(predicted.points_seen, n)[keep] for n in ("point", "view", "feature", "pixels")},
+    )
+    wrong = replace(few, positions=few.positions * 9)
+    assert align_window(replace(predicted, points_seen=wrong), views, shared).map_from_window.scale == pytest.approx(
+        true.scale, rel=1e-3
+    )
+
+
+def test_features_of_other_keyframes_are_not_shared() -> None:
+    shared, predicted, _, _ = two_tracked_windows(0.0)
+    assert "no keyframe" in align_window(predicted, window(50, 8), shared).reason
