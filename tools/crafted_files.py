@@ -52,10 +52,12 @@ def main() -> int:
         work: list[tuple[crafted.Case, Callable[[crafted.Case, Path], str]]] = []
         work += [(case, crafted.outcome_of_map) for case in crafted.map_cases(base)]
         work += [(case, crafted.outcome_of_checkpoint) for case in crafted.checkpoint_cases(given.checkpoint)]
-        for case, outcome_of in work:
-            if given.only in case.kind:
-                bad += tried(case, outcome_of, folder, rows[case.kind])
-    print_table(rows)
+        try:
+            for case, outcome_of in work:
+                if given.only in case.kind:
+                    bad += tried(case, outcome_of, folder, rows[case.kind])
+        finally:
+            print_table(rows)
     return int(bad > 0)
 
 
