@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between events (default 20)")
     parser.add_argument("--sample", type=float, default=5.0, help="seconds between samples (default 5)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default 10)")
-    parser.add_argument("--map-megabytes", type=int, default=16, help="cap of the map, low so that it is reached")
+    parser.add_argument("--map-megabytes", type=int, default=16, help="cap of the map (default 16)")
     parser.add_argument("--warm-up", type=float, default=WARM_UP, help=f"seconds until flat (default {WARM_UP:g})")
     parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
     options = parser.parse_args()

@@ -62,7 +62,7 @@ def _panel(
     for share in (0.0, 0.5, 1.0):
         row = _down(share)
         cv2.line(picture, (LEFT, row), (WIDTH - RIGHT, row), GRID, 1)
-        put_text(picture, f"{share * top:,.4g}", (4, row + 5))
+        put_text(picture, f"{share * top:,.0f}" if top > 10 else f"{share * top:g}", (4, row + 5))
     put_text(picture, f"{panel.title}  (0 to {end / 60:.0f} minutes)", (LEFT, 20))
     for index, (name, values) in enumerate(curves.items()):
         color = COLORS[index % len(COLORS)]
