@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ff3r_model.core.config_file import ConfigError, load_config
-from ff3r_model.core.files import tensors_digest
+from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine

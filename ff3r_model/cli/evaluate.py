@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg, subcommand
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.files import replaced
 from ff3r_model.core.output_folder import check_output_file
-from ff3r_model.evaluation.manifests import EvaluationError
+from ff3r_model.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
     from ff3r_model.evaluation.manifests import Split

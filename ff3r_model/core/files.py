@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 LEFTOVER_SECONDS = 3600
 """Age at which `remove_leftovers` takes a temporary file for that of a killed writer."""
@@ -105,23 +101,6 @@ def remove_leftovers(path: Path) -> None:
     for rest in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
         if time.time() - rest.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
-
-
-def tensors_digest(tensors: Mapping[str, Tensor], heading: str = "{name}:{dtype}:{shape};") -> str:
-    """SHA-256 of named tensors, 64 hex digits: over names, types, shapes and values, in the order of the names.
-
-    `heading` comes before each tensor's bytes. Those of digests that are stored in files never change.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(heading.format(name=name, dtype=tensor.dtype, shape=tuple(tensor.shape)).encode())
-        digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's values in row-major order; its own memory where it lies so on the CPU."""
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def sync(path: Path) -> None:

@@ -11,16 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ff3r_model.core.checked import read_json, record
-from ff3r_model.core.errors import UserError, shown
+from ff3r_model.core.errors import shown
 from ff3r_model.core.ranges import Range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
+from ff3r_model.evaluation.errors import EvaluationError
 
 VERSION = 1
 MAX_FRAMES = 10**9
-
-
-class EvaluationError(UserError):
-    """A range, a manifest, or a file of results that makes no sense."""
 
 
 class SplitError(EvaluationError):

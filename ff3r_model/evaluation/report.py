@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ff3r_model.core.output_folder import check_output_file
-from ff3r_model.evaluation.manifests import EvaluationError
+from ff3r_model.evaluation.errors import EvaluationError
 
 Result = dict[str, Any]
 

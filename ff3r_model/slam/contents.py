@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ff3r_model.core.checked import Column, Table, check_rows, check_table, check_values
+from ff3r_model.core.checked_tables import Column, Table, check_rows, check_table, check_values
 from ff3r_model.core.node import Node
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_range
 from ff3r_model.slam.keyframe_archive import HALF_MAX

@@ -10,7 +10,7 @@ RATE = Range(0, 10, above=True)
 """Of learning rates and their factors. Ours: what lies beyond has never been meant."""
 MINUTES = Range(0, 1e6)
 MOST_WORKERS = 256
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**61
 
 
 @dataclass(frozen=True)

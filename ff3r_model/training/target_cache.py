@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ff3r_model.core.files import replaced, tensors_digest
+from ff3r_model.core.files import replaced
 from ff3r_model.core.output_folder import OutputError
+from ff3r_model.core.tensor_digest import tensors_digest
 
 log = logging.getLogger(__name__)
 

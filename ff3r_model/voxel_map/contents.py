@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ff3r_model.core.checked import Column, Table, check_rows, check_table
+from ff3r_model.core.checked_tables import Column, Table, check_rows, check_table
 from ff3r_model.core.ranges import NOT_NEGATIVE, Range, check_range
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.voxel_map.columns import Layout

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ff3r_model.core.checked import json_value
 from ff3r_model.core.errors import UserError, shown
-from ff3r_model.core.files import remove_leftovers, replaced, tensor_bytes, tensors_digest
+from ff3r_model.core.files import remove_leftovers, replaced
 from ff3r_model.core.memory import check_memory
+from ff3r_model.core.tensor_digest import tensor_bytes, tensors_digest
 from ff3r_model.core.tensor_file import NAMES, TensorFile, header_bytes
 
 FORMAT_VERSION = 2

@@ -45,8 +45,10 @@ def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 CHANGED: dict[str, Any] = {
     "window.long_side": 56, "window.overlap": 3,
     "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
-    "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2, "refine": "off",
-    "mapping.align.method": "points", "mapping.camera_height": 0.3, "geometry": "sensor",
+    "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2,
+    "refine": "off", "tracks.gaps": "network",
+    "mapping.align.method": "points", "mapping.map.bands": 4,
+    "mapping.camera_height": 0.3, "geometry": "sensor",
     "queries.negatives": ["thing"],
 }  # fmt: skip
 """Other values where the default cannot simply be doubled or halved."""

@@ -85,7 +85,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
     monkeypatch.setattr(CheckpointUnderTest, "measure", lambda *_: iter([result()]))
     monkeypatch.setattr(convert, "save_checkpoint", lambda path, *_, **__: Path(path).write_bytes(b""))
     monkeypatch.setattr(onnx_export, "export", Mock(side_effect=ExportError("stubbed")))
-    monkeypatch.setattr(map_page, "MapPage", Mock(return_value=Mock()))
+    monkeypatch.setattr(map_page, "MapPage", Mock(return_value=Mock(viewer=Mock(urls=["http://localhost"]))))
     monkeypatch.setattr(view, "threading", Mock(Event=Mock(side_effect=KeyboardInterrupt)))
 
 

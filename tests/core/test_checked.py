@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from ff3r_model.core.checked import Column, check_table, json_value, record
+from ff3r_model.core.checked import json_value, record
+from ff3r_model.core.checked_tables import Column, check_table
 from ff3r_model.core.errors import shown
 from ff3r_model.core.ranges import POSITIVE, SHARE, Range, check_range
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from ff3r_model.core.checked import read_json, record
 from ff3r_model.core.errors import UserError, shown
-from ff3r_model.core.files import tensors_digest
 from ff3r_model.core.ranges import Range, check_range
+from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.engine.onnx.precision import Precision
 
 MANIFEST = "manifest.json"
