@@ -68,7 +68,7 @@ def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: 
         registered=tuple(found.registered.tolist()),
         reprojection=float(np.median(miss)),
         parallax=float(np.median(angles)),
-        pose_covariance=torch.from_numpy(uncertainty.pose_covariance),
+        pose_covariance=torch.from_numpy((ERROR_FACTOR * noise) ** 2 * uncertainty.pose_covariance),
         focal=float(found.structure.focal[0]) / long_side,
         focal_sigma=uncertainty.focal_sigma,
     )
