@@ -168,6 +168,17 @@ def test_what_a_run_believes_outlives_a_window_and_not_a_reset(truth: tuple[Wind
     assert refinement.belief.focal(1.0).log_sigma > 0.4
 
 
+def test_a_network_that_explains_the_tracks_keeps_its_cameras(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    trusting = TrackRefinement(TrackConfig(gaps="network"))
+    kept = trusting(right, window)
+    assert torch.allclose(kept.cameras.camera_from_world, right.cameras.camera_from_world, atol=3e-3)
+    assert torch.allclose(kept.cameras.intrinsics, right.cameras.intrinsics, rtol=1e-3)
+    assert kept.points_seen is not None and kept.quality is not None and kept.quality.reprojection < 0.5
+    trusting.reset()
+    assert errors(trusting(poor(right), window), right).mean() < 2
+
+
 def test_small_pictures_are_sharpened_by_flow(truth: tuple[Window, Prediction]) -> None:
     """Frames from the archive are as small as the network's images."""
     window, right = truth
