@@ -20,9 +20,8 @@ from ff3r_model.core.files import (
     remove_leftovers,
     replaced,
     replaced_folder,
-    tensor_bytes,
-    tensors_digest,
 )
+from ff3r_model.core.tensor_digest import tensor_bytes, tensors_digest
 from ff3r_model.engine.onnx.manifest import weights_hash
 from ff3r_model.training.target_cache import fingerprint
 

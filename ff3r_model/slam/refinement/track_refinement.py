@@ -34,6 +34,9 @@ Gaps = Literal["flow", "network"]
 NETWORK_SIGMA = 0.2
 """Of the logarithm of a focal length that the network predicts: nano's is off by that on real pictures."""
 
+AS_WELL, EXACT = 1.5, 0.5
+"""The network's cameras stay where they miss what was seen by at most so many times what tracks' own do, or so many
+pixels: then they are as exact, and do not depend on this window's parallax."""
 SHARPER = 1.5
 """Pixels of a picture per pixel of the network's images from which on features are the more exact."""
 
@@ -80,6 +83,8 @@ class TrackRefinement:
         found = self._reconstruct(window, canvas, focal)
         if found is None:
             return self._without_tracks(prediction, window, canvas, focal)
+        if self.config.gaps == "network":
+            found = _better(found, prediction, canvas)
         # In the unit of the network's depth, so that views without tracks have their place beside the others.
         found = _in_unit_of(found, prediction.depth, canvas)
         uncertainty = Uncertainty.of(found)
@@ -139,6 +144,18 @@ class TrackRefinement:
     ) -> tuple[Cameras, Float[Tensor, "views h w"]]:
         adjusted = refine_cameras(window.images, depth, cameras, True, self.flow, torch.from_numpy(held))
         return adjusted.cameras, depth * adjusted.depth_scale.to(depth)[:, None, None]
+
+
+def _better(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Reconstruction:
+    """The reconstruction, or the same tracks seen by the network's own cameras where these explain them as well."""
+    poses = prediction.cameras.camera_from_world.cpu().double().numpy()
+    word = math.log(float(prediction.cameras.intrinsics[:, 0, 0].double().median()) * canvas.scale[0])
+    predicted = replace(found, structure=replace(found.structure, log_focal=word)).with_cameras(poses)
+    misses = [
+        float(np.median(np.linalg.norm(one.structure.residuals(one.observations()), axis=1)))
+        for one in (found, predicted)
+    ]
+    return predicted if misses[1] < max(AS_WELL * misses[0], EXACT) else found
 
 
 def _like(cameras: Cameras, prediction: Prediction) -> Cameras:
