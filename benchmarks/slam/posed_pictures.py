@@ -40,7 +40,7 @@ class Posed:
 
     def _nearest(self, wanted: int) -> int | None:
         nearest = min(self.pictures, key=lambda number: abs(number - wanted))
-        return nearest if abs(nearest - wanted) <= min(SLACK, self.step // 2) else None
+        return nearest if abs(nearest - wanted) <= min(SLACK, (self.step - 1) // 2) else None
 
     def window(self, numbers: tuple[int, ...], long_side: int, patch: int) -> tuple[Window, Float[Tensor, "views 4 4"]]:
         """A window as the pipeline would cut it, its keyframes named by their numbers, and its true cameras."""
@@ -61,7 +61,7 @@ def open_posed(data: Path) -> list[Posed]:
     """The four sequences whose poses are known well enough."""
     return [
         _numbered(data / "redkitchen_color_windows", "kitchen", 20),
-        _numbered(data / "tsdf_shelf", "shelf", 1),
+        _numbered(data / "tsdf_shelf", "shelf", 2),
         _numbered(data / "strecha_fountain", "fountain", 1),
         _cabinet(data / "tum_fr3_cabinet"),
     ]

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ff3r_model.evaluation.metrics import pair_errors
 from ff3r_model.slam.refinement.features import Features
-from ff3r_model.slam.refinement.matching import MatchCache, Pairs, match, verified
+from ff3r_model.slam.refinement.matching import MatchCache, Pairs, match, pairs_to_match, verified
 from ff3r_model.slam.refinement.pose_error import relative_errors
 from ff3r_model.slam.refinement.self_calibration import PRIOR_FOCAL, FocalBelief, focal_from_pairs, fused
 from ff3r_model.slam.refinement.structure_adjustment import (
@@ -241,3 +241,18 @@ def test_matches_of_shared_keyframes_are_computed_once(monkeypatch: pytest.Monke
     assert len(looked) == 3 and len(features) == 3 and set(pairs) == {(0, 1), (0, 2), (1, 2)}
     cache.look([6, 7, 8], pictures[:3])
     assert len(looked) == 4 and set(cache.matches) == {(5, 6), (5, 7), (6, 7), (6, 8), (7, 8)}
+
+
+def test_long_windows_match_neighbours_and_some_beyond() -> None:
+    assert len(pairs_to_match(9)) == 36, "all"
+    pairs = pairs_to_match(64)
+    assert (0, 8) in pairs and (0, 16) in pairs and (0, 17) not in pairs and (0, 9) not in pairs
+    assert all(first < second for first, second in pairs) and len(set(pairs)) == len(pairs) < 800
+
+
+def test_a_long_window_is_thinned_and_still_right() -> None:
+    given = scene(11, views=20, points=600)
+    found = solve(given, known())
+    assert found.registered.all() and worst(found.structure, given.truth) < 1.5
+    assert len(found.tracks.thinned(50)) < len(found.tracks)
+    assert found.tracks.thinned(50).seen.sum(axis=0).min() >= 50

@@ -16,7 +16,9 @@ LEAST = 15
 """Matches of a pair of views that chance does not bring about."""
 CONFIDENCE = 0.999
 TRIALS = 2000
-REMEMBERED = 64
+NEIGHBOURS = 8
+"""Views before and after, with all of which a view is matched."""
+REMEMBERED = 128
 """Keyframes whose features are kept."""
 
 Pairs = Mapping[tuple[int, int], Int[ndarray, "matches 2"]]
@@ -53,6 +55,12 @@ def verified(a: Features, b: Features, matches: Int[ndarray, "matches 2"], pixel
     return matches[inliers.ravel() > 0]
 
 
+def pairs_to_match(views: int) -> list[tuple[int, int]]:
+    """All pairs of a window of up to nine views; of longer ones the neighbours, and every eighth view beyond them."""
+    apart = [distance for distance in range(1, views) if distance <= NEIGHBOURS or distance % NEIGHBOURS == 0]
+    return sorted((first, first + distance) for distance in apart for first in range(views - distance))
+
+
 @dataclass
 class MatchCache:
     """Features and matches by keyframe, so that what windows share is computed once."""
@@ -71,11 +79,7 @@ class MatchCache:
         for keyframe, picture in zip(keyframes, pictures, strict=True):
             known = self.features.pop(keyframe, None)
             self.features[keyframe] = known or find_features(picture, self.features_per_view)
-        pairs = {
-            (i, j): self._pair(keyframes[i], keyframes[j])
-            for i in range(len(keyframes))
-            for j in range(i + 1, len(keyframes))
-        }
+        pairs = {(i, j): self._pair(keyframes[i], keyframes[j]) for i, j in pairs_to_match(len(keyframes))}
         self._forget()
         found = {pair: matches for pair, matches in pairs.items() if len(matches)}
         return [self.features[keyframe] for keyframe in keyframes], found

@@ -33,6 +33,8 @@ LEAST_SEED = 20
 """Matches of the first pair."""
 LEAST_POINTS = 8
 """Points that a view must see to be registered."""
+MOST_OBSERVATIONS, LEAST_TRACKS = 9600, 150
+"""Per window, shared out among its views, and per view: what keeps long windows within time and memory."""
 ENOUGH_EXPLAINED = 0.8
 """Share of all observations at which no other beginning is tried: wrong cameras explain 0.7 at most."""
 LEAST_EXPLAINED = 0.55
@@ -99,9 +101,16 @@ def reconstruct(
 
     Where a beginning leads to cameras that leave many observations unexplained, others are tried.
     """
+    # How many matches the tracks that are kept of each pair stand for, those of contradicting tracks included.
+    matched = np.zeros((len(features), len(features)))
+    for (i, j), matches in pairs.items():
+        matched[i, j] = matched[j, i] = len(matches)
+    together = tracks.seen.T.astype(np.int64) @ tracks.seen
+    tracks = tracks.thinned(max(MOST_OBSERVATIONS // len(features), LEAST_TRACKS))
+    matched *= (tracks.seen.T.astype(np.int64) @ tracks.seen) / np.maximum(together, 1)
     best: Reconstruction | None = None
     for seed in _seeds(features, pairs, start):
-        found = _grown(seed, pairs, tracks, start, focal)
+        found = _grown(seed, matched, tracks, start, focal)
         if best is None or found.used.sum() > best.used.sum():
             best = found
         if best.used.sum() > ENOUGH_EXPLAINED * tracks.seen.sum():
@@ -113,7 +122,9 @@ Seed = tuple[int, int, Float[ndarray, "4 4"]]
 """Two views, and the second's pose in the camera of the first."""
 
 
-def _grown(seed: Seed, pairs: Pairs, tracks: Tracks, start: Structure, focal: Focal) -> Reconstruction:
+def _grown(
+    seed: Seed, matched: Float[ndarray, "views views"], tracks: Tracks, start: Structure, focal: Focal
+) -> Reconstruction:
     """Everything that can be built onto two views."""
     first, second, pose = seed
     poses = np.tile(np.eye(4), (tracks.seen.shape[1], 1, 1))
@@ -124,11 +135,13 @@ def _grown(seed: Seed, pairs: Pairs, tracks: Tracks, start: Structure, focal: Fo
     # The view that sees most points is next, as long as there is one that fits.
     while (view := build.next_view()) is not None:
         if build.register(view):
-            build.extend(iterations=4, calibrate=int(build.registered.sum()) > 3)
+            # In long windows not after every view.
+            count = int(build.registered.sum())
+            build.extend(iterations=0 if count % max(count // 8, 1) else 4, calibrate=count > 3)
     for _ in range(2):
         build.extend(iterations=12, calibrate=True)
     # Views whose matches the others' points do not explain saw another thing that looks alike.
-    while (view := build.contradicted(pairs)) is not None:
+    while (view := build.contradicted(matched)) is not None:
         build.leave_out(view)
         build.extend(iterations=4, calibrate=True)
     return Reconstruction(build.structure, build.registered, tracks, build.used, build.first, focal)
@@ -235,14 +248,12 @@ class _Build:
         self.registered[view] = True
         return True
 
-    def contradicted(self, pairs: Pairs) -> int | None:
+    def contradicted(self, matched: Float[ndarray, "views views"]) -> int | None:
         """The registered view of whose matches with others the smallest share, too small a one, is in use."""
         explained = self.used.T.astype(np.int64) @ self.used
-        matched = np.zeros_like(explained)
-        for (i, j), matches in pairs.items():
-            matched[i, j] = matched[j, i] = len(matches) * int(self.registered[i] and self.registered[j])
-        np.fill_diagonal(explained, 0)
-        share = np.where(self.registered, explained.sum(axis=1) / np.maximum(matched.sum(axis=1), 1), np.inf)
+        others = self.registered & self.registered[:, None] & ~np.eye(len(explained), dtype=bool)
+        explained, matched = np.where(others, explained, 0).sum(axis=1), np.where(others, matched, 0).sum(axis=1)
+        share = np.where(self.registered, explained / np.maximum(matched, 1), np.inf)
         worst = int(share.argmin())
         return worst if share[worst] < LEAST_EXPLAINED and self.registered.sum() > 2 else None
 

@@ -32,6 +32,12 @@ class Tracks:
         """Some of the points."""
         return Tracks(self.pixels[points], self.seen[points], self.feature[points])
 
+    def thinned(self, per_view: int) -> Tracks:
+        """Those alone that are among the `per_view` longest of one of their views."""
+        length = np.where(self.seen, self.seen.sum(axis=1, keepdims=True), 0)
+        rank = np.argsort(np.argsort(-length, axis=0, kind="stable"), axis=0)
+        return self.select(((rank < per_view) & self.seen).any(axis=1))
+
 
 def join_tracks(features: Sequence[Features], pairs: Pairs) -> Tracks:
     """Chains of matches through two or more views. A chain that meets one view twice contradicts itself: left out."""
