@@ -58,8 +58,6 @@ def read_map(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises MapFileError for a file that is missing, cut short, damaged, of another kind or of a newer version, or that
     needs more memory than there is.
     """
-    if path.exists() and not path.is_file():
-        raise MapFileError(f"{path} is a folder, a pipe or a device: give a map file")
     try:
         with TensorFile(path) as file:
             record = _record(path, file.metadata)

@@ -169,7 +169,7 @@ def test_view_serves_the_map(made: Path, weights: Path) -> None:
         (["query", "{tmp}/none", "chair", "--weights", "{weights}"], "none"),
         (["query", "{frames}/0.png", "chair", "--weights", "{weights}"], "not a map file"),
         (["query", "{frames}", "chair", "--weights", "{weights}"], "is a folder without map.ff3r.safetensors"),
-        (["query", "/dev/null", "chair", "--weights", "{weights}"], "/dev/null is a folder, a pipe or a device"),
+        (["query", "/dev/null", "chair", "--weights", "{weights}"], "it is a device; only regular files are read"),
         (["query", "red chair", "{map}"], "the map comes before the text: ff3r query {map}"),
         (["query", "{map}", "", "--weights", "{weights}"], "empty"),
         (["query", "{map}", "--weights", "{weights}"], "empty"),

@@ -162,7 +162,7 @@ from ff3r_model.network.checkpoint import load_checkpoint, save_checkpoint
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 loaded = load_checkpoint(sys.argv[1])
-setattr(*{"written": (files, "_sync", killed), "synced": (Path, "replace", killed)}[sys.argv[2]])
+setattr(*{"written": (files, "sync", killed), "synced": (Path, "replace", killed)}[sys.argv[2]])
 save_checkpoint(sys.argv[1], loaded.network, loaded.text_encoder, mode="trained", card={"new": True})
 """
 

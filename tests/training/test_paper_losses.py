@@ -207,7 +207,7 @@ def test_lpips_is_torchmetrics_with_the_same_trunk(tmp_path: Path, monkeypatch: 
 
 
 def test_a_file_that_is_no_trunk_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrunkError, match=r"no\.pth does not exist"):
+    with pytest.raises(TrunkError, match=r"no\.pth is not there"):
         LPIPS(tmp_path / "no.pth")
     torch.save({"conv": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(TrunkError, match=r"no 'features.0.weight'"):
