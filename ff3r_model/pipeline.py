@@ -82,7 +82,11 @@ class PipelineStatus:
     why_unscaled: str = ""
     """What the sources of scale that are offered lack yet; empty where there are none, or the map is metric."""
     submaps: int = 1
-    """Parts of the map that have no common frame; `map` is the one that is being built."""
+    """Parts of the map that have no common frame; all the rest here is of the one that is shown."""
+    shown: int = 0
+    """Number of the submap that is shown, `map`."""
+    submap: int = 0
+    """Number of the submap that windows are added to: another than `shown` while track of that is lost."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -111,7 +115,7 @@ class Pipeline:
 
     @property
     def map(self) -> VoxelMap:
-        """The map as it is now."""
+        """The map as it is now: the submap that is shown (`Mapper.map`)."""
         return self.mapper.map
 
     @classmethod
@@ -188,6 +192,7 @@ class Pipeline:
         dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
         belief = self.refinement.tracks.belief
         focal = belief.focal(1.0) if belief.estimates else Focal(-math.inf, 0.0)
+        shown, active = self.mapper.numbers
         return PipelineStatus(
             dropped=MappingProxyType(dropped),
             pending=self.windows.pending,
@@ -197,6 +202,8 @@ class Pipeline:
             scale_source=self.map.scale.source,
             why_unscaled=self.mapper.why_unscaled(),
             submaps=len(self.mapper.submaps),
+            shown=shown,
+            submap=active,
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
             focal=focal.pixels,

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class Mapper:
     """The map and where everything lies in it. Not thread safe.
 
-    Windows are added to the active submap, `map`. One that cannot be joined to it begins a new submap; two become one
-    when a place of the one is seen again from the other.
+    Windows are added to the active submap. One that cannot be joined to it begins a new submap; two become one when a
+    place of the one is seen again from the other. `map` is the submap that is shown: the last good one, until the
+    active one is joined to it or is the better one, with more keyframes, and in metres where the shown one is.
     """
 
     def __init__(self, engine: Predict, space: TextSpace | int, config: MappingConfig | None = None) -> None:
@@ -43,8 +44,18 @@ class Mapper:
 
     @property
     def map(self) -> VoxelMap:
-        """The active submap's voxels and poses."""
+        """Voxels and poses of the submap that is shown."""
+        return self._atlas.shown.map
+
+    @property
+    def active(self) -> VoxelMap:
+        """Voxels and poses of the submap that windows are added to: `map`, unless track of that was lost."""
         return self._atlas.active.map
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Of the submap that is shown, and of the active one."""
+        return self._atlas.shown.number, self._atlas.active.number
 
     @property
     def submaps(self) -> dict[int, VoxelMap]:
@@ -52,11 +63,11 @@ class Mapper:
         return {submap.number: submap.map for submap in [*self._atlas.others.values(), self._atlas.active]}
 
     def why_unscaled(self, number: int | None = None) -> str:
-        """What keeps each source of scale from making a submap (None: the active one) metric; empty if it is metric.
+        """What keeps each source of scale from making a submap (None: the one shown) metric; empty if it is metric.
 
         Also empty where no source is offered at all.
         """
-        submap = self._atlas.active if number is None else self._atlas.submap(number)
+        submap = self._atlas.shown if number is None else self._atlas.submap(number)
         return "" if submap.map.metric else "; ".join(submap.reference.ladder.shortcomings())
 
     @property
@@ -80,6 +91,7 @@ class Mapper:
         # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
         with timed(seconds, "loops"):
             note, moved = self._loops.close()
+        moved = self._atlas.choose_shown() or moved
         reason = "; ".join(part for part in (alignment.reason, note) if part)
         placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
         return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
@@ -154,8 +166,8 @@ class Mapper:
         self, window: Window, prediction: Prediction, alignment: Alignment, seconds: dict[str, float]
     ) -> MapUpdate:
         poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
-        number = self._atlas.active.number
-        update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, number)
+        shown, active = self.numbers
+        update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, active, shown)
         return replace(update, quality=prediction.quality)
 
 
@@ -165,7 +177,7 @@ class MapUpdate:
 
     window: Window
     map_from_camera: Float[Tensor, "views 4 4"]
-    """Poses of the window's cameras in the map; meaningless where not accepted."""
+    """Poses of the window's cameras in the submap that the window is in; meaningless where not accepted."""
     accepted: bool
     """Whether the window entered the map."""
     reason: str
@@ -173,11 +185,18 @@ class MapUpdate:
     seconds: dict[str, float]
     """Per stage: network, align, integrate, loops."""
     submap: int = 0
-    """Number of the submap that the window is in, which is the map from now on."""
+    """Number of the submap that the window is in."""
+    shown: int = 0
+    """Number of the submap that is the map from now on."""
     corrected: bool = False
     """Whether what was in the map before has moved: path and map are to be published anew."""
     quality: WindowQuality | None = None
     """How far the window's cameras may be off among each other; None where nobody measured it."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the window is in a submap apart from the map: its poses say nothing of places in the map."""
+        return self.submap != self.shown
 
 
 @contextmanager

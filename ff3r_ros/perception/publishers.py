@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 from geometry_msgs.msg import PoseStamped
@@ -52,11 +53,16 @@ class MapPublishers:
         self.grids = GridPublishers(node)
         self._listed: dict[int, Query] = {}
         self._stamp = 0
+        self._shown: weakref.ref[VoxelMap] | None = None
 
     def publish(self, pipeline: Pipeline, update: MapUpdate | None) -> None:
-        """Cloud, masks, grids and queries; with an update the camera's poses too. Silent once ROS has shut down."""
+        """Cloud, masks, grids and queries; with an update the camera's poses too. Silent once ROS has shut down.
+
+        All of them are of the map that is shown: poses wait while the camera is in a part of its own.
+        """
         if not self._node.context.ok():
             return
+        self._follow(pipeline.map)
         if update is not None and update.accepted:
             self._publish_poses(pipeline, update)
         head = conversions.header(self._stamp, self.parameters.map_frame)
@@ -77,7 +83,19 @@ class MapPublishers:
         if self.tf is not None:
             self.tf.destroy()
 
+    def _follow(self, shown: VoxelMap) -> None:
+        """What was said of another map's place in TF, and its path, are over."""
+        if self._shown is not None and self._shown() is not shown:
+            self._path.publish(conversions.path_message(self.parameters.map_frame, shown.trajectory()))
+            if self.tf is not None:
+                self.tf.clear()
+        self._shown = weakref.ref(shown)
+
     def _publish_poses(self, pipeline: Pipeline, update: MapUpdate) -> None:
+        if update.apart:
+            if self.tf is not None:
+                self.tf.lose()
+            return
         frame, self._stamp = self.parameters.map_frame, update.window.stamps[-1]
         newest = update.map_from_camera[-1]
         self._pose.publish(conversions.pose_stamped(self._stamp, frame, newest))

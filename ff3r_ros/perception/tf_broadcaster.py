@@ -15,6 +15,7 @@ from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_ros.conversions import messages as conversions
 
 UNSCALED = "map -> odom waits until the map is metric"
+LOST = "the camera's place in the map is not known: {}"
 
 
 class MapBroadcaster:
@@ -49,6 +50,10 @@ class MapBroadcaster:
         else:
             self.withheld = ""
             self._send(stamp, camera_frame, map_from_camera)
+
+    def lose(self) -> None:
+        """The camera is in a part of its own: map → odom stays, and with it what wheels say; map → camera waits."""
+        self.withheld = LOST.format("map -> odom stays as it was" if self._odom else "map -> camera waits")
 
     def repeat(self) -> None:
         """Say map → odom for now."""

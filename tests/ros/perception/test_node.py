@@ -79,6 +79,30 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     assert robot.fresh_status().level == DiagnosticStatus.OK
 
 
+def test_the_map_stays_while_the_camera_is_in_a_part_of_its_own(ros: Ros) -> None:
+    robot = Robot(ros, camera_height=0.5, queries=["red chair"]).activate()
+    clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
+    poses, paths = ros.collect(PoseStamped, "/ff3r/pose", LATCHED), ros.collect(Path, "/ff3r/path", LATCHED)
+    grids = ros.collect(OccupancyGrid, "/ff3r/occupancy_grid", LATCHED)
+    for window, (first, last) in enumerate(((0, 4), (4, 6), (6, 8), (8, 10)), 1):
+        robot.film(first, last)
+        robot.wait_for("windows", str(window))
+    wait_until(lambda: clouds and clouds[-1].header.stamp.sec == 10 and grids and len(paths) == 4, "the map")
+    voxels, data, grid, transforms = robot.values["voxels"], clouds[-1].data, grids[-1].data, len(poses)
+    heard = ros.collect(TFMessage, "/tf", 100)
+    # Lifted and carried off: the next window shares no keyframe with the map.
+    robot.node._submit(lambda pipeline: pipeline.windows.reset())
+    robot.film(20, 24)
+    robot.wait_for("windows", "5")
+    status = robot.fresh_status()
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == "tracking lost: mapping part 1 apart from the map that is shown (part 0)"
+    assert (robot.values["submap shown"], robot.values["submaps"], robot.values["voxels"]) == ("0", "2", voxels)
+    assert robot.values["metric"].startswith("yes") and "map -> camera waits" in robot.values["tf"]
+    assert clouds[-1].data == data and clouds[-1].header.stamp.sec == 10 and grids[-1].data == grid
+    assert len(poses) == transforms and len(paths[-1].poses) == 10 and not heard
+
+
 def test_an_unscaled_map_says_so(ros: Ros) -> None:
     robot = Robot(ros, queries=["red chair"]).activate()
     masks = ros.collect(OccupancyMask, "/ff3r/occupancy_masks", LATCHED_MANY)
