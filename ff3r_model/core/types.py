@@ -180,7 +180,7 @@ class WindowQuality:
     """Median angle, degrees, between a point's views from most different sides."""
     pose_covariance: Float[Tensor, "views 6 6"]
     """Of each camera's translation (window units) and rotation (radians), about its own axes and relative to the
-    first registered one, whose own is 0; NaN where not registered."""
+    first registered one, whose own is 0, for features that are found to one pixel; NaN where not registered."""
     focal: float
     """Of the pictures' long side, as it was taken for."""
     focal_sigma: float

@@ -21,6 +21,7 @@ from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.file import load_atlas, save_atlas
 from ff3r_model.slam.loop_closure import LoopClosure
+from ff3r_model.slam.pose_covariance import covariance_in_map
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,9 @@ class Mapper:
         poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
         shown, active = self.numbers
         update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, active, shown)
-        return replace(update, quality=prediction.quality)
+        quality = prediction.quality
+        covariance = None if quality is None else covariance_in_map(quality, alignment.map_from_window, poses)
+        return replace(update, quality=quality, pose_covariance=covariance)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,9 @@ class MapUpdate:
     """Whether what was in the map before has moved: path and map are to be published anew."""
     quality: WindowQuality | None = None
     """How far the window's cameras may be off among each other; None where nobody measured it."""
+    pose_covariance: Float[Tensor, "views 6 6"] | None = None
+    """Of `map_from_camera` by `covariance_in_map`: position and rotation, about the submap's axes and relative to the
+    window's first registered camera; NaN for views whose cameras tracks do not determine."""
 
     @property
     def apart(self) -> bool:

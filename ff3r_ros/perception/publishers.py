@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -42,6 +42,7 @@ class MapPublishers:
         )
         self._cloud = node.create_publisher(PointCloud2, "~/semantic_cloud", LATCHED)
         self._pose = node.create_publisher(PoseStamped, "~/pose", LATCHED)
+        self._uncertain_pose = node.create_publisher(PoseWithCovarianceStamped, "~/pose_with_covariance", LATCHED)
         self._path = node.create_publisher(Path, "~/path", LATCHED)
         self._masks = node.create_publisher(OccupancyMask, "~/occupancy_masks", one_per_query)
         self._queries = node.create_publisher(QueryList, "~/queries", LATCHED)
@@ -78,7 +79,7 @@ class MapPublishers:
     def destroy(self) -> None:
         """Take all topics away; grids are emptied before."""
         self.grids.destroy(Header(frame_id=self.parameters.map_frame))
-        for publisher in (self._cloud, self._pose, self._path, self._masks, self._queries):
+        for publisher in (self._cloud, self._pose, self._uncertain_pose, self._path, self._masks, self._queries):
             self._node.destroy_publisher(publisher)
         if self.tf is not None:
             self.tf.destroy()
@@ -99,6 +100,8 @@ class MapPublishers:
         frame, self._stamp = self.parameters.map_frame, update.window.stamps[-1]
         newest = update.map_from_camera[-1]
         self._pose.publish(conversions.pose_stamped(self._stamp, frame, newest))
+        covariance = None if update.pose_covariance is None else update.pose_covariance[-1]
+        self._uncertain_pose.publish(conversions.pose_with_covariance(self._stamp, frame, newest, covariance))
         self._path.publish(conversions.path_message(frame, pipeline.map.trajectory()))
         if self.tf is not None:
             odometry = update.window.odom_from_camera

@@ -46,6 +46,16 @@ def test_pose(seed: int) -> None:
     assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), matrix[:3, :3], atol=1e-6)
 
 
+def test_covariance_is_row_major_and_huge_where_unknown() -> None:
+    covariance = torch.arange(36.0).view(6, 6)
+    message = conversions.pose_with_covariance(3, "map", some_pose(1), covariance)
+    assert message.header.frame_id == "map" and message.pose.pose == conversions.pose_message(some_pose(1))
+    assert list(message.pose.covariance) == list(range(36))
+    for unknown in (None, covariance * torch.nan):
+        variances = conversions.pose_with_covariance(3, "map", some_pose(1), unknown).pose.covariance
+        assert np.array_equal(np.array(variances).reshape(6, 6), 1e6 * np.eye(6))
+
+
 def test_path_and_transform() -> None:
     poses = [(10, some_pose(1)), (2_000_000_020, some_pose(2))]
     path = conversions.path_message("map", poses)

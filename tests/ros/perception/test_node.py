@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import OccupancyGrid, Path
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -38,6 +38,7 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     robot = Robot(ros, camera_height=0.5, queries=["red chair"])
     clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
     poses = ros.collect(PoseStamped, "/ff3r/pose", LATCHED)
+    uncertain = ros.collect(PoseWithCovarianceStamped, "/ff3r/pose_with_covariance", LATCHED)
     paths = ros.collect(Path, "/ff3r/path", LATCHED)
     transforms = ros.collect(TFMessage, "/tf", 100)
     masks = ros.collect(OccupancyMask, "/ff3r/occupancy_masks", LATCHED_MANY)
@@ -60,6 +61,8 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     transform = transforms[-1].transforms[0]
     assert (transform.header.frame_id, transform.child_frame_id) == ("map", "optical")
     assert transform.transform.translation.y == pytest.approx(poses[-1].pose.position.y)
+    wait_until(lambda: uncertain and uncertain[-1].header == poses[-1].header, "the pose with its covariance")
+    assert uncertain[-1].pose.pose == poses[-1].pose and uncertain[-1].pose.covariance[0] == 1e6, "nobody measured it"
 
     newest = wait_until(lambda: [mask for mask in masks if mask.metric], "a metric mask")[-1]
     assert (newest.query, newest.query_id, newest.header.frame_id) == ("red chair", 1, "map")
