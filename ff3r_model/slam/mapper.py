@@ -19,6 +19,7 @@ from ff3r_model.core.types import Predict, Prediction, Window, WindowQuality
 from ff3r_model.slam.alignment import Alignment, refused
 from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.file import load_atlas, save_atlas
 from ff3r_model.slam.loop_closure import LoopClosure
 from ff3r_model.slam.pose_covariance import covariance_in_map
@@ -105,20 +106,23 @@ class Mapper:
         """Start an empty map."""
         self._start(Atlas(self.config, self.space))
 
-    def save(self, path: Path, words: str = "") -> None:
+    def save(self, path: Path, words: str = "", camera: CameraRecord | None = None) -> None:
         """Write all submaps, graphs and the archive; `words` is the fingerprint of what gives features their meaning.
 
-        Raises MapFileError, and leaves an older file alone.
+        `camera` is what the run believes of its camera. Raises MapFileError, and leaves an older file alone.
         """
-        save_atlas(self._atlas, path, words)
+        save_atlas(self._atlas, path, words, camera)
 
-    def load(self, path: Path, words: str = "") -> None:
+    def load(self, path: Path, words: str = "") -> CameraRecord | None:
         """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
         Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
-        A file with another fingerprint than `words` is refused. Raises MapFileError.
+        A file with another fingerprint than `words` is refused. Raises MapFileError. Returns what the run that wrote it
+        believed of its camera.
         """
-        self._start(load_atlas(path, self.config, self.space, words))
+        atlas, camera = load_atlas(path, self.config, self.space, words)
+        self._start(atlas)
+        return camera
 
     def _start(self, atlas: Atlas) -> None:
         self._atlas = atlas

@@ -20,10 +20,12 @@ from geometry_msgs.msg import (
 )
 from jaxtyping import Float
 from nav_msgs.msg import MapMetaData, OccupancyGrid, Path
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.core.geometry import matrix_to_quaternion
+from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.voxel_map.occupancy_grid import Grid
 from ff3r_model.voxel_map.queries import Mask
 from ff3r_ros.msg import OccupancyMask, Query, QueryList
@@ -71,6 +73,19 @@ def pose_with_covariance(
         covariance = UNKNOWN_VARIANCE * torch.eye(6)
     pose = PoseWithCovariance(pose=pose_message(map_from_camera), covariance=covariance.flatten().tolist())
     return PoseWithCovarianceStamped(header=header(stamp, frame), pose=pose)
+
+
+def camera_info(stamp: int, frame: str, camera: UsedCamera) -> CameraInfo:
+    """Intrinsics of images without distortion; ROS puts pixel centres at integers. ValueError where none are known."""
+    if camera.intrinsics is None:
+        raise ValueError("nobody knows the camera's intrinsics")
+    matrix = camera.intrinsics.double().clone()
+    matrix[:2, 2] -= 0.5
+    info = CameraInfo(header=header(stamp, frame), width=camera.width, height=camera.height)
+    info.distortion_model, info.d = "plumb_bob", [0.0] * 5
+    info.k, info.r = matrix.flatten().tolist(), torch.eye(3).flatten().tolist()
+    info.p = torch.cat([matrix, torch.zeros(3, 1)], dim=1).flatten().tolist()
+    return info
 
 
 def path_message(frame: str, trajectory: Iterable[tuple[int, Float[Tensor, "4 4"]]]) -> Path:

@@ -9,10 +9,11 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from ff3r_model.frames.transforms import TransformBuffer
+from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.slam.mapper import MapUpdate
 from ff3r_model.voxel_map.queries import Mask, Match, Query, best_queries
@@ -43,6 +44,7 @@ class MapPublishers:
         self._cloud = node.create_publisher(PointCloud2, "~/semantic_cloud", LATCHED)
         self._pose = node.create_publisher(PoseStamped, "~/pose", LATCHED)
         self._uncertain_pose = node.create_publisher(PoseWithCovarianceStamped, "~/pose_with_covariance", LATCHED)
+        self._camera = node.create_publisher(CameraInfo, "~/camera_info_estimated", LATCHED)
         self._path = node.create_publisher(Path, "~/path", LATCHED)
         self._masks = node.create_publisher(OccupancyMask, "~/occupancy_masks", one_per_query)
         self._queries = node.create_publisher(QueryList, "~/queries", LATCHED)
@@ -64,6 +66,8 @@ class MapPublishers:
         if not self._node.context.ok():
             return
         self._follow(pipeline.map)
+        if update is not None:
+            self._publish_camera(pipeline.camera, update.window.stamps[-1])
         if update is not None and update.accepted:
             self._publish_poses(pipeline, update)
         head = conversions.header(self._stamp, self.parameters.map_frame)
@@ -79,7 +83,8 @@ class MapPublishers:
     def destroy(self) -> None:
         """Take all topics away; grids are emptied before."""
         self.grids.destroy(Header(frame_id=self.parameters.map_frame))
-        for publisher in (self._cloud, self._pose, self._uncertain_pose, self._path, self._masks, self._queries):
+        poses = (self._pose, self._uncertain_pose, self._path, self._camera)
+        for publisher in (self._cloud, *poses, self._masks, self._queries):
             self._node.destroy_publisher(publisher)
         if self.tf is not None:
             self.tf.destroy()
@@ -91,6 +96,11 @@ class MapPublishers:
             if self.tf is not None:
                 self.tf.clear()
         self._shown = weakref.ref(shown)
+
+    def _publish_camera(self, camera: UsedCamera | None, stamp: int) -> None:
+        """What the run takes an uncalibrated camera for, once it has estimated that."""
+        if camera is not None and camera.estimated:
+            self._camera.publish(conversions.camera_info(stamp, self._camera_name(), camera))
 
     def _publish_poses(self, pipeline: Pipeline, update: MapUpdate) -> None:
         if update.apart:

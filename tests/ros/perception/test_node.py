@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import OccupancyGrid, Path
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -237,6 +237,22 @@ def test_topics_go_by_the_configuration_file(ros: Ros, tmp_path: pathlib.Path) -
     wait_until(lambda: lists, "the list of queries")
     assert lists[-1].max_queries == 3
     assert node.session.publishers.parameters.max_map_bytes == 50_000_000
+
+
+def test_what_the_run_believes_of_the_camera_is_published(ros: Ros, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("refine: tracks\ntracks: {gaps: network}\n")
+    robot = Robot(ros, config_file=str(file)).activate()
+    infos = ros.collect(CameraInfo, "/ff3r/camera_info_estimated", LATCHED)
+    robot.film(0, 4)
+    robot.wait_for("windows", "1")
+    assert not infos and robot.values["focal length"].startswith("not known")
+    robot.node._submit(lambda pipeline: pipeline.refinement.tracks.belief.recall(0.5, 0.02))
+    robot.film(4, 6)
+    wait_until(lambda: infos, "the estimated camera")
+    assert (infos[0].width, infos[0].height, infos[0].header.frame_id) == (64, 48, "optical")
+    assert infos[0].k[0] == pytest.approx(0.5 * 64, rel=0.02) and infos[0].k[2] == 31.5
+    robot.wait_for("focal length", "32 of 64x48 pixels, estimated within 2 %")
 
 
 def configured_pipeline(settings: NodeParameters) -> Pipeline:
