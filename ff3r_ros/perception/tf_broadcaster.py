@@ -75,11 +75,10 @@ class MapBroadcaster:
     def _join_odometry(
         self, map_from_camera: Float[Tensor, "4 4"], odom_from_camera: Float[Tensor, "4 4"] | None, metric: bool
     ) -> None:
+        self.withheld = "" if metric else UNSCALED
         if not metric:
-            self.withheld = UNSCALED
             self.clear()
         elif odom_from_camera is not None and bool(torch.isfinite(odom_from_camera).all()):
-            self.withheld = ""
             with self._lock:
                 self._map_from_odom = map_from_camera.double() @ invert_rigid(odom_from_camera.double())
 
