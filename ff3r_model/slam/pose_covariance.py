@@ -11,9 +11,6 @@ from torch import Tensor
 from ff3r_model.core.types import Similarity, WindowQuality
 from ff3r_model.slam.refinement.window_quality import ERROR_FACTOR, ERROR_FLOOR, LEAST_NOISE
 
-SIGMAS = 2.0
-"""Standard deviations that the pose error which a window claims is taken for: 95 of 100 keep to it."""
-
 
 def covariance_in_map(
     quality: WindowQuality, map_from_window: Similarity, map_from_camera: Float[Tensor, "views 4 4"]
@@ -35,14 +32,17 @@ def covariance_in_map(
 
 
 def _factor(quality: WindowQuality) -> float:
-    """How many pixels the noise is taken for, so that one standard deviation agrees with the pose error claimed."""
+    """How many pixels the noise is taken for, so that one standard deviation is the pose error that a window claims.
+
+    That is a mean over pairs, which 95 of 100 windows keep to; single cameras are often off by more than the mean.
+    """
     noise = quality.reprojection if math.isfinite(quality.reprojection) else LEAST_NOISE
-    return ERROR_FACTOR / SIGMAS * max(noise, LEAST_NOISE)
+    return ERROR_FACTOR * max(noise, LEAST_NOISE)
 
 
 def _floor(quality: WindowQuality, centres: Float[Tensor, "views 3"]) -> Float[Tensor, "views 6 6"]:
     """What a pose is at least taken to be off by: an angle of rotation, and of the way from the first camera."""
-    angle = math.radians(ERROR_FLOOR) / SIGMAS
+    angle = math.radians(ERROR_FLOOR)
     first = quality.registered.index(True) if True in quality.registered else 0
     way = (centres - centres[first]).norm(dim=1, keepdim=True).expand(-1, 3)
     return torch.diag_embed(torch.cat([angle * way, torch.full_like(way, angle)], dim=1) ** 2)

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.geometry import invert_rigid, rigid, transform_pose
 from ff3r_model.core.types import Similarity, WindowQuality
-from ff3r_model.slam.pose_covariance import SIGMAS, covariance_in_map
+from ff3r_model.slam.pose_covariance import covariance_in_map
+from ff3r_model.slam.refinement.pose_error import covariance_beside_first
 from ff3r_model.slam.refinement.structure_adjustment import rotations
 from ff3r_model.slam.refinement.window_quality import ERROR_FACTOR, ERROR_FLOOR
 
@@ -45,17 +46,39 @@ def test_position_and_rotation_spread_as_moved_cameras_do(seed: int) -> None:
     turned = Rotation.from_matrix((found[:, :3, :3] @ true[:3, :3].T).numpy()).as_rotvec()
     errors = np.concatenate([(found[:, :3, 3] - true[:3, 3]).numpy(), turned], axis=1)
     # Claimed from the covariance of the twists at unit noise.
-    unit = ERROR_FACTOR / SIGMAS * PIXELS
+    unit = ERROR_FACTOR * PIXELS
     covariance = torch.stack([torch.zeros(6, 6, dtype=torch.float64), torch.from_numpy(root @ root.T) / unit**2])
     poses = transform_pose(map_from_window, invert_rigid(camera_from_window))
     claimed = covariance_in_map(quality(covariance, (True, True)), map_from_window, poses)
-    angle = math.radians(ERROR_FLOOR) / SIGMAS
+    angle = math.radians(ERROR_FLOOR)
     way = float((poses[1, :3, 3] - poses[0, :3, 3]).norm())
     expected = np.cov(errors.T) + np.diag([(angle * way) ** 2] * 3 + [angle**2] * 3)
     size = np.sqrt(np.diag(np.cov(errors.T)))
     assert np.abs(claimed[1].numpy() - expected).max() < 0.02 * np.outer(size, size).max()
     assert (np.abs(claimed[1].numpy() - expected) < 0.02 * np.outer(size, size)).all()
     assert claimed[0].numpy() == pytest.approx(np.diag([0] * 3 + [angle**2] * 3)), "the one that others refer to"
+
+
+def test_any_camera_may_be_the_one_that_others_are_beside() -> None:
+    """Twists of three cameras at random, the middle one held; then all are seen from the first."""
+    rng = np.random.default_rng(0)
+    poses = torch.stack([random_pose(rng) for _ in range(3)])
+    root = rng.normal(size=(19, 19)) * 1e-3
+    root[6:12] = 0
+    twists = (rng.normal(size=(SAMPLES, 19)) @ root.T)[:, :18].reshape(SAMPLES, 3, 6)
+    turn = torch.from_numpy(rotations(twists[..., 3:].reshape(-1, 3))).view(SAMPLES, 3, 3, 3)
+    moved = rigid(turn @ poses[:, :3, :3], (turn @ poses[:, :3, 3:])[..., 0] + torch.from_numpy(twists[..., :3]))
+    # The whole scene moved so that the first camera is where it was: what the others are off by then.
+    beside = moved @ invert_rigid(moved[:, :1]) @ poses[0]
+    claimed = covariance_beside_first(poses.numpy(), root @ root.T)
+    assert np.abs(claimed[0]).max() < 1e-12
+    for view in (1, 2):
+        off = beside[:, view] @ invert_rigid(poses[view])
+        turned = Rotation.from_matrix(off[:, :3, :3].numpy()).as_rotvec()
+        shifted = beside[:, view, :3, 3] - (off[:, :3, :3] @ poses[view, :3, 3])
+        expected = np.cov(np.concatenate([shifted.numpy(), turned], axis=1).T)
+        size = np.sqrt(np.diag(expected))
+        assert (np.abs(claimed[view] - expected) < 0.02 * np.outer(size, size)).all()
 
 
 def test_what_was_not_registered_is_not_known() -> None:
