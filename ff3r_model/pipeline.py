@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,11 +16,13 @@ from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.network.text_encoder import TextEncoder
 from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
 from ff3r_model.slam.refinement.optical_flow import RefineConfig
 from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
@@ -82,7 +83,11 @@ class PipelineStatus:
     why_unscaled: str = ""
     """What the sources of scale that are offered lack yet; empty where there are none, or the map is metric."""
     submaps: int = 1
-    """Parts of the map that have no common frame; `map` is the one that is being built."""
+    """Parts of the map that have no common frame; all the rest here is of the one that is shown."""
+    shown: int = 0
+    """Number of the submap that is shown, `map`."""
+    submap: int = 0
+    """Number of the submap that windows are added to: another than `shown` while track of that is lost."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -90,6 +95,8 @@ class PipelineStatus:
     """Focal length that self-calibration believes in, of the images' long side; 0 where nothing was estimated."""
     focal_sigma: float = 0.0
     """Standard deviation of its logarithm."""
+    camera: str = ""
+    """Which intrinsics are used, in words; empty before there is a keyframe."""
 
 
 class Pipeline:
@@ -111,8 +118,22 @@ class Pipeline:
 
     @property
     def map(self) -> VoxelMap:
-        """The map as it is now."""
+        """The map as it is now: the submap that is shown (`Mapper.map`)."""
         return self.mapper.map
+
+    @property
+    def camera(self) -> UsedCamera | None:
+        """What the run takes its camera for, as given or as estimated until now; None before there is a keyframe."""
+        camera, belief = self.windows.camera, self._belief
+        if camera is None or camera.intrinsics is not None or belief is None:
+            return camera
+        return camera.with_estimate(belief.pixels, belief.log_sigma)
+
+    @property
+    def _belief(self) -> Focal | None:
+        """The focal length that self-calibration found, of the long side; None where it found nothing."""
+        belief = self.refinement.tracks.belief
+        return belief.focal(1.0) if belief.estimates and self.config.refine == "tracks" else None
 
     @classmethod
     def from_checkpoint(
@@ -186,8 +207,8 @@ class Pipeline:
     def status(self) -> PipelineStatus:
         """What it holds now, for those who watch; cheap."""
         dropped = {reason: count for reason, count in self.windows.dropped.items() if count}
-        belief = self.refinement.tracks.belief
-        focal = belief.focal(1.0) if belief.estimates else Focal(-math.inf, 0.0)
+        focal, camera = self._belief, self.camera
+        shown, active = self.mapper.numbers
         return PipelineStatus(
             dropped=MappingProxyType(dropped),
             pending=self.windows.pending,
@@ -197,10 +218,13 @@ class Pipeline:
             scale_source=self.map.scale.source,
             why_unscaled=self.mapper.why_unscaled(),
             submaps=len(self.mapper.submaps),
+            shown=shown,
+            submap=active,
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
-            focal=focal.pixels,
-            focal_sigma=focal.log_sigma,
+            focal=focal.pixels if focal else 0.0,
+            focal_sigma=focal.log_sigma if focal else 0.0,
+            camera=camera.described("as given") if camera else "",
         )
 
     def reset(self) -> None:
@@ -217,15 +241,18 @@ class Pipeline:
 
     def save(self, path: Path) -> None:
         """Write the map. Raises MapFileError, and leaves an older file alone, where that fails."""
-        self.mapper.save(path, self.words)
+        focal = self._belief
+        self.mapper.save(path, self.words, CameraRecord(focal.pixels, focal.log_sigma) if focal else None)
 
     def load(self, path: Path) -> None:
         """Show a saved map in place of the present one, which stays if the file is not a map of this network.
 
         Raises MapFileError. Frames that follow begin a new submap, which is joined to the saved map once a place of it
-        is recognised.
+        is recognised. The focal length is estimated from what the saved map's run believed.
         """
-        self.mapper.load(path, self.words)
+        camera = self.mapper.load(path, self.words)
+        if camera is not None:
+            self.refinement.tracks.belief.recall(camera.focal, camera.sigma)
         self.windows.reset()
 
 

@@ -114,6 +114,24 @@ def test_a_map_is_refused_by_other_words(tmp_path: Path, caplog: pytest.LogCaptu
     assert any("does not tell which checkpoint" in message for message in caplog.messages)
 
 
+def test_a_loaded_map_knows_the_focal_length(tmp_path: Path) -> None:
+    config = replace(CONFIG, refine="tracks")
+    ours, again = pipeline(FakeEngine(), config), pipeline(FakeEngine(), config)
+    for focal in (0.70, 0.72, 0.71):
+        ours.refinement.tracks.belief.recall(focal, 0.05)
+    ours.save(tmp_path / "map")
+    assert again.status().focal == 0
+    again.load(tmp_path / "map")
+    assert again.status().focal == pytest.approx(ours.status().focal, rel=0.005)
+    assert again.status().focal_sigma == pytest.approx(ours.status().focal_sigma, rel=0.05)
+    film(again, 0, 1)
+    assert again.camera.estimated and again.status().camera == again.camera.described("-")
+    # Another camera than the map's.
+    for _ in range(3):
+        again.refinement.tracks.belief.recall(1.3, 0.05)
+    assert again.status().focal == pytest.approx(1.3, rel=0.05)
+
+
 def test_refinement_follows_the_network() -> None:
     checkpoint = load_checkpoint(NANO_WEIGHTS)
     images = torch.stack([torch.from_numpy(noise(second, 42, 56)) for second in range(3)]).permute(0, 3, 1, 2) / 255

@@ -112,7 +112,8 @@ class Reconstruct:
 
         failures = write_outputs(output, pipeline)
         written = [name for name in output_names(len(parts_of(pipeline))) if name not in failures]
-        lines = [heading + summary(pipeline, updates), *(f"  {self.output / name}" for name in written)]
+        stated = self.intrinsics is not None or self.fov is not None
+        lines = [heading + summary(pipeline, updates, stated), *(f"  {self.output / name}" for name in written)]
         with suppress(OSError):  # a full disk may hold the terminal's file too: the error to come says what is missing
             tell("\n".join(lines))
         if failures:

@@ -9,8 +9,8 @@ from ff3r_model.pipeline import Pipeline
 from ff3r_model.slam.mapper import MapUpdate
 
 
-def summary(pipeline: Pipeline, updates: Sequence[MapUpdate]) -> str:
-    """What was mapped, part by part where there are several."""
+def summary(pipeline: Pipeline, updates: Sequence[MapUpdate], stated: bool = False) -> str:
+    """What was mapped, part by part where there are several; `stated`: the user gave the intrinsics."""
     used, parts = sum(update.accepted for update in updates), parts_of(pipeline)
     heading = f"{used} of {len(updates)} windows mapped, {sum(map(len, parts.values())):,} voxels"
     scales = [_scale(pipeline, number) for number in parts]
@@ -21,6 +21,9 @@ def summary(pipeline: Pipeline, updates: Sequence[MapUpdate]) -> str:
         for place, (part, scale) in enumerate(zip(parts.values(), scales, strict=True), 1):
             lines.append(f"  part {place}: {len(part):,} voxels, {scale}")
         lines.append(f"{MAP} holds all parts, {CLOUD} and its like the largest, {name_in_part(CLOUD, 2)} the next")
+    if pipeline.camera is not None:
+        given = "as stated" if stated else "from the recording"
+        lines.append(f"focal length: {pipeline.camera.described(given)}")
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     if left_out:
         lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

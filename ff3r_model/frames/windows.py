@@ -17,6 +17,7 @@ from ff3r_model.core.ranges import NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
 from ff3r_model.frames.parallax import MotionTracker
 from ff3r_model.frames.prepare import prepare, prepare_depth, prepare_picture
+from ff3r_model.frames.used_camera import UsedCamera
 
 BLUR = 4
 """Pixels along the side of the squares that are averaged before images are compared."""
@@ -89,6 +90,7 @@ class PreparedFrame:
     image: Float[Tensor, "3 height width"]
     picture: UInt8[Tensor, "rows columns"]
     """As in Window."""
+    camera: UsedCamera
     intrinsics: Float[Tensor, "3 3"] | None
     depth: Float[Tensor, "height width"] | None = None
     odom_from_camera: Float[Tensor, "4 4"] | None = None
@@ -105,6 +107,8 @@ class WindowBuilder:
         self._long_side = config.long_side
         self.dropped: Counter[str] = Counter()
         """Frames that never reached a window, by reason."""
+        self.camera: UsedCamera | None = None
+        """Of the newest keyframe; None before there is one."""
         self._pending: deque[PreparedFrame] = deque()
         self._shared: list[PreparedFrame] = []
         self._shared_before: list[PreparedFrame] = []
@@ -120,7 +124,7 @@ class WindowBuilder:
             self.dropped[rejection.reason] += 1
             raise
         self._next_id += 1
-        self._last = keyframe
+        self._last, self.camera = keyframe, keyframe.camera
         self._motion.restart(keyframe.image)
         self._pending.append(keyframe)
         if len(self._pending) > self.config.max_pending:
@@ -170,7 +174,7 @@ class WindowBuilder:
         """Forget all frames, shared ones too, so that the next window starts a new map."""
         self._pending.clear()
         self._shared, self._shared_before = [], []
-        self._last = None
+        self._last, self.camera = None, None
 
     def _keyframe(self, frame: Frame) -> PreparedFrame:
         if frame.image.numel() == 0:
@@ -186,8 +190,10 @@ class WindowBuilder:
         self._check_content(image, intrinsics)
         depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
         picture = prepare_picture(frame.image, crop)
+        height, width = frame.image.shape[:2]
+        camera = UsedCamera(width, height, crop, frame.intrinsics)
         rest = (intrinsics, depth, frame.odom_from_camera, frame.up)
-        return PreparedFrame(self._next_id, frame.stamp, image, picture, *rest)
+        return PreparedFrame(self._next_id, frame.stamp, image, picture, camera, *rest)
 
     def _check_time(self, stamp: int) -> None:
         if self._last is None:

@@ -54,6 +54,8 @@ class Atlas:
         """How often something in the atlas has moved, has become part of something else, or was forgotten."""
         self._shared_bytes = 0
         self.active = self.new_submap()
+        self.shown = self.active
+        """What users see: the last good submap, until the active one is joined to it or outdoes it."""
 
     @property
     def nbytes(self) -> int:
@@ -80,17 +82,31 @@ class Atlas:
 
     def begin(self) -> Submap:
         """Put the active submap aside and begin a new one."""
-        self.others[self.active.number] = self.active
-        self.active.frames = None
+        before, self.active = self.active, self.new_submap()
+        before.frames = None
+        self.others[before.number] = before
         self._squeeze()
-        self.active = self.new_submap()
         self.share_out()
         return self.active
 
+    def choose_shown(self) -> bool:
+        """Show the active submap from now on, where it is the better one; True where it was not shown before."""
+        if not self.active.outdoes(self.shown):
+            return False
+        log.info("submap %d is the map now, in place of %d", self.active.number, self.shown.number)
+        self.shown = self.active
+        return True
+
     def take_over(self, submaps: dict[int, Submap], active: int) -> None:
-        """Go on with these submaps in place of all there were."""
-        self.active = submaps[active]
-        self.others = {number: submap for number, submap in submaps.items() if number != active}
+        """Go on with these submaps in place of all there were; `active`, or one that outdoes it, is shown and active.
+
+        Nothing of a file grows, so that what was active when it was written is nothing special.
+        """
+        self.shown = submaps[active]
+        for submap in submaps.values():
+            self.shown = submap if submap.outdoes(self.shown) else self.shown
+        self.active = self.shown
+        self.others = {number: submap for number, submap in submaps.items() if submap is not self.active}
         seen = [submap.map.tensors()["voxels.last_seen"] for submap in submaps.values() if len(submap.map)]
         nodes = [node for submap in submaps.values() for node in submap.graph.nodes]
         self.next_window = 1 + max([NO_WINDOW, *nodes, *(int(each.max()) for each in seen)])
@@ -169,6 +185,7 @@ class Atlas:
             into.map.scale = active.map.scale
             map_from_active = compose(Similarity(factor), map_from_active)
         into.absorb(active, map_from_active)
+        self.shown = into if self.shown is active else self.shown
         self.active = into
         self.corrections += 1
         self.share_out()
@@ -191,15 +208,18 @@ class Atlas:
     def _squeeze(self) -> None:
         """Bring the submaps that are not active within their share; those that do not fit at all are forgotten."""
         while len(self.others) >= self.config.max_submaps:
-            self._forget(min(self.others.values(), key=lambda submap: len(submap.map)))
+            self._forget(min(self.others.values(), key=lambda submap: (submap is self.shown, len(submap.map))))
         room = int(self.config.inactive_share * self._bounded(self.config.map).max_map_bytes)
         if sum(other.nbytes for other in self.others.values()) <= room:
             return
-        for other in list(self.others.values()):
-            allowed = room // len(self.others) - (other.nbytes - other.map.nbytes)
+        # From the smallest: what it leaves of its share is for the larger ones.
+        smallest_first = sorted(self.others.values(), key=lambda submap: submap.nbytes)
+        for place, other in enumerate(smallest_first):
+            allowed = room // (len(smallest_first) - place) - (other.nbytes - other.map.nbytes)
             try:
                 if other.map.nbytes > allowed:
                     other.map.set_budget(allowed)
+                room -= other.nbytes
             except ValueError:
                 self._forget(other)
 
@@ -207,4 +227,5 @@ class Atlas:
         log.warning("submap %d with %d voxels is forgotten: there is no room", submap.number, len(submap.map))
         self.archive.drop(submap.number)
         del self.others[submap.number]
+        self.shown = self.active if submap is self.shown else self.shown
         self.corrections += 1

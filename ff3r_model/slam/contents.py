@@ -176,6 +176,20 @@ class ReferenceRecord:
 
 
 @dataclass(frozen=True)
+class CameraRecord:
+    """What a run believed of its camera, in JSON."""
+
+    focal: float
+    """Of the long side of what the network sees."""
+    sigma: float
+    """Standard deviation of its logarithm."""
+
+    def __post_init__(self) -> None:
+        check_range(self, Range(0.01, 100), "focal")
+        check_range(self, Range(0.001, 10), "sigma")
+
+
+@dataclass(frozen=True)
 class AtlasRecord:
     """The JSON of all submaps, the active one of which is the file's map."""
 
@@ -185,6 +199,8 @@ class AtlasRecord:
     references: dict[str, ReferenceRecord] = field(default_factory=dict)
     words: str | None = None
     """Fingerprint of what gives the features their meaning; None in older files."""
+    camera: CameraRecord | None = None
+    """None where the camera was calibrated or nothing was estimated, and in older files."""
 
     def __post_init__(self) -> None:
         numbers = [str(self.active), *self.others]

@@ -16,7 +16,7 @@ from ff3r_model.core.checked import MALFORMED, record
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
-from ff3r_model.slam.contents import AtlasRecord, ReferenceRecord, check_archive, check_graph
+from ff3r_model.slam.contents import AtlasRecord, CameraRecord, ReferenceRecord, check_archive, check_graph
 from ff3r_model.slam.submap import Submap
 from ff3r_model.voxel_map.file import MapFileError
 from ff3r_model.voxel_map.voxel_map import VoxelMap
@@ -28,15 +28,16 @@ _foreign_ids = count(-1, -1)
 log = logging.getLogger(__name__)
 
 
-def save_atlas(atlas: Atlas, path: Path, words: str = "") -> None:
+def save_atlas(atlas: Atlas, path: Path, words: str = "", camera: CameraRecord | None = None) -> None:
     """Write submaps, what they know of the world, and the archive. Raises MapFileError; then `path` is as it was.
 
-    `words`: fingerprint of what gives the features their meaning.
+    `words`: fingerprint of what gives the features their meaning. `camera`: what the run believes of its camera.
     """
     submaps = {atlas.active.number: atlas.active} | atlas.others
     references = {str(number): submap.reference.state() for number, submap in submaps.items()}
     header: dict[str, Any] = {"active": atlas.active.number, "others": {}, "references": references}
     header |= {"words": words} if words else {}
+    header |= {"camera": asdict(camera)} if camera else {}
     tensors = _under("archive", atlas.archive.tensors())
     tensors |= _under(f"graph{atlas.active.number}", atlas.active.graph.tensors())
     for number, submap in atlas.others.items():
@@ -46,7 +47,9 @@ def save_atlas(atlas: Atlas, path: Path, words: str = "") -> None:
     atlas.active.map.save(path, tensors, {"mapping": header})
 
 
-def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int, words: str = "") -> Atlas:
+def load_atlas(
+    path: Path, config: MappingConfig, space: TextSpace | int, words: str = ""
+) -> tuple[Atlas, CameraRecord | None]:
     """What `save_atlas` or `VoxelMap.save` wrote. Raises MapFileError for a damaged file, or one of another network.
 
     A file whose fingerprint is another than `words` is refused; one without any, from before, is taken with a warning.
@@ -63,7 +66,7 @@ def load_atlas(path: Path, config: MappingConfig, space: TextSpace | int, words:
             _check_words(path, header.words, words)
             if header.words == words and not _same_decoder(voxels.space, space):
                 raise ValueError("its decoder is another than its fingerprint says")
-        return _atlas(voxels, tensors, header, config, space)
+        return _atlas(voxels, tensors, header, config, space), header.camera
     except MALFORMED as error:
         raise MapFileError(f"{path} holds a map that this program cannot go on with: {error}") from error
 

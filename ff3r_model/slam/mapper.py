@@ -19,8 +19,10 @@ from ff3r_model.core.types import Predict, Prediction, Window, WindowQuality
 from ff3r_model.slam.alignment import Alignment, refused
 from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.file import load_atlas, save_atlas
 from ff3r_model.slam.loop_closure import LoopClosure
+from ff3r_model.slam.pose_covariance import covariance_in_map
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,9 @@ log = logging.getLogger(__name__)
 class Mapper:
     """The map and where everything lies in it. Not thread safe.
 
-    Windows are added to the active submap, `map`. One that cannot be joined to it begins a new submap; two become one
-    when a place of the one is seen again from the other.
+    Windows are added to the active submap. One that cannot be joined to it begins a new submap; two become one when a
+    place of the one is seen again from the other. `map` is the submap that is shown: the last good one, until the
+    active one is joined to it or is the better one, with more keyframes, and in metres where the shown one is.
     """
 
     def __init__(self, engine: Predict, space: TextSpace | int, config: MappingConfig | None = None) -> None:
@@ -43,8 +46,18 @@ class Mapper:
 
     @property
     def map(self) -> VoxelMap:
-        """The active submap's voxels and poses."""
+        """Voxels and poses of the submap that is shown."""
+        return self._atlas.shown.map
+
+    @property
+    def active(self) -> VoxelMap:
+        """Voxels and poses of the submap that windows are added to: `map`, unless track of that was lost."""
         return self._atlas.active.map
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Of the submap that is shown, and of the active one."""
+        return self._atlas.shown.number, self._atlas.active.number
 
     @property
     def submaps(self) -> dict[int, VoxelMap]:
@@ -52,11 +65,11 @@ class Mapper:
         return {submap.number: submap.map for submap in [*self._atlas.others.values(), self._atlas.active]}
 
     def why_unscaled(self, number: int | None = None) -> str:
-        """What keeps each source of scale from making a submap (None: the active one) metric; empty if it is metric.
+        """What keeps each source of scale from making a submap (None: the one shown) metric; empty if it is metric.
 
         Also empty where no source is offered at all.
         """
-        submap = self._atlas.active if number is None else self._atlas.submap(number)
+        submap = self._atlas.shown if number is None else self._atlas.submap(number)
         return "" if submap.map.metric else "; ".join(submap.reference.ladder.shortcomings())
 
     @property
@@ -80,6 +93,7 @@ class Mapper:
         # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
         with timed(seconds, "loops"):
             note, moved = self._loops.close()
+        moved = self._atlas.choose_shown() or moved
         reason = "; ".join(part for part in (alignment.reason, note) if part)
         placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
         return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
@@ -92,20 +106,23 @@ class Mapper:
         """Start an empty map."""
         self._start(Atlas(self.config, self.space))
 
-    def save(self, path: Path, words: str = "") -> None:
+    def save(self, path: Path, words: str = "", camera: CameraRecord | None = None) -> None:
         """Write all submaps, graphs and the archive; `words` is the fingerprint of what gives features their meaning.
 
-        Raises MapFileError, and leaves an older file alone.
+        `camera` is what the run believes of its camera. Raises MapFileError, and leaves an older file alone.
         """
-        save_atlas(self._atlas, path, words)
+        save_atlas(self._atlas, path, words, camera)
 
-    def load(self, path: Path, words: str = "") -> None:
+    def load(self, path: Path, words: str = "") -> CameraRecord | None:
         """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
         Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
-        A file with another fingerprint than `words` is refused. Raises MapFileError.
+        A file with another fingerprint than `words` is refused. Raises MapFileError. Returns what the run that wrote it
+        believed of its camera.
         """
-        self._start(load_atlas(path, self.config, self.space, words))
+        atlas, camera = load_atlas(path, self.config, self.space, words)
+        self._start(atlas)
+        return camera
 
     def _start(self, atlas: Atlas) -> None:
         self._atlas = atlas
@@ -154,9 +171,11 @@ class Mapper:
         self, window: Window, prediction: Prediction, alignment: Alignment, seconds: dict[str, float]
     ) -> MapUpdate:
         poses = transform_pose(alignment.map_from_window, invert_rigid(prediction.cameras.camera_from_world))
-        number = self._atlas.active.number
-        update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, number)
-        return replace(update, quality=prediction.quality)
+        shown, active = self.numbers
+        update = MapUpdate(window, poses, alignment.accepted, alignment.reason, seconds, active, shown)
+        quality = prediction.quality
+        covariance = None if quality is None else covariance_in_map(quality, alignment.map_from_window, poses)
+        return replace(update, quality=quality, pose_covariance=covariance)
 
 
 @dataclass(frozen=True)
@@ -165,7 +184,7 @@ class MapUpdate:
 
     window: Window
     map_from_camera: Float[Tensor, "views 4 4"]
-    """Poses of the window's cameras in the map; meaningless where not accepted."""
+    """Poses of the window's cameras in the submap that the window is in; meaningless where not accepted."""
     accepted: bool
     """Whether the window entered the map."""
     reason: str
@@ -173,11 +192,21 @@ class MapUpdate:
     seconds: dict[str, float]
     """Per stage: network, align, integrate, loops."""
     submap: int = 0
-    """Number of the submap that the window is in, which is the map from now on."""
+    """Number of the submap that the window is in."""
+    shown: int = 0
+    """Number of the submap that is the map from now on."""
     corrected: bool = False
     """Whether what was in the map before has moved: path and map are to be published anew."""
     quality: WindowQuality | None = None
     """How far the window's cameras may be off among each other; None where nobody measured it."""
+    pose_covariance: Float[Tensor, "views 6 6"] | None = None
+    """Of `map_from_camera` by `covariance_in_map`: position and rotation, about the submap's axes and relative to the
+    window's first registered camera; NaN for views whose cameras tracks do not determine."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the window is in a submap apart from the map: its poses say nothing of places in the map."""
+        return self.submap != self.shown
 
 
 @contextmanager

@@ -36,6 +36,12 @@ class Submap:
         """Bytes held."""
         return self.map.nbytes + self.graph.nbytes + (0 if self.frames is None else self.frames.nbytes)
 
+    def outdoes(self, shown: Submap) -> bool:
+        """Whether it is the better one to show: more keyframes (more voxels where equal), and metres if `shown` has."""
+        if shown.map.metric and not self.map.metric:
+            return False
+        return (len(self.map.keyframes), len(self.map)) > (len(shown.map.keyframes), len(shown.map))
+
     @property
     def newest(self) -> Node:
         """The newest window's node."""

@@ -7,16 +7,31 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseStamped,
+    PoseWithCovariance,
+    PoseWithCovarianceStamped,
+    Quaternion,
+    Transform,
+    TransformStamped,
+    Vector3,
+)
 from jaxtyping import Float
 from nav_msgs.msg import MapMetaData, OccupancyGrid, Path
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from torch import Tensor
 
 from ff3r_model.core.geometry import matrix_to_quaternion
+from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.voxel_map.occupancy_grid import Grid
 from ff3r_model.voxel_map.queries import Mask
 from ff3r_ros.msg import OccupancyMask, Query, QueryList
+
+UNKNOWN_VARIANCE = 1e6
+"""Square metres and square radians of a pose whose uncertainty nobody measured: filters that fuse it ignore it."""
 
 
 def time_from_nanoseconds(stamp: int) -> Time:
@@ -45,6 +60,32 @@ def pose_message(target_from_source: Float[Tensor, "4 4"]) -> Pose:
 def pose_stamped(stamp: int, frame: str, map_from_camera: Float[Tensor, "4 4"]) -> PoseStamped:
     """The camera's pose (its optical frame) in the map."""
     return PoseStamped(header=header(stamp, frame), pose=pose_message(map_from_camera))
+
+
+def pose_with_covariance(
+    stamp: int, frame: str, map_from_camera: Float[Tensor, "4 4"], covariance: Float[Tensor, "6 6"] | None
+) -> PoseWithCovarianceStamped:
+    """The camera's pose in the map, with its covariance about the map's axes as `covariance_in_map` gives it.
+
+    Position and rotation that nobody measured (None, NaN) have the variance UNKNOWN_VARIANCE along each axis.
+    """
+    if covariance is None or not bool(covariance.isfinite().all()):
+        covariance = UNKNOWN_VARIANCE * torch.eye(6)
+    pose = PoseWithCovariance(pose=pose_message(map_from_camera), covariance=covariance.flatten().tolist())
+    return PoseWithCovarianceStamped(header=header(stamp, frame), pose=pose)
+
+
+def camera_info(stamp: int, frame: str, camera: UsedCamera) -> CameraInfo:
+    """Intrinsics of images without distortion; ROS puts pixel centres at integers. ValueError where none are known."""
+    if camera.intrinsics is None:
+        raise ValueError("nobody knows the camera's intrinsics")
+    matrix = camera.intrinsics.double().clone()
+    matrix[:2, 2] -= 0.5
+    info = CameraInfo(header=header(stamp, frame), width=camera.width, height=camera.height)
+    info.distortion_model, info.d = "plumb_bob", [0.0] * 5
+    info.k, info.r = matrix.flatten().tolist(), torch.eye(3).flatten().tolist()
+    info.p = torch.cat([matrix, torch.zeros(3, 1)], dim=1).flatten().tolist()
+    return info
 
 
 def path_message(frame: str, trajectory: Iterable[tuple[int, Float[Tensor, "4 4"]]]) -> Path:

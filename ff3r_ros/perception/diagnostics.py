@@ -14,6 +14,7 @@ MANY_LATE = 5
 """Images in a row that are no newer than those before, from which on the camera's clock is to blame."""
 MAX_VALUE = 500
 """Characters of a value; names and encodings in messages from anybody end up here."""
+LOST = "tracking lost: mapping part {} apart from the map that is shown (part {})"
 NOT_METRIC = "no: RGB alone has no scale; give camera_height, odom_frame or use_depth"
 
 
@@ -43,6 +44,8 @@ def _verdict(state: str, status: WorkerStatus, problem: str) -> tuple[bytes, str
         return DiagnosticStatus.WARN, problem
     if status.late_in_a_row >= MANY_LATE:
         return DiagnosticStatus.WARN, f"the last {status.late_in_a_row} images were dropped: {status.last_drop}"
+    if status.submap != status.shown:
+        return DiagnosticStatus.WARN, LOST.format(status.submap, status.shown)
     if status.last_window:
         return DiagnosticStatus.WARN, f"window not used: {status.last_window}"
     return DiagnosticStatus.OK, state if not status.windows else f"mapping, {status.voxels} voxels"
@@ -57,11 +60,13 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "latency": f"{status.latency:.3f}",
         **stages,
         "submap": str(status.submap),
+        "submap shown": str(status.shown),
         "submaps": str(status.submaps),
         "corrections": str(status.corrections),
         "voxels": str(status.voxels),
         "map bytes": str(status.map_bytes),
         "metric": f"yes, by {status.scale_source}" if status.metric else _not_metric(status),
+        "focal length": status.camera,
         "queries": str(status.queries),
         "queries in doubt": "; ".join(status.doubts),
         "queries refused": str(status.refused_queries),

@@ -15,6 +15,7 @@ from ff3r_model.frames.transforms import TransformBuffer
 from ff3r_ros.conversions import messages as conversions
 
 UNSCALED = "map -> odom waits until the map is metric"
+LOST = "the camera's place in the map is not known: {}"
 
 
 class MapBroadcaster:
@@ -50,6 +51,10 @@ class MapBroadcaster:
             self.withheld = ""
             self._send(stamp, camera_frame, map_from_camera)
 
+    def lose(self) -> None:
+        """The camera is in a part of its own: map → odom stays, and with it what wheels say; map → camera waits."""
+        self.withheld = LOST.format("map -> odom stays as it was" if self._odom else "map -> camera waits")
+
     def repeat(self) -> None:
         """Say map → odom for now."""
         with self._lock:
@@ -70,11 +75,10 @@ class MapBroadcaster:
     def _join_odometry(
         self, map_from_camera: Float[Tensor, "4 4"], odom_from_camera: Float[Tensor, "4 4"] | None, metric: bool
     ) -> None:
+        self.withheld = "" if metric else UNSCALED
         if not metric:
-            self.withheld = UNSCALED
             self.clear()
         elif odom_from_camera is not None and bool(torch.isfinite(odom_from_camera).all()):
-            self.withheld = ""
             with self._lock:
                 self._map_from_odom = map_from_camera.double() @ invert_rigid(odom_from_camera.double())
 

@@ -50,8 +50,6 @@ class WorkerStatus(PipelineStatus):
     """Seconds from the arrival of a window's last frame to the end of publishing what came of it."""
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Of the last window, by stage."""
-    submap: int = 0
-    """Number of the submap that is the map now."""
     corrections: int = 0
     """How often a place seen again has moved the map."""
     refused_queries: int = 0
@@ -224,7 +222,6 @@ class Worker:
             windows=self.status.windows + 1,
             rejected_windows=self.status.rejected_windows + (not update.accepted),
             last_window=update.reason,
-            submap=update.submap,
             corrections=self.status.corrections + update.corrected,
             latency=time.monotonic() - self._arrival,
             seconds=MappingProxyType(dict(update.seconds)),

@@ -11,6 +11,7 @@ import torch
 
 from ff3r_model.core.types import Similarity
 from ff3r_model.slam.config import MappingConfig
+from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.mapper import Mapper
 from ff3r_model.slam.reference.floor import floor_below
 from ff3r_model.slam.reference.world_reference import WorldReference
@@ -128,6 +129,18 @@ def test_a_reference_that_makes_no_sense_is_refused(hall: Sequence, tmp_path: Pa
         Mapper(mapper.engine, CHANNELS, CONFIG).load(tmp_path / "map")
 
 
+@pytest.mark.parametrize(
+    ("camera", "word"), [({"focal": -1.0, "sigma": 0.1}, "focal"), ({"focal": 0.8, "sigma": 0}, "sigma"), (7, "camera")]
+)
+def test_a_camera_that_makes_no_sense_is_refused(hall: Sequence, tmp_path: Path, camera: Any, word: str) -> None:
+    mapper = mapped(hall, 1)
+    mapper.save(tmp_path / "map", camera=CameraRecord(0.8, 0.02))
+    assert Mapper(mapper.engine, CHANNELS, CONFIG).load(tmp_path / "map") == CameraRecord(0.8, 0.02)
+    changed(tmp_path / "map", lambda header: header.update(camera=camera))
+    with pytest.raises(MapFileError, match=word):
+        Mapper(mapper.engine, CHANNELS, CONFIG).load(tmp_path / "map")
+
+
 def test_a_map_without_a_graph_moves_as_a_whole(hall: Sequence, tmp_path: Path) -> None:
     """As saved by VoxelMap.save alone, or by the first release: voxels and keyframes know no node."""
     mapper = mapped(hall, 4)
@@ -138,7 +151,7 @@ def test_a_map_without_a_graph_moves_as_a_whole(hall: Sequence, tmp_path: Path) 
     write_map(tmp_path / "map", plain, rest)
     assert VoxelMap.load(tmp_path / "map").rows.anchors.unique().tolist() == [-1]
     loaded = Mapper(mapper.engine, CHANNELS, CONFIG)
-    loaded.load(tmp_path / "map")
+    assert loaded.load(tmp_path / "map") is None, "nothing is known of the camera"
     centre = loaded.map.gaussians().means.mean(0)
     poses = dict(mapper.trajectory())
     loaded._atlas.transform({}, Similarity(3.0, torch.eye(3), torch.tensor([0.0, 1.0, 0.0])))

@@ -141,8 +141,63 @@ def test_a_window_that_does_not_fit_begins_a_submap_of_its_new_frames() -> None:
     assert [update.submap for update in updates] == [0, 0, 0, 0, 1, 1, 1]
     assert all(update.accepted for update in updates)
     assert "submap 1 begins, apart from 0: " in updates[4].reason and "%" in updates[4].reason
-    assert [stamp for stamp, _ in mapper.trajectory()] == list(world().stamps[20:32])
-    assert ate(world(), list(mapper.trajectory())) < 1e-3
+    assert [stamp for stamp, _ in mapper.active.trajectory()] == list(world().stamps[20:32])
+    assert ate(world(), list(mapper.active.trajectory())) < 1e-3
+
+
+def test_what_is_shown_stays_until_the_new_submap_is_joined() -> None:
+    engine, frames = oracle(OracleNoise.realistic()), list(range(76, len(world())))
+    mapper, _ = run(engine, range(48))
+    first, before = mapper.map, mapper.map.gaussians().means
+    for start in range(0, len(frames) - 4, 4):
+        window = world().window(frames[start : start + 8])
+        update = mapper.place(window, engine(window))
+        if not update.apart:
+            break
+        assert update.accepted and (update.shown, update.submap) == (0, 1) == mapper.numbers
+        assert mapper.map is first and first.gaussians().means.equal(before) and mapper.active is not first
+    assert start > 0 and "submap 1 joined to 0" in update.reason and update.corrected
+    assert mapper.map is first is mapper.active and len(first) > len(before)
+
+
+def test_a_new_submap_is_shown_once_it_has_more_keyframes() -> None:
+    mapper, before = run(oracle(OracleNoise()), range(12), without_loops())
+    mapper, after = run(mapper.engine, range(40, 64), mapper=mapper)
+    assert [len(each.keyframes) for each in mapper.submaps.values()] == [12, 24]
+    assert [update.shown for update in before + after] == [0, 0, 0, 0, 1, 1, 1], "12 keyframes are no more than 12"
+    assert [update.corrected for update in after] == [False, False, True, False, False]
+    assert mapper.map is mapper.active and mapper.numbers == (1, 1)
+
+
+def test_a_map_in_metres_gives_way_to_none_without() -> None:
+    mapper, _ = run(oracle(OracleNoise.realistic()), range(20), without_loops(), measured=True)
+    assert mapper.map.metric and mapper.why_unscaled() == ""
+    mapper, after = run(mapper.engine, range(40, 72), mapper=mapper)
+    assert [update.shown for update in after] == [0] * 7 and mapper.map.metric
+    mapper, after = run(mapper.engine, range(76, 104), mapper=mapper, measured=True)
+    assert after[-1].shown == after[-1].submap == 2 and mapper.map.metric
+
+
+def test_the_map_that_is_shown_is_not_forgotten_for_others() -> None:
+    """Small parts leave the room that they do not need to it, and go before it."""
+    config = replace(without_loops(), max_submaps=2, map=replace(CONFIG.map, max_map_bytes=900_000))
+    mapper, _ = run(oracle(OracleNoise()), range(48), config)
+    shown, full = mapper.map, len(mapper.map)
+    for start in (60, 70, 80, 90):
+        run(mapper.engine, range(start, start + 8), mapper=mapper)
+        assert mapper.map is shown and mapper.nbytes <= 900_000
+    assert len(shown) > 0.7 * full and len(mapper.submaps) == 2
+
+
+def test_the_best_part_of_a_file_is_shown(tmp_path: Path) -> None:
+    mapper, _ = run(oracle(OracleNoise()), range(24), without_loops())
+    mapper, _ = run(mapper.engine, range(60, 72), mapper=mapper)
+    mapper.save(tmp_path / "lost")
+    loaded = Mapper(mapper.engine, CHANNELS, without_loops())
+    loaded.load(tmp_path / "lost")
+    assert loaded.numbers == (0, 0) and len(loaded.map) == len(mapper.map)
+    _, after = run(mapper.engine, range(60, 72), mapper=loaded)
+    assert [(update.shown, update.submap) for update in after] == [(0, 2), (0, 2)]
 
 
 @pytest.mark.parametrize(("factor", "reason"), [(1.0, "%"), (math.nan, "only 0 pixels")])

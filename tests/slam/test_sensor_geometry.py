@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.geometry import invert_rigid, quaternion_to_matrix
-from ff3r_model.core.types import Prediction, Window
+from ff3r_model.core.types import Prediction, SparsePoints, Window, WindowQuality
 from ff3r_model.slam.reference.scale import ScaleConfig
 from ff3r_model.slam.refinement.sensor_geometry import use_sensor_geometry
 from ff3r_model.synthetic.hall import hall_tour, make_hall
@@ -97,6 +97,26 @@ def test_odometry_alone_gives_the_size(hall: Sequence, case: tuple[Window, Predi
     window, _ = case
     corrected = use_sensor_geometry(OracleEngine(hall)(window), replace(window, depth=None), ScaleConfig())
     torch.testing.assert_close(corrected.depth, hall.depth[INDEX], rtol=1e-3, atol=0)
+
+
+def test_points_and_errors_of_tracks_follow_the_size_and_go_with_their_poses(
+    case: tuple[Window, Prediction],
+) -> None:
+    window, prediction = case
+    count = len(window.keyframes)
+    none = torch.zeros(0, dtype=torch.int64)
+    points = SparsePoints(torch.ones(4, 3), none, none, none, torch.zeros(0, 2))
+    quality = WindowQuality(3.0, (True,) * count, 0.4, 5.0, torch.ones(count, 6, 6, dtype=torch.float64), 0.8, 0.0)
+    tracked = replace(prediction, points_seen=points, quality=quality)
+    sized = use_sensor_geometry(tracked, replace(window, odom_from_camera=None), ScaleConfig())
+    centres = [invert_rigid(each.cameras.camera_from_world)[-1, :3, 3].norm() for each in (sized, prediction)]
+    metres = float(centres[0] / centres[1])
+    assert sized.points_seen is not None and sized.quality is not None and abs(metres - 1) > 0.01
+    torch.testing.assert_close(sized.points_seen.positions, metres * points.positions)
+    spread = sized.quality.pose_covariance[0]
+    assert [float(spread[at]) for at in ((0, 0), (0, 5), (5, 5))] == pytest.approx([metres**2, metres, 1])
+    driven = use_sensor_geometry(tracked, window, ScaleConfig())
+    assert driven.points_seen is None and driven.quality is None
 
 
 def test_gaussians_turn_with_their_cameras(hall: Sequence, case: tuple[Window, Prediction]) -> None:

@@ -41,3 +41,24 @@ def relative_errors(
     angle = np.sqrt(np.maximum(across, 0)) / np.maximum(length, 1e-12)
     turned = np.sqrt(np.maximum(np.trace(relative[:, 3:, 3:], axis1=1, axis2=2), 0))
     return np.degrees(np.minimum(np.maximum(angle, turned), np.pi))
+
+
+def covariance_beside_first(
+    camera_from_world: Float[ndarray, "views 4 4"], covariance: Float[ndarray, "n n"]
+) -> Float[ndarray, "views 6 6"]:
+    """Covariance of each camera's twist where the first camera is the one that has none, whichever adjustment held.
+
+    Twists ξ = (translation, rotation) are left of the poses: ξ_i − Ad(T_i T_0⁻¹) ξ_0 moves camera i beside a first one
+    that stays. `covariance` as in `relative_errors`.
+    """
+    rotation, translation = camera_from_world[:, :3, :3], camera_from_world[:, :3, 3]
+    turn = rotation @ rotation[0].T
+    way = translation - turn @ translation[0]
+    jacobian = np.zeros((len(turn), 6, 12))
+    jacobian[:, :, :6] = np.eye(6)
+    jacobian[:, :3, 6:9] = jacobian[:, 3:, 9:] = -turn
+    jacobian[:, :3, 9:] = -cross_matrices(way) @ turn
+    rows = np.zeros((len(turn), 12), dtype=int)
+    rows[:, :6] = 6 * np.arange(len(turn))[:, None] + np.arange(6)
+    rows[:, 6:] = np.arange(6)
+    return np.asarray(jacobian @ covariance[rows[:, :, None], rows[:, None]] @ jacobian.transpose(0, 2, 1))

@@ -59,6 +59,10 @@ class FocalBelief:
         mean = (after.log_mean * information - before.log_mean * prior) / gained
         self.estimates.append((mean - math.log(long_side), math.hypot(gained**-0.5, WINDOW_SIGMA)))
 
+    def recall(self, focal: float, sigma: float) -> None:
+        """What an earlier run believed, as one window's estimate: windows of another camera soon outvote it."""
+        self.estimates.append((math.log(focal), sigma))
+
     def focal(self, long_side: float = 1.0) -> Focal:
         """The belief in pixels of a picture; a mean that estimates far from the others hardly move."""
         values, sigmas = np.array([(math.log(PRIOR_FOCAL), PRIOR_SIGMA), *self.estimates]).T

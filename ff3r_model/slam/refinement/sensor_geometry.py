@@ -25,8 +25,9 @@ def use_sensor_geometry(prediction: Prediction, window: Window, config: ScaleCon
 
     Depth is as measured, elsewhere as predicted at the size that fits what is measured in the
     view (else in the window); poses from odometry, elsewhere as predicted at the window's size beside the nearest view
-    that has odometry. Lengths are metres then. Gaussians follow their pixels; features and colours stay. A window
-    without depth and odometry, or with too little of both to know its size, comes back unchanged.
+    that has odometry. Lengths are metres then. Gaussians follow their pixels; features and colours stay; the points of
+    tracks, and what they say of the cameras' errors, only where the poses are theirs. A window without depth and
+    odometry, or with too little of both to know its size, comes back unchanged.
     """
     metres = scale_from_depth(window, prediction, config.min_valid)
     if metres is None:
@@ -36,19 +37,34 @@ def use_sensor_geometry(prediction: Prediction, window: Window, config: ScaleCon
     cameras = replace(prediction.cameras, camera_from_world=_poses(prediction.cameras, window, metres))
     depth, measured = _depth(prediction, window, metres)
     confidence = torch.where(measured, prediction.depth_confidence.amax(), prediction.depth_confidence)
-    return with_geometry(prediction, cameras, depth, confidence)
+    points, quality = prediction.points_seen, prediction.quality
+    if _odometry(window) is not None:
+        points, quality = None, None
+    if points is not None:
+        points = replace(points, positions=points.positions * metres)
+    if quality is not None:
+        unit = torch.tensor([metres] * 3 + [1.0] * 3, dtype=torch.float64)
+        quality = replace(quality, pose_covariance=quality.pose_covariance * unit[:, None] * unit)
+    measured_prediction = with_geometry(prediction, cameras, depth, confidence)
+    return replace(measured_prediction, points_seen=points, quality=quality)
+
+
+def _odometry(window: Window) -> Float[Tensor, "views 4 4"] | None:
+    """Poses by odometry, NaN where unknown; None where fewer than two views have one."""
+    poses = window.odom_from_camera
+    enough = poses is not None and int(poses.flatten(1).isfinite().all(dim=1).sum()) >= 2
+    return poses if enough else None
 
 
 def _poses(cameras: Cameras, window: Window, metres: float) -> Float[Tensor, "views 4 4"]:
     """camera_from_world in the first camera's frame, metres."""
     predicted = invert_rigid(cameras.camera_from_world)
     predicted[:, :3, 3] *= metres
-    if window.odom_from_camera is None:
+    poses = _odometry(window)
+    if poses is None:
         return invert_rigid(predicted)
-    odometry = window.odom_from_camera.to(predicted)
+    odometry = poses.to(predicted)
     known = odometry.flatten(1).isfinite().all(dim=1).nonzero().squeeze(1)
-    if len(known) < 2:
-        return invert_rigid(predicted)
     views = torch.arange(len(predicted), device=predicted.device)
     nearest = known[(views[:, None] - known[None]).abs().argmin(dim=1)]
     odom_from_camera = odometry[nearest] @ invert_rigid(predicted[nearest]) @ predicted

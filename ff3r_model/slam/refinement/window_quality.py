@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ff3r_model.core.types import WindowQuality
-from ff3r_model.slam.refinement.pose_error import relative_errors
+from ff3r_model.slam.refinement.pose_error import covariance_beside_first, relative_errors
 from ff3r_model.slam.refinement.structure_adjustment import pose_covariance
 from ff3r_model.slam.refinement.structure_from_motion import Reconstruction
 from ff3r_model.slam.refinement.triangulation import centres, parallax
@@ -45,8 +45,7 @@ class Uncertainty:
         structure, observed, first = found.registered_part()
         covariance = pose_covariance(structure, observed, found.focal, first)
         poses = np.full((len(found.registered), 6, 6), np.nan)
-        for place, view in enumerate(views):
-            poses[view] = covariance[6 * place : 6 * place + 6, 6 * place : 6 * place + 6]
+        poses[views] = covariance_beside_first(structure.camera_from_world, covariance)
         errors = relative_errors(structure.camera_from_world, covariance)
         return cls(poses, errors, float(np.sqrt(max(covariance[-1, -1], 0.0))))
 

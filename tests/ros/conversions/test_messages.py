@@ -7,7 +7,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from ff3r_model.frames.calibration import calibration_from_info
+from ff3r_model.frames.prepare import plan_crop
 from ff3r_model.frames.stamps import nanoseconds_from_time
+from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.voxel_map.occupancy_grid import Grid
 from ff3r_model.voxel_map.queries import Mask, Query
 from ff3r_ros.conversions import messages as conversions
@@ -44,6 +47,28 @@ def test_pose(seed: int) -> None:
     position, q = pose.position, pose.orientation
     assert np.allclose([position.x, position.y, position.z], matrix[:3, 3])
     assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), matrix[:3, :3], atol=1e-6)
+
+
+def test_covariance_is_row_major_and_huge_where_unknown() -> None:
+    covariance = torch.arange(36.0).view(6, 6)
+    message = conversions.pose_with_covariance(3, "map", some_pose(1), covariance)
+    assert message.header.frame_id == "map" and message.pose.pose == conversions.pose_message(some_pose(1))
+    assert list(message.pose.covariance) == list(range(36))
+    for unknown in (None, covariance * torch.nan):
+        variances = conversions.pose_with_covariance(3, "map", some_pose(1), unknown).pose.covariance
+        assert np.array_equal(np.array(variances).reshape(6, 6), 1e6 * np.eye(6))
+
+
+def test_camera_info_is_read_as_it_was_meant() -> None:
+    camera = UsedCamera(640, 480, plan_crop(480, 640, 112, 14), None)
+    with pytest.raises(ValueError, match="nobody knows"):
+        conversions.camera_info(5, "optical", camera)
+    found = camera.with_estimate(0.8, 0.02)
+    message = conversions.camera_info(5, "optical", found)
+    assert (message.width, message.height, message.header.frame_id) == (640, 480, "optical")
+    read = calibration_from_info(message)
+    assert read is not None and found.intrinsics is not None and read.intrinsics is not None
+    torch.testing.assert_close(read.intrinsics, found.intrinsics.float())
 
 
 def test_path_and_transform() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import OccupancyGrid, Path
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -38,6 +38,7 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     robot = Robot(ros, camera_height=0.5, queries=["red chair"])
     clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
     poses = ros.collect(PoseStamped, "/ff3r/pose", LATCHED)
+    uncertain = ros.collect(PoseWithCovarianceStamped, "/ff3r/pose_with_covariance", LATCHED)
     paths = ros.collect(Path, "/ff3r/path", LATCHED)
     transforms = ros.collect(TFMessage, "/tf", 100)
     masks = ros.collect(OccupancyMask, "/ff3r/occupancy_masks", LATCHED_MANY)
@@ -60,6 +61,8 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     transform = transforms[-1].transforms[0]
     assert (transform.header.frame_id, transform.child_frame_id) == ("map", "optical")
     assert transform.transform.translation.y == pytest.approx(poses[-1].pose.position.y)
+    wait_until(lambda: uncertain and uncertain[-1].header == poses[-1].header, "the pose with its covariance")
+    assert uncertain[-1].pose.pose == poses[-1].pose and uncertain[-1].pose.covariance[0] == 1e6, "nobody measured it"
 
     newest = wait_until(lambda: [mask for mask in masks if mask.metric], "a metric mask")[-1]
     assert (newest.query, newest.query_id, newest.header.frame_id) == ("red chair", 1, "map")
@@ -77,6 +80,30 @@ def test_images_become_a_metric_map(ros: Ros) -> None:
     assert [(q.id, q.text, q.voxels) for q in lists[-1].queries] == [(1, "red chair", len(voxels))]
     assert int(robot.values["map bytes"]) <= int(robot.values["map bytes allowed"])
     assert robot.fresh_status().level == DiagnosticStatus.OK
+
+
+def test_the_map_stays_while_the_camera_is_in_a_part_of_its_own(ros: Ros) -> None:
+    robot = Robot(ros, camera_height=0.5, queries=["red chair"]).activate()
+    clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
+    poses, paths = ros.collect(PoseStamped, "/ff3r/pose", LATCHED), ros.collect(Path, "/ff3r/path", LATCHED)
+    grids = ros.collect(OccupancyGrid, "/ff3r/occupancy_grid", LATCHED)
+    for window, (first, last) in enumerate(((0, 4), (4, 6), (6, 8), (8, 10)), 1):
+        robot.film(first, last)
+        robot.wait_for("windows", str(window))
+    wait_until(lambda: clouds and clouds[-1].header.stamp.sec == 10 and grids and len(paths) == 4, "the map")
+    voxels, data, grid, transforms = robot.values["voxels"], clouds[-1].data, grids[-1].data, len(poses)
+    heard = ros.collect(TFMessage, "/tf", 100)
+    # Lifted and carried off: the next window shares no keyframe with the map.
+    robot.node._submit(lambda pipeline: pipeline.windows.reset())
+    robot.film(20, 24)
+    robot.wait_for("windows", "5")
+    status = robot.fresh_status()
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == "tracking lost: mapping part 1 apart from the map that is shown (part 0)"
+    assert (robot.values["submap shown"], robot.values["submaps"], robot.values["voxels"]) == ("0", "2", voxels)
+    assert robot.values["metric"].startswith("yes") and "map -> camera waits" in robot.values["tf"]
+    assert clouds[-1].data == data and clouds[-1].header.stamp.sec == 10 and grids[-1].data == grid
+    assert len(poses) == transforms and len(paths[-1].poses) == 10 and not heard
 
 
 def test_an_unscaled_map_says_so(ros: Ros) -> None:
@@ -210,6 +237,22 @@ def test_topics_go_by_the_configuration_file(ros: Ros, tmp_path: pathlib.Path) -
     wait_until(lambda: lists, "the list of queries")
     assert lists[-1].max_queries == 3
     assert node.session.publishers.parameters.max_map_bytes == 50_000_000
+
+
+def test_what_the_run_believes_of_the_camera_is_published(ros: Ros, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("refine: tracks\ntracks: {gaps: network}\n")
+    robot = Robot(ros, config_file=str(file)).activate()
+    infos = ros.collect(CameraInfo, "/ff3r/camera_info_estimated", LATCHED)
+    robot.film(0, 4)
+    robot.wait_for("windows", "1")
+    assert not infos and robot.values["focal length"].startswith("not known")
+    robot.node._submit(lambda pipeline: pipeline.refinement.tracks.belief.recall(0.5, 0.02))
+    robot.film(4, 6)
+    wait_until(lambda: infos, "the estimated camera")
+    assert (infos[0].width, infos[0].height, infos[0].header.frame_id) == (64, 48, "optical")
+    assert infos[0].k[0] == pytest.approx(0.5 * 64, rel=0.02) and infos[0].k[2] == 31.5
+    robot.wait_for("focal length", "32 of 64x48 pixels, estimated within 2 %")
 
 
 def configured_pipeline(settings: NodeParameters) -> Pipeline:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from ff3r_model.frames.transforms import TransformBuffer
@@ -70,6 +71,16 @@ def test_with_odometry_the_map_is_placed_over_odom(ros: Ros) -> None:
     origin = map_from_odom @ odom_from_base(0) @ MOUNT
     assert torch.allclose(origin[:3, 3], torch.zeros(3, dtype=torch.float64), atol=0.12)
     assert torch.allclose(map_from_odom[:3, :3], torch.eye(3, dtype=torch.float64), atol=0.05)
+    # Track is lost: wheels go on from there.
+    robot.node._submit(lambda pipeline: pipeline.windows.reset())
+    count = len(ours())
+    robot.film(20, 24)
+    robot.wait_for("windows", "6")
+    robot.wait_for("tf", "the camera's place in the map is not known: map -> odom stays as it was")
+    wait_until(lambda: len(ours()) > count + 3, "map -> odom, again and again")
+    assert ours()[-1].transforms[0].transform == transform.transform
+    assert ros.call(Trigger, "/ff3r/reset").success
+    wait_until(lambda: robot.node.session.publishers.tf._map_from_odom is None, "the end of the old map's place")
 
 
 def test_a_camera_that_hangs_on_something_gets_no_second_parent(ros: Ros) -> None:
