@@ -179,8 +179,8 @@ class WindowQuality:
     parallax: float
     """Median angle, degrees, between a point's views from most different sides."""
     pose_covariance: Float[Tensor, "views 6 6"]
-    """Of each camera's translation (window units) and rotation (radians), about its own axes and relative to the
-    first registered one, whose own is 0; NaN where not registered."""
+    """Of each camera's translation (window units) and rotation (radians), in its own axes and relative to the one
+    whose own is 0, the window's size held; NaN where not registered."""
     focal: float
     """Of the pictures' long side, as it was taken for."""
     focal_sigma: float

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.slam.posed_pictures import Posed
+from benchmarks.slam.refinement import consecutive
 from ff3r_model.core.geometry import invert_rigid, project, transform_points
 from ff3r_model.core.types import Cameras, Gaussians, Prediction, Window
 from ff3r_model.evaluation.metrics import depth_rel, pair_errors
@@ -203,3 +206,12 @@ def test_pixels_of_pictures_and_images_relate(truth: tuple[Window, Prediction]) 
     back = canvas.image_intrinsics(1.0, VIEWS)
     assert np.allclose(back, right.cameras.intrinsics.numpy(), rtol=1e-5)
     assert canvas.to_images(np.array([[300.0, 150]]), np.array([2])) == pytest.approx(np.array([[100, 50]]), rel=0.02)
+
+
+def test_the_benchmarks_windows_are_cut_by_numbers(tmp_path: Path) -> None:
+    numbers = [*range(0, 300, 20), 301]
+    posed = Posed("far", {number: tmp_path for number in numbers}, {}, torch.eye(3), 20)
+    windows = posed.windows()
+    assert windows[0] == tuple(range(0, 160, 20)) and len(windows) == 9
+    assert windows[-1] == (160, 180, 200, 220, 240, 260, 280, 301), "about 20 apart"
+    assert consecutive(windows) == [windows[0], windows[4], windows[8]]

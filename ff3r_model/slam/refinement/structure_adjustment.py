@@ -20,6 +20,8 @@ CLOSEST = 1e-3
 """Depths below this are taken for it: points behind a camera say nothing."""
 SMALL_CHANGE = 1e-4
 """Relative gain of a step at which it is over."""
+FARTHEST_FOCAL = 2.5
+"""Standard deviations of what was known before within which the focal length stays."""
 LARGEST_ZOOM = 0.3
 """Of the log focal length in one step."""
 MIN_DAMPING, START_DAMPING = 1e-7, 1e-4
@@ -52,6 +54,11 @@ class Focal:
     def pixels(self) -> float:
         """The likeliest one."""
         return float(np.exp(self.log_mean))
+
+    def within(self, log_focal: float) -> float:
+        """The nearest that is not out of the question: where little is observed it must not run away."""
+        reach = FARTHEST_FOCAL * self.log_sigma
+        return min(max(log_focal, self.log_mean - reach), self.log_mean + reach)
 
 
 @dataclass(frozen=True)
@@ -246,8 +253,10 @@ class _Problem:
         poses = state.camera_from_world.copy()
         poses[:, :3, :3] = turn @ poses[:, :3, :3]
         poses[:, :3, 3] = (turn @ poses[:, :3, 3:])[..., 0] + twist[:, :3]
-        zoom = float(np.clip(step[-1], -LARGEST_ZOOM, LARGEST_ZOOM))
-        return replace(state, camera_from_world=poses, points=state.points + points, log_focal=state.log_focal + zoom)
+        log_focal = state.log_focal
+        if self.focal.log_sigma > 0:
+            log_focal = self.focal.within(log_focal + float(np.clip(step[-1], -LARGEST_ZOOM, LARGEST_ZOOM)))
+        return replace(state, camera_from_world=poses, points=state.points + points, log_focal=log_focal)
 
 
 def rotations(vectors: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3 3"]:

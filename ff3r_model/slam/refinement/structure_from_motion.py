@@ -33,6 +33,8 @@ LEAST_SEED = 20
 """Matches of the first pair."""
 LEAST_POINTS = 8
 """Points that a view must see to be registered."""
+ENOUGH_EXPLAINED = 0.8
+"""Share of all observations at which no other beginning is tried: wrong cameras explain 0.7 at most."""
 LEAST_EXPLAINED = 0.55
 """Share of a view's matches that the points explain: 0.85 and more where all is well."""
 CONFIDENCE = 0.999
@@ -58,6 +60,13 @@ class Reconstruction:
         """All observations in use, points by their row."""
         point, view = np.nonzero(self.used)
         return Observations(view, point, self.tracks.pixels[point, view])
+
+    @property
+    def explained(self) -> float:
+        """Share of all observations of registered views that agree with their points."""
+        seen = self.tracks.seen & self.registered
+        seen &= (seen.sum(axis=1) >= 2)[:, None]
+        return float(self.used.sum() / max(int(seen.sum()), 1))
 
     def registered_part(self) -> tuple[Structure, Observations, int]:
         """The registered views and known points alone, their observations, and which of the views was held."""
@@ -86,12 +95,28 @@ class Reconstruction:
 def reconstruct(
     features: Sequence[Features], pairs: Pairs, tracks: Tracks, start: Structure, focal: Focal
 ) -> Reconstruction | None:
-    """Cameras and points from tracks; `start` gives the intrinsics to begin with. None where no two views fit."""
-    seed = _seed(features, pairs, start)
-    if seed is None:
-        return None
+    """Cameras and points from tracks; `start` gives the intrinsics to begin with. None where no two views fit.
+
+    Where a beginning leads to cameras that leave many observations unexplained, others are tried.
+    """
+    best: Reconstruction | None = None
+    for seed in _seeds(features, pairs, start):
+        found = _grown(seed, pairs, tracks, start, focal)
+        if best is None or found.used.sum() > best.used.sum():
+            best = found
+        if best.used.sum() > ENOUGH_EXPLAINED * tracks.seen.sum():
+            break
+    return best if best is not None and best.used.any(axis=1).sum() >= LEAST_POINTS else None
+
+
+Seed = tuple[int, int, Float[ndarray, "4 4"]]
+"""Two views, and the second's pose in the camera of the first."""
+
+
+def _grown(seed: Seed, pairs: Pairs, tracks: Tracks, start: Structure, focal: Focal) -> Reconstruction:
+    """Everything that can be built onto two views."""
     first, second, pose = seed
-    poses = np.tile(np.eye(4), (len(features), 1, 1))
+    poses = np.tile(np.eye(4), (tracks.seen.shape[1], 1, 1))
     poses[second] = pose
     build = _Build(replace(start, camera_from_world=poses, points=np.zeros((len(tracks), 3))), tracks, focal, first)
     build.registered[[first, second]] = True
@@ -106,22 +131,18 @@ def reconstruct(
     while (view := build.contradicted(pairs)) is not None:
         build.leave_out(view)
         build.extend(iterations=4, calibrate=True)
-    if build.used.any(axis=1).sum() < LEAST_POINTS:
-        return None
     return Reconstruction(build.structure, build.registered, tracks, build.used, build.first, focal)
 
 
-def _seed(
-    features: Sequence[Features], pairs: Pairs, start: Structure
-) -> tuple[int, int, Float[ndarray, "4 4"]] | None:
-    """The pair of views with most matches at a good parallax, and the second's pose in the first's camera."""
+def _seeds(features: Sequence[Features], pairs: Pairs, start: Structure) -> list[Seed]:
+    """Pairs of views to begin with: those with most matches at a good parallax, the best first."""
     promising = sorted(pairs, key=lambda pair: -_promise(features, pairs, pair, start))[:SEEDS]
-    found = [_relative_pose(features, pairs, pair, start) for pair in promising if len(pairs[pair]) >= LEAST_SEED]
-    good = [(score, pair, pose) for pair, (score, pose) in zip(promising, found, strict=False) if score > 0]
-    if not good:
-        return None
-    _, (first, second), pose = max(good, key=lambda one: one[0])
-    return first, second, pose
+    found = [
+        (*_relative_pose(features, pairs, pair, start), pair) for pair in promising if len(pairs[pair]) >= LEAST_SEED
+    ]
+    return [
+        (first, second, pose) for score, pose, (first, second) in sorted(found, key=lambda one: -one[0]) if score > 0
+    ]
 
 
 def _promise(features: Sequence[Features], pairs: Pairs, pair: tuple[int, int], start: Structure) -> float:

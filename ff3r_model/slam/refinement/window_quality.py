@@ -22,6 +22,8 @@ UNREGISTERED = 45.0
 ERROR_FACTOR, ERROR_FLOOR = 12.0, 1.5
 """Claimed are so many times the standard deviation that noise of the size seen causes, and so many degrees more:
 calibrated on real windows and rooms, where lens, focal length and matches are off together."""
+DOUBTFUL, DOUBT = 0.75, 10.0
+"""Degrees claimed at least where a smaller share of the observations than this agrees with the points."""
 LEAST_NOISE = 0.1
 """Pixels that are taken for noise at least: few observations fit by chance."""
 
@@ -58,14 +60,15 @@ def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: 
     views = len(found.registered)
     pairs = np.full(views * (views - 1) // 2, UNREGISTERED)
     noise = max(float(np.median(miss)), LEAST_NOISE)
-    claimed = ERROR_FLOOR + ERROR_FACTOR * noise * uncertainty.pair_errors
+    floor = ERROR_FLOOR if found.explained >= DOUBTFUL else DOUBT
+    claimed = floor + ERROR_FACTOR * noise * uncertainty.pair_errors
     pairs[: len(claimed)] = np.minimum(claimed, UNREGISTERED)
     return WindowQuality(
         pose_error=float(pairs.mean()),
         registered=tuple(found.registered.tolist()),
         reprojection=float(np.median(miss)),
         parallax=float(np.median(angles)),
-        pose_covariance=torch.from_numpy(uncertainty.pose_covariance),
+        pose_covariance=torch.from_numpy((ERROR_FACTOR * noise) ** 2 * uncertainty.pose_covariance),
         focal=float(found.structure.focal[0]) / long_side,
         focal_sigma=uncertainty.focal_sigma,
     )
