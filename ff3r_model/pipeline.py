@@ -83,6 +83,8 @@ class PipelineStatus:
     """What the sources of scale that are offered lack yet; empty where there are none, or the map is metric."""
     submaps: int = 1
     """Parts of the map that have no common frame; `map` is the one that is being built."""
+    untrusted: int = 0
+    """Windows in the map that are not trusted: cloud and masks show them, occupancy grids and scale do without."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -197,6 +199,7 @@ class Pipeline:
             scale_source=self.map.scale.source,
             why_unscaled=self.mapper.why_unscaled(),
             submaps=len(self.mapper.submaps),
+            untrusted=len(self.map.untrusted),
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
             focal=focal.pixels,

@@ -21,6 +21,9 @@ def summary(pipeline: Pipeline, updates: Sequence[MapUpdate]) -> str:
         for place, (part, scale) in enumerate(zip(parts.values(), scales, strict=True), 1):
             lines.append(f"  part {place}: {len(part):,} voxels, {scale}")
         lines.append(f"{MAP} holds all parts, {CLOUD} and its like the largest, {name_in_part(CLOUD, 2)} the next")
+    untrusted = sum(update.accepted and not update.trusted for update in updates)
+    if untrusted:
+        lines.append(f"windows not trusted: {untrusted}; they are in the cloud, and neither in grids nor in the scale")
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     if left_out:
         lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

@@ -80,9 +80,11 @@ class Mapper:
         # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
         with timed(seconds, "loops"):
             note, moved = self._loops.close()
-        reason = "; ".join(part for part in (alignment.reason, note) if part)
+        doubt = self.config.distrust(prediction.quality)
+        reason = "; ".join(part for part in (alignment.reason, doubt, note) if part)
         placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
-        return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
+        update = self._update(window, prediction, placed, seconds)
+        return replace(update, corrected=corrected or moved, trusted=not doubt)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe of the map, in the order they came."""
@@ -178,6 +180,8 @@ class MapUpdate:
     """Whether what was in the map before has moved: path and map are to be published anew."""
     quality: WindowQuality | None = None
     """How far the window's cameras may be off among each other; None where nobody measured it."""
+    trusted: bool = True
+    """Whether what the window shows may be an obstacle or floor, and measure lengths: its claimed error is small."""
 
 
 @contextmanager
