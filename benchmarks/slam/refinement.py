@@ -1,7 +1,8 @@
 """Poses of real windows after refinement against the truth, and what it costs; exits 1 on a missed limit.
 
 `python -m benchmarks.slam.refinement --data DIR [--json FILE]`: DIR holds `redkitchen_color_windows`, `tsdf_shelf`,
-`strecha_fountain` and `tum_fr3_cabinet`; synthetic rooms come on top. Without --data: FF3R_TEST_DATA, or `shared/data` beside the repository.
+`strecha_fountain` and `tum_fr3_cabinet`; synthetic rooms come on top. Without --data: FF3R_TEST_DATA, or `shared/data`
+beside the repository.
 Each window is refined on its own, with intrinsics unknown and known; then the kitchen as a run, half of the frames of
 each window known from the one before.
 """

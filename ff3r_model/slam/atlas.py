@@ -143,7 +143,7 @@ class Atlas:
         self.corrections += 1
 
     def hold_to_world(self, window: Window, prediction: Prediction) -> bool:
-        """Learn scale, up and floor from the newest window, if it is trusted; True where the whole submap moved for it."""
+        """Learn scale, up and floor from the newest window, if that is trusted; True where all of it moved."""
         active, reference = self.active, self.active.reference
         if self.config.distrust(prediction.quality):
             return False
