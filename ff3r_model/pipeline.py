@@ -88,6 +88,8 @@ class PipelineStatus:
     """Number of the submap that is shown, `map`."""
     submap: int = 0
     """Number of the submap that windows are added to: another than `shown` while track of that is lost."""
+    untrusted: int = 0
+    """Windows in the map that are not trusted: cloud and masks show them, occupancy grids and scale do without."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -220,6 +222,7 @@ class Pipeline:
             submaps=len(self.mapper.submaps),
             shown=shown,
             submap=active,
+            untrusted=len(self.map.untrusted),
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
             focal=focal.pixels if focal else 0.0,

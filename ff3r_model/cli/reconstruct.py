@@ -54,7 +54,7 @@ class Reconstruct:
     """Use every n-th frame."""
     min_motion: float | None = None
     """Parallax between keyframes, as a share of the picture's long side; 0 keeps every frame that is no copy of the one
-    before and not blank, at any rate; if not given, as in --config, else 0.04."""
+    before and not blank, at any rate; if not given, as in --config, else 0.06."""
     camera_height: float | None = None
     """Metres of the camera above the floor; makes the map metric."""
     long_side: int | None = None

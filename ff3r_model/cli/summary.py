@@ -24,6 +24,9 @@ def summary(pipeline: Pipeline, updates: Sequence[MapUpdate], stated: bool = Fal
     if pipeline.camera is not None:
         given = "as stated" if stated else "from the recording"
         lines.append(f"focal length: {pipeline.camera.described(given)}")
+    untrusted = sum(update.accepted and not update.trusted for update in updates)
+    if untrusted:
+        lines.append(f"windows not trusted: {untrusted}; they are in the cloud, and neither in grids nor in the scale")
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     if left_out:
         lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

@@ -47,11 +47,11 @@ class WindowConfig:
     """Sides become multiples of this: the network's own."""
     min_difference: float = 0.008
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
-    min_motion: float = 0.04
+    min_motion: float = 0.06
     """Parallax since the last keyframe, as a share of the picture's long side, when the next is due: views from one
     place say nothing about depth. What a turn of the camera moves counts by `turn_share`. 0: any motion will do."""
     turn_share: float = 0.4
-    """A turn shows new things, but no depth: at 0.4 views of a camera that only turns overlap by nine tenths."""
+    """A turn shows new things, but no depth: at 0.4 views of a camera that only turns overlap by five sixths."""
     max_keyframe_rate: float = 10.0
     """Keyframes per second of the frames' own clock, at most, whatever `min_motion` is; .inf: no limit."""
     new_view: float = 0.6

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 WINDOW_BYTES = NODE_BYTES + 2 * EDGE_BYTES
 """Most that a window costs in the graph: its node, the edge to its neighbour, and as many loops as windows."""
 SCALE_SAMPLE = 20_000
-"""Voxels that are looked at for what lies under a floor."""
+"""Samples of what was seen that are looked at for what lies under a floor."""
 _BUDGET_STEP = 64
 """The active map's budget changes in steps of this part of the cap, since lowering it copies the map."""
 
@@ -139,6 +139,8 @@ class Atlas:
         # Its voxels, node, edge and keyframes; then the archive.
         certain = certain_gaussians(prediction, fresh, config.drop_uncertain)
         gaussians = transform_gaussians(alignment.map_from_window, certain)
+        if config.distrust(prediction.quality):
+            active.map.untrusted.add(node.window)
         stamps = [window.stamps[view] for view in fresh]
         active.integrate(frames, placed.select(fresh), stamps, gaussians, alignment.rms)
         self.archive.add(archived(window, prediction, placed, fresh, config.archive))
@@ -157,15 +159,17 @@ class Atlas:
         self.corrections += 1
 
     def hold_to_world(self, window: Window, prediction: Prediction) -> bool:
-        """Learn scale, up and floor from the newest window; True where the whole submap moved for it."""
+        """Learn scale, up and floor from the newest window, if that is trusted; True where all of it moved."""
         active, reference = self.active, self.active.reference
+        if self.config.distrust(prediction.quality):
+            return False
         # Up: the map is turned where a sensor, or the floor, says for the first time which way that is.
         turn = reference.gravity.observe(window, prediction, active.newest.map_from_node)
         if turn is not None:
             self.transform({}, turn)
             log.info("the map was turned upright: up is known from %s", reference.gravity.source)
         # Scale, once enough windows have measured it, and again where a better source has, or more windows; the floor.
-        points = active.map.gaussians(active.map.spread_rows(SCALE_SAMPLE)).means
+        points = active.map.gaussians(active.map.seen_rows(SCALE_SAMPLE)).means
         scale = reference.observe_scale(window, prediction, active.newest.map_from_node, active.map.scale, points)
         if scale is not None:
             active.map.scale = scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check_range
+from ff3r_model.core.types import WindowQuality
 from ff3r_model.slam.alignment import AlignConfig
 from ff3r_model.slam.keyframe_archive import ArchiveConfig
 from ff3r_model.slam.place_recognition import LoopConfig
@@ -34,6 +35,9 @@ class MappingConfig:
     """How far each window is moved towards standing upright, where gravity is known, and on the floor at
     `camera_height`, once the map is metric; 0 to 1. Holds size, tilt and height, which drift from window to window
     otherwise. 0: not at all."""
+    max_pose_error: float = 15.0
+    """Degrees by which relative poses of a window may be off, as it claims itself, for it to be trusted: others are
+    mapped, and enter neither occupancy grids nor scale nor floor. Windows that claim nothing are trusted."""
     drop_uncertain: float = 0.2
     """Share of a window's pixels, the least confident, that never reach the map."""
     patience: int = 2
@@ -51,10 +55,16 @@ class MappingConfig:
     """Beyond this the inactive one of the fewest voxels is forgotten, which is logged."""
 
     def __post_init__(self) -> None:
-        check_range(self, POSITIVE, "camera_height")
+        check_range(self, POSITIVE, "camera_height", "max_pose_error")
         check_range(
             self, SHARE,
             "ground_weight", "drop_uncertain", "archive_share", "graph_share", "keyframe_share", "inactive_share",
         )  # fmt: skip
         check_range(self, NOT_NEGATIVE, "patience")
         check_range(self, AT_LEAST_ONE, "max_submaps")
+
+    def distrust(self, quality: WindowQuality | None) -> str:
+        """Why a window is not trusted; empty where it is."""
+        if quality is None or quality.pose_error <= self.max_pose_error:
+            return ""
+        return f"not trusted: poses may be off by {quality.pose_error:.0f} degrees, {self.max_pose_error:g} is allowed"

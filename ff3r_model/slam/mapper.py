@@ -94,9 +94,11 @@ class Mapper:
         with timed(seconds, "loops"):
             note, moved = self._loops.close()
         moved = self._atlas.choose_shown() or moved
-        reason = "; ".join(part for part in (alignment.reason, note) if part)
+        doubt = self.config.distrust(prediction.quality)
+        reason = "; ".join(part for part in (alignment.reason, doubt, note) if part)
         placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
-        return replace(self._update(window, prediction, placed, seconds), corrected=corrected or moved)
+        update = self._update(window, prediction, placed, seconds)
+        return replace(update, corrected=corrected or moved, trusted=not doubt)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe of the map, in the order they came."""
@@ -199,6 +201,8 @@ class MapUpdate:
     """Whether what was in the map before has moved: path and map are to be published anew."""
     quality: WindowQuality | None = None
     """How far the window's cameras may be off among each other; None where nobody measured it."""
+    trusted: bool = True
+    """Whether what the window shows may be an obstacle or floor, and measure lengths: its claimed error is small."""
     pose_covariance: Float[Tensor, "views 6 6"] | None = None
     """Of `map_from_camera` by `covariance_in_map`: position and rotation, about the submap's axes and relative to the
     window's first registered camera; NaN for views whose cameras tracks do not determine."""

@@ -67,6 +67,8 @@ class MapRecord:
     channels: int
     scale: ScaleInfo
     revision: int
+    untrusted: tuple[int, ...] = ()
+    """Window ids."""
 
     def __post_init__(self) -> None:
         check_range(self, Range(1, MAX_CHANNELS), "channels")

@@ -66,12 +66,13 @@ def occupancy_grid(voxel_map: VoxelMap, config: GridConfig) -> Grid:
     """Where a robot can and cannot drive.
 
     Occupied: a voxel of at least `min_members` Gaussians lies in the band. Free: none does, but floor was seen.
+    Neither counts where a window brought it that is not trusted.
     Everything else is unknown, also what lies under a table's top or behind it: rays that passed there prove little
     when the floor itself was not seen.
     """
-    heights = _heights(voxel_map)
-    solid = _within(heights, config.band) & (voxel_map.members >= config.min_members).cpu()
-    floor = _places(voxel_map, _within(heights, config.floor), config.resolution)
+    heights, trusted = _heights(voxel_map), voxel_map.trusted.cpu()
+    solid = _within(heights, config.band) & (voxel_map.members >= config.min_members).cpu() & trusted
+    floor = _places(voxel_map, _within(heights, config.floor) & trusted, config.resolution)
     solid_places = _places(voxel_map, solid, config.resolution)
     canvas = _Canvas(torch.cat([floor, solid_places]), config.resolution)
     canvas.paint(floor, FREE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from ff3r_model.core.checked import MALFORMED, record
@@ -67,6 +67,8 @@ class VoxelMap:
         self.device = torch.device(device)
         self.scale = ScaleInfo()
         self.revision = 0
+        self.untrusted: set[int] = set()
+        """Windows that may have misplaced what they brought: occupancy grids leave their voxels out."""
         self.max_rows = self._rows_under_cap()
         self.keyframes = Trajectory(config.max_keyframes)
         """Where its frames were taken."""
@@ -119,6 +121,19 @@ class VoxelMap:
         count = min(limit, len(self))
         return torch.arange(count, device=self.device) * len(self) // max(count, 1)
 
+    def seen_rows(self, limit: int) -> Int64[Tensor, " n"]:
+        """At most `limit` rows of voxels, spread evenly over the Gaussians that voxels were merged from."""
+        count = min(limit, len(self))
+        members = self.members.double().cumsum(0)
+        places = (torch.arange(count, dtype=torch.float64, device=self.device) + 0.5) / max(count, 1)
+        return torch.searchsorted(members, places * (members[-1] if count else 0))
+
+    @property
+    def trusted(self) -> Bool[Tensor, " n"]:
+        """Which voxels were brought by windows that are trusted."""
+        untrusted = torch.tensor(sorted(self.untrusted), dtype=self.rows.anchors.dtype, device=self.device)
+        return ~torch.isin(self.rows.anchors, untrusted)
+
     def cells(self, rows: Int64[Tensor, " n"] | None = None) -> Int[Tensor, "n 3"]:
         """The cells of all voxels, or of some rows: the centre of cell k is k · voxel_size."""
         keys = self.rows.keys
@@ -157,6 +172,8 @@ class VoxelMap:
 
     def reanchor(self, nodes: Mapping[int, Node]) -> None:
         """Let what some windows brought move with other nodes from now on, where windows become one."""
+        self.untrusted |= {node.window for window, node in nodes.items() if window in self.untrusted}
+        self.untrusted -= set(nodes)
         self.keyframes.reanchor(nodes)
         self._store.relabel({window: node.window for window, node in nodes.items()})
         self.revision += 1
@@ -168,6 +185,7 @@ class VoxelMap:
         """
         if other is self or self.kind != other.kind:
             raise ValueError(f"{other.kind} cannot be taken into {self.kind}: two maps that agree are needed")
+        self.untrusted |= other.untrusted
         self.keyframes.absorb(other.keyframes, map_from_other)
         self._store.absorb(other._store, VoxelMotion({}, map_from_other, self.config.bands, self.device))
         self.revision += 1
@@ -237,7 +255,7 @@ class VoxelMap:
     def header(self) -> dict[str, Any]:
         """What `restored` needs besides the tensors; JSON can hold it."""
         header = {"config": asdict(self.config), "channels": self.channels, "scale": asdict(self.scale)}
-        return {**header, "revision": self.revision}
+        return {**header, "revision": self.revision, "untrusted": sorted(self.untrusted)}
 
     @classmethod
     def restored(
@@ -255,6 +273,7 @@ class VoxelMap:
         restored = cls(small, record_of_map.channels, space, device)
         restored.config = record_of_map.config
         restored.scale, restored.revision = record_of_map.scale, record_of_map.revision
+        restored.untrusted = set(record_of_map.untrusted)
         restored._restore(tensors)
         return restored
 

@@ -57,6 +57,7 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "frames in": str(status.received),
         "windows": str(status.windows),
         "windows not used": str(status.rejected_windows),
+        "windows not trusted": str(status.untrusted),
         "latency": f"{status.latency:.3f}",
         **stages,
         "submap": str(status.submap),

@@ -43,6 +43,7 @@ def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 CHANGED: dict[str, Any] = {
+    "mapping.map.bands": 4,
     "window.long_side": 56, "window.overlap": 3,
     "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
     "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2,

@@ -122,6 +122,15 @@ def test_single_gaussians_are_no_obstacle() -> None:
     assert listed(occupancy_grid(map_of([(0, 0, 5)], members=2.5), GridConfig())) == {(0, 0): 100}
 
 
+def test_what_untrusted_windows_brought_is_neither_obstacle_nor_floor() -> None:
+    config, voxel_map = GridConfig(resolution=0.1), map_of([(0, 0, 5), (3, 0, 0)])
+    assert listed(occupancy_grid(voxel_map, config)) == {(0, 0): 100, (0, 3): 0}
+    voxel_map.untrusted.add(0)
+    assert listed(occupancy_grid(voxel_map, config)) == {}
+    restored = VoxelMap.restored(voxel_map.header(), voxel_map.tensors(), None)
+    assert restored.untrusted == {0}
+
+
 def test_a_keepout_filter_finds_its_values() -> None:
     """Nav2: base + multiplier · value; for a keepout (0, 1) 100 is lethal, 0 free, and −1 is passed over."""
     voxel_map = map_of([(0, 0, 2), (1, 0, 2)])
