@@ -83,6 +83,6 @@ def differences(ros: Ros) -> list[str]:
 def test_the_policy_is_exactly_what_the_nodes_have(nodes: Ros) -> None:
     assert policy().keys() == {"ff3r", "camera", "ff3r_viewer"}
     try:
-        wait_until(lambda: not differences(nodes), "the graph of the policy", 30)
+        wait_until(lambda: not differences(nodes), "the graph of the policy", 90)
     except AssertionError as error:
         raise AssertionError(f"{error}: {differences(nodes)}") from None
