@@ -226,3 +226,11 @@ def test_the_benchmarks_windows_are_cut_by_numbers(tmp_path: Path) -> None:
     assert windows[0] == tuple(range(0, 160, 20)) and len(windows) == 9
     assert windows[-1] == (160, 180, 200, 220, 240, 260, 280, 301), "about 20 apart"
     assert consecutive(windows) == [windows[0], windows[4], windows[8]]
+
+
+def test_points_of_a_wrong_structure_change_no_depth_by_more_than_a_factor() -> None:
+    depth = np.full((24, 32), 2.0)
+    pixels = np.random.default_rng(0).uniform([0, 0], [32, 24], (60, 2))
+    assert bend(depth, pixels, np.full(60, 20.0)).max() == pytest.approx(5.0)
+    assert bend(depth, pixels, np.full(60, 0.1)).min() == pytest.approx(0.8)
+    assert bend(depth, pixels, np.full(60, 3.0)) == pytest.approx(3.0)

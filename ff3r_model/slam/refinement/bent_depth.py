@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +16,8 @@ HELD = 0.02
 FAR = 0.3
 """Log ratio, seen from the coarser field, at which a point counts half: it may lie elsewhere than its pixel."""
 LEAST_POINTS = 3
+MOST = math.log(2.5)
+"""Log ratio by which no depth is changed: a network is not as wrong as points of a wrong structure can be."""
 
 
 def bend(
@@ -21,15 +25,16 @@ def bend(
 ) -> Float[ndarray, "h w"]:
     """A depth image that passes near depths measured at some pixels (u, v), and elsewhere keeps its shape.
 
-    The log ratio of measured to given depth is spread by normalised convolution (Knutsson and Westin 1993), coarse to
-    fine. With less than three points only the scale changes, by their median; with none nothing does.
+    Both are in one unit: nothing changes by more than a factor of 2.5. The log ratio of measured to given depth is
+    spread by normalised convolution (Knutsson and Westin 1993), coarse to fine. With less than three points only the
+    scale changes, by their median; with none nothing does.
     """
     if len(measured) == 0:
         return depth
     height, width = depth.shape
     column, row = np.clip(pixels.astype(int), 0, [width - 1, height - 1]).T
     ratio = np.log(measured / depth[row, column])
-    field = np.full(depth.shape, np.median(ratio))
+    field = np.full(depth.shape, np.clip(np.median(ratio), -MOST, MOST))
     if len(measured) < LEAST_POINTS:
         return depth * np.exp(field)
     for sigma in (share * max(height, width) for share in WIDTHS):
@@ -40,5 +45,5 @@ def bend(
         np.add.at(count, (row, column), weight)
         peak = 1 / (2 * np.pi * sigma**2)
         smooth, near = (cv2.GaussianBlur(image, (0, 0), sigma) for image in (pull, count))
-        field = field + smooth / (near + HELD * max(peak, HELD))
+        field = np.clip(field + smooth / (near + HELD * max(peak, HELD)), -MOST, MOST)
     return depth * np.exp(field)
