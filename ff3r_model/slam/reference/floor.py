@@ -138,13 +138,13 @@ def metric_scale_from_camera_height(points: Float[Tensor, "n 3"], height: float)
     # Finite points below the camera, thinned.
     below = points[torch.isfinite(points).all(dim=1) & (points[:, 2] < 0)].double()
     if len(below) < MIN_POINTS:
-        log.warning("no metric scale: only %d points lie below the camera", len(below))
+        log.warning("no floor was found: only %d points lie below the camera", len(below))
         return None
     below = below[:: -(-len(below) // _SAMPLE)]
     # Planes through random triples (RANSAC).
     normals, distances = _proposals(below)
     if not len(normals):
-        log.warning("no metric scale: no plane below the camera is level")
+        log.warning("no floor was found: no plane below the camera is level")
         return None
     # The plane that most points lie on and few lie under: those count against it twice.
     offsets = below @ normals.T + distances
@@ -154,7 +154,7 @@ def metric_scale_from_camera_height(points: Float[Tensor, "n 3"], height: float)
     # Least squares through its points; a floor must hold enough of them.
     normal, distance, share = _refine(below, normals[best], distances[best])
     if share < MIN_SUPPORT:
-        log.warning("no metric scale: the best plane below the camera holds %.0f %% of the points", 100 * share)
+        log.warning("no floor was found: the best plane below the camera holds %.0f %% of the points", 100 * share)
         return None
     return FloorEstimate(height / float(distance), share, normal.to(points))
 
