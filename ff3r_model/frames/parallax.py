@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -21,6 +22,11 @@ REBASE = 0.06
 """Share of the long side beyond which flow is no longer measured against the keyframe itself but against a later frame,
 and added up: flow is only good between pictures that are alike, and what is added up too often adds up noise."""
 
+RETURN = 2.0
+"""Pixels by which flow there and back may miss where it began."""
+LEAST_RETURNING = 0.6
+"""Share of the pixels that must return; of hand-held video 0.86 and more do, of pictures from far apart 0.3 to 0.7."""
+
 
 @dataclass(frozen=True)
 class ImageMotion:
@@ -30,9 +36,11 @@ class ImageMotion:
     """What the best rotation of the camera moves."""
     parallax: float = 0.0
     """What no rotation explains: the camera's place has changed, or something moves."""
+    found: bool = True
+    """Whether flow finds its way between the pictures; where it does not, it says far too little."""
 
     def __add__(self, other: ImageMotion) -> ImageMotion:
-        return ImageMotion(self.turn + other.turn, self.parallax + other.parallax)
+        return ImageMotion(self.turn + other.turn, self.parallax + other.parallax, self.found and other.found)
 
 
 class MotionTracker:
@@ -55,10 +63,22 @@ class MotionTracker:
         if self._reference is None or self._reference.shape != picture.shape:
             self._reference = picture
             return self._before
-        motion = self._before + _split(dense_flow(self._reference, picture), _focal(intrinsics, picture))
+        forward, backward = dense_flow(self._reference, picture), dense_flow(picture, self._reference)
+        split = _split(forward, _focal(intrinsics, picture))
+        motion = self._before + replace(split, found=_returning(forward, backward) >= LEAST_RETURNING)
         if motion.turn + motion.parallax - self._before.turn - self._before.parallax > REBASE:
             self._reference, self._before = picture, motion
         return motion
+
+
+def _returning(forward: Float[ndarray, "height width 2"], backward: Float[ndarray, "height width 2"]) -> float:
+    """The share of pixels that flow there and back brings home."""
+    height, width = forward.shape[:2]
+    v, u = np.mgrid[0:height, 0:width].astype(np.float32)
+    there_u, there_v = u + forward[..., 0], v + forward[..., 1]
+    back = cv2.remap(backward, there_u, there_v, cv2.INTER_LINEAR)
+    inside = (there_u >= 0) & (there_u < width) & (there_v >= 0) & (there_v < height)
+    return float((inside & (np.linalg.norm(forward + back, axis=2) < RETURN)).mean())
 
 
 def _focal(intrinsics: Float[Tensor, "3 3"] | None, picture: ndarray) -> float:

@@ -219,7 +219,8 @@ class WindowBuilder:
             raise FrameRejected("identical image", f"difference {difference:.4f} < {self.config.min_difference}")
         motion = self._motion.update(image, intrinsics)
         moved = motion.parallax + self.config.turn_share * motion.turn
-        if moved < self.config.min_motion and _difference(blurred, _blurred(other.image)) < self.config.new_view:
+        familiar = motion.found and _difference(blurred, _blurred(other.image)) < self.config.new_view
+        if familiar and moved < self.config.min_motion:
             raise FrameRejected("little motion", f"the picture moved by {moved:.3f} < {self.config.min_motion}")
 
 

@@ -77,3 +77,9 @@ def test_long_motions_add_up(start: torch.Tensor) -> None:
     for picture in steps:
         motion = tracker.update(picture, INTRINSICS)
     assert motion.turn == pytest.approx(8 * math.tan(math.radians(2)) * float(INTRINSICS[0, 0]) / WIDTH, rel=0.2)
+
+
+def test_flow_finds_its_way_after_a_step_and_not_to_another_wall(start: torch.Tensor) -> None:
+    first, near, other = images(torch.stack([start, moved(start, 0.1, 0.1), turned(start, 150.0)]))
+    assert motion_between(first, near).found
+    assert not motion_between(first, other).found
