@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ff3r_model.frames.cut_mcap import MAGIC as MCAP_MAGIC
 from ff3r_model.frames.cut_mcap import is_closed
+from ff3r_model.frames.read_image import IMAGE_SUFFIXES
 from ff3r_model.frames.source import SourceError
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,6 @@ METADATA = "metadata.yaml"
 MAGIC = {".mcap": MCAP_MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG"}
 """Suffixes of bags, and how such files begin."""
 COMPRESSED = tuple(f"{suffix}.{packer}" for suffix in MAGIC for packer in ("zstd", "zst"))
-_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 def is_bag(path: Path) -> bool:
@@ -26,7 +26,7 @@ def is_bag(path: Path) -> bool:
     if not path.is_dir():
         return _is_recording(path) or _is_metadata(path)
     names = [file.name for file in recordings(path)] or [METADATA] * _is_metadata(path / METADATA)
-    images = sum(file.suffix.lower() in _IMAGES for file in path.iterdir())
+    images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
     if names and images:
         log.warning("%s holds %d images beside %s: the bag is read, not the images", path, images, names[0])
     return bool(names)
