@@ -15,7 +15,7 @@ from ff3r_model.core.config_file import ConfigError, load_config
 from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
-from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, make_engine
 from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig

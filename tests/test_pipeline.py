@@ -14,7 +14,7 @@ from ff3r_model import FrameRejected, Pipeline, PipelineConfig, open_source
 from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Prediction, Window
-from ff3r_model.engine import TorchEngine
+from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.frames.windows import WindowConfig
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.slam.config import MappingConfig

@@ -25,9 +25,9 @@ from torch.profiler import profile
 from benchmarks.common import Report, fresh_process, interleaved_seconds, main, peak_bytes
 from benchmarks.network.cost import Size, available_bytes, build, computed_bytes, flops, product, tie
 from ff3r_model.core.types import Window
-from ff3r_model.engine import TorchEngine, device_named
+from ff3r_model.engine.device import device_named
 from ff3r_model.engine.frame_cache import CacheConfig
-from ff3r_model.engine.torch_engine import TorchConfig
+from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.network import FF3R, FF3RConfig
 
 CONFIGS = {"nano": FF3RConfig.nano(), "full": replace(FF3RConfig.full(), decode_gaussians=False)}

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.network.standin import VARIANCE_NOISE, standin_state, standin_tensor
+from benchmarks.network.standin_values import VARIANCE_NOISE, standin_state, standin_tensor
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.public_weights.tensor_names import load_lseg, load_vggt, text_tower
 from ff3r_model.network.text_encoder import TextEncoder, load_clip_text

@@ -14,9 +14,9 @@ import torch
 from benchmarks.common import Report, interleaved_seconds, main
 from benchmarks.network.cost import flops
 from ff3r_model.core.types import Cameras, Prediction, Window
-from ff3r_model.engine import TorchEngine, device_named
+from ff3r_model.engine.device import device_named
 from ff3r_model.engine.frame_cache import CacheConfig
-from ff3r_model.engine.torch_engine import TorchConfig
+from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.evaluation.held_out_rooms import held_out_window
 from ff3r_model.evaluation.metrics import depth_rel, pair_errors
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint

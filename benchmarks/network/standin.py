@@ -1,17 +1,15 @@
-"""Stand-ins for the public checkpoints, whose every value follows from its tensor's published name and shape alone."""
+"""Stand-ins for the files of the public checkpoints."""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
 from ff3r_model.network.public_weights.tensor_names import (
@@ -22,31 +20,6 @@ from ff3r_model.network.public_weights.tensor_names import (
     VGGT_UNUSED,
 )
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
-
-VARIANCE_NOISE = (0.2, 1.0)
-"""Factors s of the stand-in running variances, |s·noise| + 0.5: reference files follow either, and which one is
-printed."""
-
-
-def standin_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The stand-in value of the published tensor `name`: a function of its name and shape alone."""
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    kind = name.rsplit(".", 1)[-1]
-    if kind == "num_batches_tracked":
-        return torch.zeros(shape, dtype=torch.int64)
-    if kind == "running_var":
-        return noise.mul_(VARIANCE_NOISE[0]).abs_().add_(0.5)
-    if kind.startswith("gamma"):
-        return noise.mul_(0.1).add_(1).mul_(0.1)
-    if kind == "weight":
-        return noise.mul_(0.1).add_(1) if len(shape) == 1 else noise.div_(float(np.prod(shape[1:])) ** 0.5)
-    return noise.mul_(0.05 if kind == "bias" else 0.2)
-
-
-def standin_state(shapes_file: Path) -> dict[str, Tensor]:
-    """A whole stand-in state dict, of the names and shapes in a JSON file."""
-    shapes = json.loads(shapes_file.read_text())
-    return {name: standin_tensor(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def write_published(folder: Path, config: FF3RConfig) -> tuple[Path, Path]:

@@ -27,7 +27,8 @@ from benchmarks.slam.colmap import colmap_cameras
 from benchmarks.slam.posed_pictures import VIEWS, Posed, open_posed
 from benchmarks.slam.posed_rooms import PosedRoom, open_rooms
 from ff3r_model.core.types import WindowQuality
-from ff3r_model.engine import EngineConfig, TorchEngine
+from ff3r_model.engine.choose import EngineConfig
+from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.evaluation.metrics import auc, pair_errors
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.slam.config import MappingConfig

@@ -83,7 +83,7 @@ class Reconstruct:
         """Map the recording, write the files and print the summary."""
         from ff3r_model.cli.summary import failure
         from ff3r_model.core.output_folder import OutputFolder
-        from ff3r_model.engine import device_named
+        from ff3r_model.engine.device import device_named
         from ff3r_model.frames.intrinsics import stated_camera
         from ff3r_model.frames.open_source import open_source
         from ff3r_model.pipeline import Pipeline

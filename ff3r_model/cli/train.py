@@ -76,7 +76,7 @@ class Train:
 
     def __call__(self) -> str:
         """Run it; returns the summary, of the first process alone."""
-        from ff3r_model.engine import device_named
+        from ff3r_model.engine.device import device_named
         from ff3r_model.training.distributed import joined
         from ff3r_model.training.recipe import build
         from ff3r_model.training.run_folder import RunFolder

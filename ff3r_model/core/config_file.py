@@ -6,15 +6,12 @@ The keys are the fields' names. A file states what differs from the defaults; wh
 from __future__ import annotations
 
 import difflib
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
-
-import yaml
 
 from ff3r_model.core.errors import UserError, shown
 from ff3r_model.core.files import regular_file
@@ -31,25 +28,6 @@ EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str
 
 class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message names the file, the key, its value and what is allowed."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans and numbers: `off` is a text and `1e-3` a number. A key that stands twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def load_config(
@@ -70,15 +48,17 @@ def load_config(
 
 def read_tree(path: Path) -> Tree:
     """The mapping in a YAML (or JSON) file, unchecked. Raises ConfigError where there is none."""
+    from ff3r_model.core import yaml_text  # here, so that checkpoints, whose records are checked below, need no YAML
+
     try:
         with regular_file(path) as file:
             text = file.read(MAX_BYTES)
         if len(text) == MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES >> 10} KiB")
-        stated = yaml.load(text, _Loader)
+        stated = yaml_text.parse(text)
     except RecursionError as error:
         raise ConfigError(f"{path} cannot be read as YAML: it is nested too deeply") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml_text.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if stated is None:
         return {}

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from ff3r_model.engine import TorchEngine
+from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.evaluation.accumulators import Figures
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
 from ff3r_model.evaluation.held_out_rooms import windows

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ff3r_model.core.types import Predict
-from ff3r_model.engine import TorchEngine, device_named
+from ff3r_model.engine.device import device_named
+from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
 from ff3r_model.evaluation.picture_sheets import save_sheet
 from ff3r_model.evaluation.sample import Sample

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -145,6 +144,8 @@ def _expand(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Tenso
 
 def _by_pixel(pixels: Int[Tensor, " pairs"], counts: Int[Tensor, " n"], size: int) -> Pairs:
     """Pairs that come splat by splat, as a matrix of one row each, transposed in linear time; keeps their order."""
+    from scipy.sparse import csr_array  # here, so that what only decodes Gaussians needs no scipy
+
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0, dtype=counts.dtype)])
     marks = torch.ones(len(pixels), dtype=torch.bool)
     parts = (marks.numpy(), pixels.numpy(), starts.numpy())

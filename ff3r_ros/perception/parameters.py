@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ff3r_model.engine import EngineConfig
+from ff3r_model.engine.choose import EngineConfig
 from ff3r_model.frames.windows import WindowConfig
 from ff3r_model.pipeline import PipelineConfig
 from ff3r_model.slam.config import MappingConfig

@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from ff3r_model.engine import device_named
+from ff3r_model.engine.device import device_named
 from ff3r_model.pipeline import Pipeline, PipelineConfig
 from ff3r_ros.parameters import ParameterError
 from ff3r_ros.perception.parameters import NodeParameters

@@ -21,7 +21,7 @@ from ff3r_model.cli import COMMANDS, main
 from ff3r_model.cli.train import Train
 from ff3r_model.core.config_file import ConfigError
 from ff3r_model.core.config_text import field_docs
-from ff3r_model.engine import EngineConfig
+from ff3r_model.engine.choose import EngineConfig
 from ff3r_model.engine.tensorrt.plan_cache import default_cache
 from ff3r_model.evaluation.subject import CheckpointUnderTest
 from ff3r_model.frames.windows import WindowConfig

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import get_tokenizer
 
-from benchmarks.network.standin import standin_tensor
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 from ff3r_model.network.public_weights.tensor_names import text_tower
 from ff3r_model.network.text_encoder import (

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ff3r_model.core.config_file import ConfigError
-from ff3r_model.engine import EngineConfig, TorchEngine
+from ff3r_model.engine.choose import EngineConfig
+from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.pipeline import PipelineConfig
 from ff3r_ros.parameters import ParameterError
 from ff3r_ros.perception.parameters import NodeParameters

@@ -1,0 +1,1 @@
+"""What only a GPU can show, measured by one command: `python -m benchmarks.gpu`."""
