@@ -23,6 +23,7 @@ from ff3r_model.cli.query import Query
 from ff3r_model.cli.reconstruct import Reconstruct
 from ff3r_model.cli.train import Train
 from ff3r_model.cli.view import View
+from ff3r_model.cli.world import World
 from ff3r_model.core.errors import UserError
 
 EXIT_ERROR = 2
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": Convert,
     "eval": Evaluate,
     "train": Train,
+    "world": World,
     "export": Export,
     "build-engine": BuildEngine,
     "config": Config,

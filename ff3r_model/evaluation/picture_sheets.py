@@ -80,7 +80,7 @@ def colors(count: int) -> UInt8[ndarray, "count_and_unknown 3"]:
     return np.array([*found, UNKNOWN], dtype=np.uint8)
 
 
-def row(name: str, pictures: Sequence[Picture], columns: int) -> Picture:
+def row(name: str, pictures: Sequence[Picture], columns: int) -> UInt8[ndarray, "_ _ 3"]:
     """A named row, white where it has no more pictures."""
     height, width = pictures[0].shape[:2]
     canvas = np.full((height + GAP, LABEL + columns * (width + GAP), 3), 255, dtype=np.uint8)

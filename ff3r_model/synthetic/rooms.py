@@ -91,6 +91,11 @@ class Room:
             lighting=_tensors_to(self.lighting, device),
         )
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Middles of the things that a camera may look at, (n, 3)."""
+        return np.array([np.add(thing.low, thing.high) / 2 for thing in self.instances[len(SHELL) :]])
+
     def clearance(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Distance in metres to the nearest wall, floor, ceiling or oriented bounding box of a solid.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ff3r_model.synthetic.rooms import Room
+from ff3r_model.synthetic.viewpoints import Walkable
 
 CELL = 0.15
 """Metres between the grid points on which tours are planned."""
@@ -47,7 +47,7 @@ class Tour:
         return np.column_stack([np.interp(wanted, along, closed[:, k]) for k in range(2)])
 
 
-def plan_tour(room: Room, rng: np.random.Generator, height: float) -> Tour:
+def plan_tour(room: Walkable, rng: np.random.Generator, height: float) -> Tour:
     """A smooth loop through the largest free area, clear of everything from the floor to `height`."""
     grid, clearance = _clearance_grid(room, height)
     for needed in CLEARANCES:
@@ -62,7 +62,7 @@ def plan_tour(room: Room, rng: np.random.Generator, height: float) -> Tour:
     return _smooth(room, Tour(grid.reshape(-1, 2)[path]), height, needed)
 
 
-def _column_clearance(room: Room, xy: np.ndarray, height: float) -> np.ndarray:
+def _column_clearance(room: Walkable, xy: np.ndarray, height: float) -> np.ndarray:
     """The least distance to anything over all heights up to `height`, for floor positions n×2."""
     levels = np.arange(0.12, height + 0.2, 0.2)
     walls = np.stack([xy[:, 0] - float(room.low[0]), xy[:, 1] - float(room.low[1])])
@@ -72,7 +72,7 @@ def _column_clearance(room: Room, xy: np.ndarray, height: float) -> np.ndarray:
     return np.minimum(walls, solids.cpu().numpy().reshape(len(levels), -1).min(0))
 
 
-def _clearance_grid(room: Room, height: float) -> tuple[np.ndarray, np.ndarray]:
+def _clearance_grid(room: Walkable, height: float) -> tuple[np.ndarray, np.ndarray]:
     """Grid positions (nx×ny×2) and the clearance at each."""
     low, high = room.low.cpu().numpy(), room.high.cpu().numpy()
     axes = [np.arange(low[k] + CELL, high[k], CELL) for k in range(2)]
@@ -131,7 +131,7 @@ def _waypoints(cells: np.ndarray, clearance: np.ndarray, rng: np.random.Generato
     return stops[:: int(rng.choice([-1, 1]))]
 
 
-def _smooth(room: Room, tour: Tour, height: float, needed: float) -> Tour:
+def _smooth(room: Walkable, tour: Tour, height: float, needed: float) -> Tour:
     """The tour blurred as much as its clearance allows."""
     points = tour.resampled(SAMPLING)
     sigma = SMOOTHING

@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ff3r_model.synthetic.camera import look_along
+from ff3r_model.synthetic.furnished.room import FurnishedRoom
+from ff3r_model.synthetic.raytracer import trace
 from ff3r_model.synthetic.rooms import Room
 from ff3r_model.synthetic.tour import Tour, plan_tour
-from ff3r_model.synthetic.viewpoints import overlapping_viewpoints
+from ff3r_model.synthetic.viewpoints import FirstHits, overlapping_viewpoints
 
 DEFAULT_STEP: dict[str, float] = {"robot": 0.05, "handheld": 0.08, "random": 0.4}
 DEGREES_PER_METRE = 60.0
@@ -24,7 +26,7 @@ SPACING = 0.02
 
 
 def make_trajectory(
-    room: Room, seed: int, views: int, kind: str = "robot", step: float | None = None
+    room: Room | FurnishedRoom, seed: int, views: int, kind: str = "robot", step: float | None = None
 ) -> Float[Tensor, "views 4 4"]:
     """Poses world_from_camera (OpenCV axes, metres) of a smooth tour, or of overlapping viewpoints for training.
 
@@ -38,12 +40,19 @@ def make_trajectory(
     step = DEFAULT_STEP[kind] if step is None else step
     rng = np.random.default_rng([room.seed, seed, len(kind)])
     if kind == "random":
-        return overlapping_viewpoints(room, rng, views, step)
+        return overlapping_viewpoints(room.to("cpu"), _first_hits(room), rng, views, step)
     handheld = kind == "handheld"
     height = float(rng.uniform(*(HANDHELD_HEIGHT if handheld else ROBOT_HEIGHT)))
     tour = plan_tour(room, rng, HANDHELD_HEIGHT[1] if handheld else height)
     lap = _handheld_lap(tour, rng) if handheld else _robot_lap(tour, rng, height)
     return _frames(*lap, views, step)
+
+
+def _first_hits(room: Room | FurnishedRoom) -> FirstHits:
+    if isinstance(room, FurnishedRoom):
+        return room.first_hits
+    here = room.to("cpu")
+    return lambda rays: trace(here, rays)[0]
 
 
 def _robot_lap(tour: Tour, rng: np.random.Generator, height: float) -> tuple[np.ndarray, np.ndarray]:

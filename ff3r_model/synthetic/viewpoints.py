@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,9 +13,7 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import invert_rigid, project, transform_points
 from ff3r_model.synthetic.camera import look_along, pinhole
-from ff3r_model.synthetic.rays import make_rays
-from ff3r_model.synthetic.raytracer import trace
-from ff3r_model.synthetic.rooms import SHELL, Room
+from ff3r_model.synthetic.rays import Rays, make_rays
 
 PROBE = 9
 """Pixels along the side of the tiny views that judge a candidate."""
@@ -28,6 +28,44 @@ NEAREST, TYPICAL = 0.35, 0.8
 OVERLAP = 0.45
 """Least share of a view's probe points that lie inside the next view."""
 HEIGHT = (0.5, 1.9)
+
+
+FirstHits = Callable[[Rays], Float[Tensor, " pixels"]]
+"""Depth z along every ray of some cameras."""
+
+
+@runtime_checkable
+class Walkable(Protocol):
+    """A room that cameras can walk through."""
+
+    @property
+    def seed(self) -> int:
+        """What it follows from."""
+
+    @property
+    def low(self) -> Float[Tensor, " 3"]:
+        """Lowest corner, metres."""
+
+    @property
+    def high(self) -> Float[Tensor, " 3"]:
+        """Highest corner, metres."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Middles of the things that a camera may look at, (n, 3)."""
+
+    def clearance(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Distance to the nearest wall or solid, metres."""
+
+    def solid_distance(self, points: Float[Tensor, "n 3"], lowest: float = 0.0) -> Float[Tensor, " n"]:
+        """Distance to the nearest solid whose top is above `lowest`, metres."""
+
+
+@dataclass(frozen=True)
+class _Walk:
+    room: Walkable
+    first_hits: FirstHits
+    rng: np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -46,45 +84,48 @@ class Probe:
         return Probe(*(getattr(self, name)[index : index + 1] for name in ("poses", "depth", "points")))
 
 
-def overlapping_viewpoints(room: Room, rng: np.random.Generator, views: int, step: float) -> Float[Tensor, "views 4 4"]:
+def overlapping_viewpoints(
+    room: Walkable, first_hits: FirstHits, rng: np.random.Generator, views: int, step: float
+) -> Float[Tensor, "views 4 4"]:
     """A walk of viewpoints, each overlapping the one before, `step` / 4 to `step` of the median depth apart."""
-    room = room.to("cpu")
-    chosen = [_first(room, rng)]
+    walk = _Walk(room, first_hits, rng)
+    chosen = [_first(walk)]
     while len(chosen) < views:
-        chosen.append(_next(room, rng, chosen[-1], step))
+        chosen.append(_next(walk, chosen[-1], step))
     return torch.cat([probe.poses for probe in chosen])
 
 
-def _look(room: Room, rng: np.random.Generator, centres: np.ndarray, targets: np.ndarray) -> Probe:
+def _look(walk: _Walk, centres: np.ndarray, targets: np.ndarray) -> Probe:
     """Probes of cameras that look from centres to targets, slightly rolled."""
     forward = targets - centres
     flat = np.linalg.norm(forward[:, :2], axis=1)
     forward[:, 2] = np.clip(forward[:, 2], -flat, 0.6 * flat)
-    roll = rng.normal(0, 0.06, len(centres))
+    roll = walk.rng.normal(0, 0.06, len(centres))
     poses = look_along(*(torch.tensor(values, dtype=torch.float32) for values in (centres, forward, roll)))
     intrinsics = pinhole(PROBE, PROBE, PROBE_FIELD_OF_VIEW).expand(len(poses), 3, 3)
     rays = make_rays(poses, intrinsics, PROBE, PROBE)
-    depth = trace(room, rays)[0].view(len(poses), -1)
+    depth = walk.first_hits(rays).view(len(poses), -1)
     directions = rays.directions.view(3, len(poses), -1).permute(1, 2, 0)
     return Probe(poses, depth, rays.origin[:, None] + directions * depth[..., None])
 
 
-def _clear(room: Room, centres: np.ndarray) -> np.ndarray:
+def _clear(walk: _Walk, centres: np.ndarray) -> np.ndarray:
     points = torch.tensor(centres, dtype=torch.float32)
-    return centres[(room.clearance(points) >= CLEARANCE).numpy()]
+    return centres[(walk.room.clearance(points) >= CLEARANCE).numpy()]
 
 
-def _first(room: Room, rng: np.random.Generator) -> Probe:
+def _first(walk: _Walk) -> Probe:
     """A camera somewhere free that looks at one of the room's things."""
+    room, rng = walk.room, walk.rng
     low, high = room.low.numpy() + CLEARANCE, room.high.numpy() - CLEARANCE
     low[2], high[2] = HEIGHT
-    things = np.array([np.add(thing.low, thing.high) / 2 for thing in room.instances[len(SHELL) :]])
+    things = room.targets
     best = None
     for _ in range(ROUNDS):
-        centres = _clear(room, rng.uniform(low, high, (CANDIDATES, 3)))
+        centres = _clear(walk, rng.uniform(low, high, (CANDIDATES, 3)))
         if len(centres) == 0:
             continue
-        probe = _look(room, rng, centres, things[rng.integers(len(things), size=len(centres))])
+        probe = _look(walk, centres, things[rng.integers(len(things), size=len(centres))])
         good = probe.good()
         best = probe.pick(int(probe.depth.median(-1).values.mul(1 + 9 * good).argmax())) if best is None else best
         if bool(good.any()):
@@ -94,8 +135,9 @@ def _first(room: Room, rng: np.random.Generator) -> Probe:
     return best
 
 
-def _next(room: Room, rng: np.random.Generator, last: Probe, step: float) -> Probe:
+def _next(walk: _Walk, last: Probe, step: float) -> Probe:
     """A camera a step away that looks at something the last one saw."""
+    rng = walk.rng
     centre, points = last.poses[0, :3, 3].numpy(), last.points[0].numpy()
     reach = float(last.depth.median()) * step
     middle = np.arange(PROBE**2).reshape(PROBE, PROBE)[2:-2, 2:-2].ravel()
@@ -105,14 +147,14 @@ def _next(room: Room, rng: np.random.Generator, last: Probe, step: float) -> Pro
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         centres = centre + direction * rng.uniform(0.25, 1.0, (CANDIDATES, 1)) * reach * shrink
         centres = centres[(centres[:, 2] > HEIGHT[0]) & (centres[:, 2] < HEIGHT[1])]
-        centres = _clear(room, centres)
+        centres = _clear(walk, centres)
         if len(centres) == 0:
             continue
-        probe = _look(room, rng, centres, points[rng.choice(middle, len(centres))])
+        probe = _look(walk, centres, points[rng.choice(middle, len(centres))])
         good = probe.good() & (_overlap(last, probe) >= OVERLAP)
         if bool(good.any()):
             return probe.pick(int(good.nonzero()[0]))
-    return _look(room, rng, centre[None], points[middle[len(middle) // 2]][None] + rng.normal(0, 0.1, (1, 3)))
+    return _look(walk, centre[None], points[middle[len(middle) // 2]][None] + rng.normal(0, 0.1, (1, 3)))
 
 
 def _overlap(last: Probe, probe: Probe) -> Float[Tensor, " v"]:
