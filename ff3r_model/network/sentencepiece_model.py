@@ -30,14 +30,16 @@ class SentencePieceModel:
             self._processor.LoadFromSerializedProto(data)
         except Exception as error:  # the library raises whatever its C++ does
             raise TokenizerError("the tokenizer is no SentencePiece model") from error
-        if self._processor.get_piece_size() != pieces:
-            found = self._processor.get_piece_size()
-            raise TokenizerError(
-                f"the tokenizer has {found} pieces, and the weights have {pieces}: they do not go together"
-            )
+        if self.pieces != pieces:
+            raise TokenizerError(f"the tokenizer has {self.pieces} pieces, and the weights are of {pieces}")
         if not self._processor.is_control(PADDING):
             name = self._processor.id_to_piece(PADDING)
             raise TokenizerError(f"the tokenizer's first piece must be padding, not {name!r}: it is another network's")
+
+    @property
+    def pieces(self) -> int:
+        """Size of the vocabulary."""
+        return int(self._processor.get_piece_size())
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text's pieces, without any for its beginning and end."""

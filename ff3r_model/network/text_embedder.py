@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -79,7 +79,7 @@ class TextEmbedder(nn.Module, ABC):
         """Forgets all embeddings."""
         self._cache.clear()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TextEmbedder:
         self.clear_cache()
         return super()._apply(fn, recurse)
 

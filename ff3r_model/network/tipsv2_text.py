@@ -157,6 +157,13 @@ class TIPSv2TextEncoder(TextEmbedder):
         """Take the tokenizer from the state. Raises TokenizerError where that is none, or none of this vocabulary."""
         self._tokenizer = SentencePieceModel(self.tokenizer_model.cpu().numpy().tobytes(), self.config.vocabulary)
 
+    def set_tokenizer(self, data: bytes) -> None:
+        """Put a SentencePiece model of `tokenizer_bytes` into the state. Raises TokenizerError as `read_tokenizer`."""
+        assert len(data) == self.config.tokenizer_bytes
+        self.tokenizer_model = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+        self.clear_cache()
+        self.read_tokenizer()
+
     @property
     def tokenizer(self) -> SentencePieceModel:
         """The tokenizer that came with the weights."""
@@ -165,14 +172,22 @@ class TIPSv2TextEncoder(TextEmbedder):
 
     def tokenize(self, texts: list[str]) -> Int[Tensor, "n length"]:
         """Token ids of sentences as they are, zeros after the shorter ones; too long ones are cut with a warning."""
-        length = self.config.context_length
-        ids = [self.tokenizer.encode(normalize_text(text)) for text in texts]
-        for text, each in zip(texts, ids, strict=True):
-            if len(each) > length:
-                log.warning("query cut to %d tokens: %r", length, text)
-        longest = max([1, *(min(len(each), length) for each in ids)])
+        ids = self._ids(texts)
+        self._warn_of_cuts(texts, [len(each) for each in ids])
+        return self._padded(ids)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [self.tokenizer.encode(normalize_text(text)) for text in texts]
+
+    def _warn_of_cuts(self, texts: list[str], lengths: list[int]) -> None:
+        for text, length in zip(texts, lengths, strict=True):
+            if length > self.config.context_length:
+                log.warning("query cut to %d tokens: %r", self.config.context_length, text)
+
+    def _padded(self, ids: list[list[int]]) -> Int[Tensor, "n length"]:
+        longest = min(max([1, *map(len, ids)]), self.config.context_length)
         padded = [each[:longest] + [PADDING] * (longest - len(each)) for each in ids]
-        return torch.tensor(padded, dtype=torch.int64).reshape(len(texts), longest)
+        return torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest)
 
     def config_record(self) -> dict[str, Any]:
         """The configuration's fields by name, as a checkpoint keeps them."""
@@ -189,9 +204,12 @@ class TIPSv2TextEncoder(TextEmbedder):
 
     def embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:
         """Unit vectors of normalised texts, at least one, computed now: of each the mean over the templates."""
-        sentences = [template.format(text) for text in texts for template in self.config.templates]
-        parts = [sentences[start : start + BATCH] for start in range(0, len(sentences), BATCH)]
-        features = torch.cat([self(self.tokenize(part).to(self.device)).float() for part in parts])
+        templates = self.config.templates
+        ids = self._ids([template.format(text) for text in texts for template in templates])
+        of_text = [ids[start : start + len(templates)] for start in range(0, len(ids), len(templates))]
+        self._warn_of_cuts(texts, [max(map(len, each)) for each in of_text])
+        parts = [self._padded(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
+        features = torch.cat([self(part.to(self.device)).float() for part in parts])
         return ensemble(features.unflatten(0, (len(texts), -1)))
 
 

@@ -1,7 +1,7 @@
 """The public checkpoints' tensors: which of them the network takes, and which it leaves, each by name.
 
 VGGT-1B is a flat state dict. LSeg's Lightning file holds `state_dict` with everything under `net.`: the image side,
-and the whole of CLIP under `net.clip_pretrained.`.
+and the whole of CLIP under `net.clip_pretrained.`. TIPSv2's file holds its two towers under a prefix each.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ KINDS = {
     "CLIP's": ("visual.", "transformer.resblocks.", "token_embedding.", "clip_pretrained."),
     "FF3R's own": ("network.", "text."),
     "CLIP's in Hugging Face's form": ("text_model.", "vision_model."),
+    "a vision transformer's alone": ("patch_embed.", "blocks."),
 }
 """Beginnings of names by which a file of weights is known."""
 
