@@ -1,10 +1,11 @@
-"""TIPSv2 from the public files to answers: conversion, checkpoint, pipeline, query, ONNX and teacher, on tiny stand-ins."""
+"""TIPSv2 from public files to answers: conversion, checkpoint, pipeline, query, ONNX, teacher, on tiny stand-ins."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -17,18 +18,20 @@ from safetensors.torch import load_file, save_file
 from benchmarks.network.standin import standin_tensor, tiny, write_published, write_tipsv2
 from ff3r_model.cli import main
 from ff3r_model.core.types import Window
-from ff3r_model.engine.onnx.export import ExportConfig
+from ff3r_model.engine.onnx.export import ExportConfig, FramesGraph, _trace, prepared
 from ff3r_model.engine.onnx.manifest import FRAMES, WINDOW, graph_path
 from ff3r_model.engine.torch_engine import TorchEngine
 from ff3r_model.network import FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.public_weights import semantics
+from ff3r_model.network.public_weights.convert import convert
+from ff3r_model.network.sentencepiece_model import SentencePieceModel
 from ff3r_model.network.tipsv2_text import TEMPLATES, TIPSv2TextEncoder
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.training.recipe import student
 from ff3r_model.training.teachers import NetworkTeacher
 from tests.support import crafted, tiny_tipsv2
-from tests.support.exports import export_unchecked
+from tests.support.exports import export_unchecked, unchecked
 
 IMAGES = np.load(Path(__file__).parents[1] / "reference" / "vggt_2x56x84.npz")["images"]
 
@@ -94,7 +97,7 @@ def test_features_of_pixels_have_the_cosines_of_patches(weights: Path) -> None:
     """64 channels are the whole width here: nothing is lost. Between patches, features are interpolated."""
     loaded = load_checkpoint(weights)
     images = torch.from_numpy(IMAGES[0])
-    window = Window(images, [0, 1], [0, 1], None)
+    window = Window(images, (0, 1), (0, 1))
     prediction = TorchEngine(loaded.network)(window)
     with torch.inference_mode():
         seen = F.normalize(loaded.network.tipsv2(images).features, dim=1)
@@ -110,15 +113,16 @@ def test_queries_are_scored_at_the_learned_temperature(weights: Path) -> None:
     assert Pipeline.from_checkpoint().queries.temperature == 0.04
 
 
-def test_from_images_to_an_answer(weights: Path, frames: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_images_to_an_answer(
+    weights: Path, frames: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     out = frames / "out"
     options = ["--weights", str(weights), "--device", "cpu", "--views", "2", "--overlap", "1"]
     assert main(["reconstruct", str(frames), "-o", str(out), *options]) == 0
-    assert main(["query", str(out / "map.ff3r"), "red chair", "--weights", str(weights)]) == 0
+    assert main(["query", str(out), "red chair", "--weights", str(weights)]) == 0
     assert '"red chair":' in capfd.readouterr().out
-    assert main(["query", str(out / "map.ff3r"), "马桶", "--weights", str(weights)]) == 0
-    said = capfd.readouterr()
-    assert "is known to this checkpoint" in said.err + said.out
+    assert main(["query", str(out), "马桶", "--weights", str(weights)]) == 0
+    assert "no word of '马桶' is known to this checkpoint" in caplog.text
 
 
 def test_narrow_files_and_rewriting(files: Path, weights: Path, tmp_path: Path) -> None:
@@ -128,7 +132,22 @@ def test_narrow_files_and_rewriting(files: Path, weights: Path, tmp_path: Path) 
     torch.testing.assert_close(half.encode(["chair"]), whole.encode(["chair"]), rtol=0, atol=1e-2)
 
 
-def test_the_exported_graphs_compute_the_same(weights: Path, tmp_path: Path) -> None:
+def test_the_exported_encoder_computes_the_same(weights: Path, tmp_path: Path) -> None:
+    network, images = load_checkpoint(weights).network, torch.from_numpy(IMAGES[0])
+    options, path = ExportConfig(56, 84, "float32", "decomposed"), tmp_path / "frames.onnx"
+    ready = prepared(network, options)
+    with torch.inference_mode():
+        expected = network.encode_frames(images[None]).tensors()
+    with torch.no_grad(), unchecked():
+        example = torch.zeros(3, 3, 56, 84)
+        _trace(FramesGraph(ready), (example,), ("images",), tuple(expected), options, path, low=1)
+    found = onnxruntime.InferenceSession(path).run(list(expected), {"images": images.numpy()})
+    for ours, theirs in zip(found, expected.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.long
+def test_both_exported_graphs_compute_the_same(weights: Path, tmp_path: Path) -> None:
     network = load_checkpoint(weights).network
     export_unchecked(network, ExportConfig(56, 84, "float32", "decomposed"), tmp_path / "out")
     frames, window = (onnxruntime.InferenceSession(graph_path(tmp_path / "out", name)) for name in (FRAMES, WINDOW))
@@ -186,7 +205,8 @@ def only(prefix: str) -> Callable[[dict], object]:
 def test_wrong_tensors_are_named(files: Path, tmp_path: Path, change: Callable, reason: str) -> None:
     path = damaged(files, tmp_path, change)
     with pytest.raises(CheckpointError, match=reason):
-        semantics.tipsv2_part(path, files / "tipsv2").load(None)  # type: ignore[arg-type]
+        convert(tmp_path / "out", vggt=files / "model.pt", tipsv2=path, tokenizer=files / "tipsv2")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -219,13 +239,9 @@ def test_convert_refuses_in_one_line(
 
 
 def test_a_strange_tokenizer_of_the_published_size_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    class Model:
-        pieces = semantics.PUBLISHED_VOCABULARY
-
-        def encode(self, text: str) -> list[int]:
-            return [7]
-
-    semantics._check_pieces(Model(), "spiece.model")  # type: ignore[arg-type]
+    model = Mock(spec=SentencePieceModel, pieces=semantics.PUBLISHED_VOCABULARY)
+    model.encode.return_value = [7]
+    semantics._check_pieces(model, "spiece.model")
     assert "spiece.model: 'hello' becomes [7], and [5928] in TIPSv2" in caplog.text
 
 

@@ -35,7 +35,7 @@ def tokenizer(pieces: int = PIECES, pad: int = 0, model_type: str = "bpe") -> by
 
 def text_config(size: int = 0) -> TIPSv2TextConfig:
     """Of the tiny text tower, for a tokenizer of this size in bytes."""
-    return TIPSv2TextConfig(size or len(tokenizer()), width=64, heads=4, layers=2, vocabulary=PIECES, context_length=16)
+    return TIPSv2TextConfig(size or len(tokenizer()), width=64, heads=4, layers=2, vocabulary=PIECES, context_length=32)
 
 
 def text_encoder() -> TIPSv2TextEncoder:

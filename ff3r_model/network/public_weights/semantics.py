@@ -148,9 +148,7 @@ def _check_pieces(model: SentencePieceModel, tokenizer: SourcePath) -> None:
         return
     for text, published in PUBLISHED_PIECES.items():
         if (found := model.encode(text)) != published:
-            log.warning(
-                "%s makes %s of %r, and TIPSv2's tokenizer %s: is it TIPSv2's?", tokenizer, found, text, published
-            )
+            log.warning("%s: %r becomes %s, and %s in TIPSv2: is it TIPSv2's?", tokenizer, text, found, published)
             return
 
 
