@@ -178,6 +178,17 @@ def test_it_teaches_and_learns(weights: Path) -> None:
     assert network.fusion.key.weight.grad.any() and network.tipsv2.vision_encoder.norm.weight.grad.any()
 
 
+def test_a_run_with_it_as_teacher_and_start(weights: Path, frames: Path, tmp_path: Path) -> None:
+    teacher, out = tmp_path / "half.safetensors", tmp_path / "run"
+    assert main(["convert", "--ff3r", str(weights), "-o", str(teacher), "--precision", "float16"]) == 0
+    options = ["--weights", str(weights), "--teacher", str(teacher), "--images", str(frames), "--steps", "1"]
+    options += ["--views", "2", "--total-views", "2", "--long-side", "56", "--device", "cpu"]
+    assert main(["train", "-o", str(out), *options]) == 0
+    made = load_checkpoint(out / "checkpoint.safetensors")
+    assert made.mode == "trained" and made.config.tipsv2 == tiny_tipsv2.IMAGE
+    assert isinstance(made.text_encoder, TIPSv2TextEncoder)
+
+
 def damaged(files: Path, folder: Path, change: Callable[[dict], object]) -> Path:
     state = load_file(files / "tipsv2" / "model.safetensors")
     change(state)
