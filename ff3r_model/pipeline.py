@@ -20,7 +20,7 @@ from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
-from ff3r_model.network.text_encoder import TextEncoder
+from ff3r_model.network.text_embedder import TextEmbedder
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
@@ -105,7 +105,7 @@ class Pipeline:
     """Frames in, a queryable semantic map out. Not thread safe: one worker owns it."""
 
     def __init__(
-        self, engine: Predict, text: TextEncoder, space: TextSpace, config: PipelineConfig | None = None
+        self, engine: Predict, text: TextEmbedder, space: TextSpace, config: PipelineConfig | None = None
     ) -> None:
         self.engine, self.config = engine, config or PipelineConfig()
         self.text, self.space = text, space
@@ -116,7 +116,7 @@ class Pipeline:
             cap = self.config.mapping.map.max_map_bytes
             raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
         self.refinement = Refinement(self.config.refine, self.config.tracks, self.config.flow)
-        self.queries = QuerySet(text.encode, space, self.config.queries, text.unknown_words)
+        self.queries = QuerySet(text.encode, space, self.config.queries, text.unknown_words, text.temperature)
 
     @property
     def map(self) -> VoxelMap:

@@ -7,19 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network import FF3R, FF3RConfig
-from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
+from ff3r_model.network.config import (
+    AggregatorConfig,
+    CameraHeadConfig,
+    DPTConfig,
+    LSegConfig,
+    TIPSv2Config,
+    ViTConfig,
+)
 from ff3r_model.network.public_weights.tensor_names import (
     CLIP_PREFIX,
     CLIP_UNUSED,
     LSEG_PREFIX,
     LSEG_UNUSED,
+    TIPSV2_TEXT,
     VGGT_UNUSED,
 )
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
+from ff3r_model.network.tipsv2 import TIPSv2
+from ff3r_model.network.tipsv2_text import TextTower, TIPSv2TextConfig
 
 
 def write_published(folder: Path, config: FF3RConfig) -> tuple[Path, Path]:
@@ -41,6 +52,16 @@ def write_published(folder: Path, config: FF3RConfig) -> tuple[Path, Path]:
     state |= {CLIP_PREFIX + name: tensor for name, tensor in text.items()}
     torch.save({"state_dict": state, "epoch": 200}, lseg)
     return vggt, lseg
+
+
+def write_tipsv2(folder: Path, image: TIPSv2Config, text: TIPSv2TextConfig) -> Path:
+    """A file laid out like TIPSv2's model.safetensors, for towers of any size."""
+    with torch.device("meta"):
+        towers = [("", TIPSv2(image)), (TIPSV2_TEXT, TextTower(text))]
+    names = [(prefix + name, tensor) for prefix, tower in towers for name, tensor in tower.state_dict().items()]
+    path = folder / "model.safetensors"
+    save_file({name: standin_tensor(name, tuple(tensor.shape)) for name, tensor in names}, path)
+    return path
 
 
 def tiny() -> FF3RConfig:

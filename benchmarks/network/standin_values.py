@@ -23,6 +23,8 @@ def standin_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64)
     if kind == "running_var":
         return noise.mul_(VARIANCE_NOISE[0]).abs_().add_(0.5)
+    if name.startswith("text_encoder.") and kind == "in_proj_weight":  # TIPSv2's text attention would else saturate
+        return noise.div_(float(shape[1]) ** 0.5)
     if kind.startswith("gamma"):
         return noise.mul_(0.1).add_(1).mul_(0.1)
     if kind == "weight":

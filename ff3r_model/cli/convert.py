@@ -1,4 +1,4 @@
-"""`ff3r convert`: from the public checkpoints of VGGT, LSeg and CLIP to a checkpoint of FF3R."""
+"""`ff3r convert`: from public checkpoints of VGGT, LSeg and CLIP or TIPSv2 to a checkpoint of FF3R."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ff3r_model.cli.steps_shown import steps_shown
 
 @dataclass(frozen=True)
 class Convert:
-    """Make a checkpoint of the public weights of VGGT-1B and LSeg, or check and rewrite one of FF3R's own.
+    """Make a checkpoint of public weights, one file for geometry and one for words; or rewrite one of FF3R's own.
 
-    Nothing in the given files is executed. The new file runs in lifting mode: VGGT's cameras and depth, LSeg's
-    semantics, no FF3R training. Mind the terms of the public weights; VGGT-1B's are non-commercial.
+    Geometry is VGGT-1B (--vggt). Words are LSeg with CLIP (--lseg) or TIPSv2 (--tipsv2 with --tokenizer). Nothing in
+    the given files is executed. The new file runs in lifting mode: public cameras, depth and semantics, no FF3R
+    training. Mind the terms of the public weights; VGGT-1B's are non-commercial.
     """
 
     output: Annotated[Path, arg(aliases=["-o"])]
@@ -27,10 +28,15 @@ class Convert:
     """LSeg's demo_e200.ckpt, which also holds CLIP's text tower."""
     clip: Path | None = None
     """CLIP ViT-B/32's weights under OpenAI's names, in place of those in LSeg's file."""
+    tipsv2: Path | None = None
+    """TIPSv2's model.safetensors, of google/tipsv2-b14 or google/tipsv2-l14."""
+    tokenizer: Path | None = None
+    """TIPSv2's tokenizer.model."""
     ff3r: Path | None = None
     """A checkpoint of FF3R's own, in place of all the others."""
     channels: int = 64
-    """Width of the compact semantic features; 512 loses nothing and makes maps larger."""
+    """Width of the compact semantic features; the text's own (LSeg 512, TIPSv2 768 or 1024) loses nothing and makes
+    maps larger."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the stored weights; the narrower ones halve the file."""
 
@@ -41,17 +47,15 @@ class Convert:
         from ff3r_model.network.public_weights import convert
 
         dtype = None if self.precision == "float32" else getattr(torch, self.precision)
-        if self.ff3r is not None and (self.vggt or self.lseg or self.clip):
-            raise convert.ConvertError("--ff3r is a whole checkpoint: give it without --vggt, --lseg and --clip")
-        with steps_shown(convert.__name__):
+        public = {name: getattr(self, name) for name in ("vggt", "lseg", "clip", "tipsv2", "tokenizer")}
+        with steps_shown("ff3r_model.network.public_weights"):
             if self.ff3r is not None:
+                if any(public.values()):
+                    others = ", ".join(f"--{name}" for name, path in public.items() if path)
+                    raise convert.ConvertError(f"--ff3r is a whole checkpoint: give it without {others}")
                 convert.convert_own(self.ff3r, self.output, dtype=dtype)
                 return self._written()
-            if self.vggt is None or self.lseg is None:
-                raise convert.ConvertError("give --vggt and --lseg, or --ff3r for a checkpoint of FF3R's own")
-            basis = convert.convert(
-                self.vggt, self.lseg, self.output, clip=self.clip, channels=self.channels, dtype=dtype
-            )
+            basis = convert.convert(self.output, **public, channels=self.channels, dtype=dtype)
         kept = f"cosine kept {basis.mean_cosine:.3f} on average, {basis.worst_cosine:.3f} at worst"
         return f"{self._written()}\nlifting mode, {self.channels} channels; of {basis.words:,} words: {kept}"
 

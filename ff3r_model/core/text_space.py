@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+TEMPERATURE = 0.04
+"""Of a softmax over cosines, where a text encoder knows none that suits its space better."""
 _CHUNK = 2**15
 """Voxels per step: so many that calls do not cost more than work, so few that a step's numbers stay in the cache."""
 

@@ -215,7 +215,7 @@ def fresh_heads(config: AblationConfig, variant: Variant, seed: int) -> FF3R:
     network = load_checkpoint(config.weights).network.requires_grad_(True)
     torch.manual_seed(seed)
     sizes = network.config
-    network.fusion = Fusion(sizes.fusion, 2 * sizes.width, sizes.lseg.vit.width, sizes.fusion_residual)
+    network.fusion = Fusion(sizes.fusion, 2 * sizes.width, sizes.semantics.vit.width, sizes.fusion_residual)
     network.gaussian_head = GaussianHead(sizes)
     network.gaussian_head.start_plain()
     if not variant.fusion:

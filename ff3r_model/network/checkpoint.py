@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -22,13 +22,17 @@ from ff3r_model.core.memory import check_memory
 from ff3r_model.core.tensor_file import Entry, TensorFile
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.sentencepiece_model import TokenizerError
+from ff3r_model.network.text_embedder import TextEmbedder
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
+from ff3r_model.network.tipsv2_text import TIPSv2TextConfig, TIPSv2TextEncoder
 
 NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
 """The small FF3R that comes with the package."""
 
 Held = TypeVar("Held")
 Mode = Literal["trained", "lifting"]
+AnyTextConfig = TextConfig | TIPSv2TextConfig
 VERSION = 1
 METADATA_KEY = "ff3r"
 NETWORK = "network."
@@ -46,7 +50,7 @@ class Checkpoint:
     """A model ready to run, in eval mode."""
 
     network: FF3R
-    text_encoder: TextEncoder
+    text_encoder: TextEmbedder
     mode: Mode
     """"trained", or "lifting": public weights without FF3R training, whose Gaussians are lifted pixels."""
     config: FF3RConfig
@@ -62,7 +66,7 @@ class Checkpoint:
 def save_checkpoint(
     path: str | os.PathLike[str],
     network: FF3R,
-    text_encoder: TextEncoder,
+    text_encoder: TextEmbedder,
     *,
     mode: Mode,
     card: Mapping[str, Any],
@@ -78,7 +82,7 @@ def save_checkpoint(
         "version": VERSION,
         "mode": mode,
         "config": json.loads(network.config.to_json()),
-        "text_config": asdict(text_encoder.config),
+        "text_config": text_encoder.config_record(),
         "card": dict(card),
     }
     path = Path(path)
@@ -103,6 +107,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except CheckpointError:
         raise
+    except TokenizerError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}. Convert the public weights again.") from error
     except (*MALFORMED, MemoryError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a safetensors file ({error}). It may be truncated or of another kind: "
@@ -118,14 +124,14 @@ def _load(path: Path, file: TensorFile) -> Checkpoint:
     config, text_config = _configs(header, path)
     # On the meta device neither takes memory, whatever its configuration says
     with torch.device("meta"):
-        network, expected_text = FF3R(config), TextEncoder(text_config)
+        network, expected_text = FF3R(config), _text_encoder(text_config)
     for prefix, module, what in ((NETWORK, network, "network"), (TEXT, expected_text, "text encoder")):
         check(_shapes(module), _without_prefix(prefix, file.entries), f"{path} ({what})")
     if foreign := [name for name in file.entries if not name.startswith((NETWORK, TEXT))]:
         raise CheckpointError(f"{path} holds tensors that belong to neither network nor text: {_list(foreign)}")
     check_memory(sum(_loaded_bytes(entry) for entry in file.entries.values()))
     # One by one: no tensor is in memory twice
-    text_encoder = TextEncoder(text_config)
+    text_encoder = _text_encoder(text_config)
     for prefix, module in ((NETWORK, network), (TEXT, text_encoder)):
         dtypes = {name: tensor.dtype for name, tensor in module.state_dict().items()}
         tensors = {name: _finite(file, prefix + name, dtype) for name, dtype in dtypes.items()}
@@ -136,7 +142,7 @@ def _load(path: Path, file: TensorFile) -> Checkpoint:
 def _finite(file: TensorFile, name: str, dtype: torch.dtype) -> Tensor:
     """A tensor of weights. Raises CheckpointError for values that are no numbers."""
     tensor = file.read(name)
-    if tensor.is_floating_point() != dtype.is_floating_point:
+    if tensor.dtype != dtype and not (tensor.is_floating_point() and dtype.is_floating_point):
         raise CheckpointError(f"{file.path} has {name} as {tensor.dtype}, and the network needs {dtype}.")
     tensor = tensor.to(dtype)
     if not bool(torch.isfinite(tensor).all()):
@@ -192,7 +198,19 @@ def _header(path: Path, file: TensorFile) -> dict[str, Any]:
     return header
 
 
-def _configs(header: dict[str, Any], path: Path) -> tuple[FF3RConfig, TextConfig]:
+def _text_encoder(config: AnyTextConfig) -> TextEmbedder:
+    return TextEncoder(config) if isinstance(config, TextConfig) else TIPSv2TextEncoder(config)
+
+
+def _text_config(value: Any) -> AnyTextConfig:
+    """Of the kind that the header says, or of CLIP's and nano's, which says none. Raises ValueError."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind is None:
+        return record(TextConfig, value, "text_config")
+    return record(TIPSv2TextConfig, value, "text_config")
+
+
+def _configs(header: dict[str, Any], path: Path) -> tuple[FF3RConfig, AnyTextConfig]:
     if header.get("version") != VERSION:
         raise CheckpointError(
             f"{path} has version {shown(header.get('version'))}; this program reads version {VERSION}."
@@ -201,7 +219,7 @@ def _configs(header: dict[str, Any], path: Path) -> tuple[FF3RConfig, TextConfig
         raise CheckpointError(f"{path} has the mode {shown(header.get('mode'))}, which is none of {get_args(Mode)}.")
     try:
         config = record(FF3RConfig, header.get("config"), "config")
-        text_config = record(TextConfig, header.get("text_config"), "text_config")
+        text_config = _text_config(header.get("text_config"))
         if text_config.dim != config.text_width:
             raise ValueError(f"text_config.dim is {text_config.dim}, and config.text_width {config.text_width}")
         if not isinstance(header.get("card", {}), dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ff3r_model.core.checked import json_value, record
@@ -36,8 +36,9 @@ class ViTConfig:
     registers: int = 4
     layer_scale: float | None = 1.0
     """Initial LayerScale; None leaves LayerScale out."""
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """Of the position embedding. Bicubic is antialiased, bilinear is not: DINOv2's and LSeg's habits."""
+    interpolation: Literal["bicubic", "bilinear", "bilinear_antialiased"] = "bicubic"
+    """Of the position embedding. Bicubic is antialiased, plain bilinear is not: DINOv2's and LSeg's habits. TIPSv2's is
+    the third."""
     stem: Stem = "linear"
     """Our choice: "conv" replaces the linear patch embedding by two small convolutions before it. It learns faster
     from little data and keeps detail finer than a patch."""
@@ -139,6 +140,27 @@ class LSegConfig:
 
 
 @dataclass(frozen=True)
+class TIPSv2Config:
+    """TIPSv2's image side: a ViT whose patch tokens lie in the text's space. The defaults are B/14's."""
+
+    vit: ViTConfig = field(
+        default_factory=lambda: ViTConfig(
+            width=768, depth=12, heads=12, grid=32, registers=1, interpolation="bilinear_antialiased"
+        )
+    )
+
+    @staticmethod
+    def b14() -> TIPSv2Config:
+        """google/tipsv2-b14: 86 M parameters, text of 768 dimensions."""
+        return TIPSv2Config()
+
+    @staticmethod
+    def l14() -> TIPSv2Config:
+        """google/tipsv2-l14: 304 M parameters, text of 1024 dimensions."""
+        return TIPSv2Config(replace(TIPSv2Config().vit, width=1024, depth=24, heads=16))
+
+
+@dataclass(frozen=True)
 class FusionConfig:
     """Equation 1's cross-attention; the paper gives neither heads nor width."""
 
@@ -160,7 +182,9 @@ class FF3RConfig:
     depth: DPTConfig = field(default_factory=DPTConfig)
     depth_skip: bool = False
     """Our choice, off as published: the appearance skip goes into the depth decoder too."""
-    lseg: LSegConfig = field(default_factory=LSegConfig)
+    lseg: LSegConfig | None = field(default_factory=LSegConfig)
+    """The semantic encoder is LSeg, or `tipsv2`: one of the two, and the other None."""
+    tipsv2: TIPSv2Config | None = None
     fusion: FusionConfig = field(default_factory=FusionConfig)
     fusion_residual: bool = True
     """Ours: the geometry tokens are added to equation 1's result, which alone would drop what they know."""
@@ -170,7 +194,7 @@ class FF3RConfig:
     sh_degree: int = 1
     """The paper does not say; 0 is a plain colour."""
     text_width: int = 512
-    """D: the width of the text embeddings and of LSeg's features."""
+    """D: the width of the text embeddings and of the semantic encoder's features."""
     feature_channels: int = 64
     """C: the width of the compact feature of each Gaussian."""
     long_side: int | None = None
@@ -178,7 +202,7 @@ class FF3RConfig:
     refine_poses: bool = False
     """Ours, and no part of the network: whether its poses are worth correcting by optical flow before use."""
     head_chunk: int | None = 8
-    """Views that LSeg and the dense heads take at once: bounds their memory, changes no result. None: all."""
+    """Views that semantic encoder and dense heads take at once: bounds their memory, changes no result. None: all."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -195,11 +219,26 @@ class FF3RConfig:
                 f"aggregator.heads = {self.aggregator.heads}: the width of a head, of {self.width} in all, must be a "
                 "multiple of 4, since positions turn pairs of channels along two axes"
             )
+        self._check_semantics()
+
+    def _check_semantics(self) -> None:
+        if (self.lseg is None) == (self.tipsv2 is None):
+            count = "neither" if self.lseg is None else "both"
+            raise ValueError(f"lseg or tipsv2 must be the semantic encoder and the other null, not {count}")
+        if self.tipsv2 is not None and self.tipsv2.vit.width != self.text_width:
+            raise ValueError(f"text_width must be TIPSv2's own, {self.tipsv2.vit.width}, not {self.text_width}")
 
     @property
     def width(self) -> int:
         """Of the tokens within the aggregator; layers read from it are twice as wide."""
         return self.encoder.width
+
+    @property
+    def semantics(self) -> LSegConfig | TIPSv2Config:
+        """Of the semantic encoder."""
+        chosen = self.lseg or self.tipsv2
+        assert chosen is not None
+        return chosen
 
     @property
     def image_side(self) -> int:

@@ -11,6 +11,12 @@ from ff3r_model.network.config import ViTConfig
 from ff3r_model.network.layers import Block
 
 STEM_WIDTH = 24
+INTERPOLATION = {
+    "bicubic": ("bicubic", True),
+    "bilinear": ("bilinear", False),
+    "bilinear_antialiased": ("bilinear", True),
+}
+"""Mode of the position embedding's resizing, and whether it is antialiased."""
 
 
 class PatchEmbed(nn.Module):
@@ -61,8 +67,8 @@ class VisionTransformer(nn.Module):
         if (height, width) == (grid, grid):
             return self.pos_embed
         patches = self.pos_embed[:, 1:].float().transpose(1, 2).unflatten(2, (grid, grid))
-        mode = self.config.interpolation
-        resized = F.interpolate(patches, (height, width), mode=mode, antialias=mode == "bicubic")
+        mode, antialias = INTERPOLATION[self.config.interpolation]
+        resized = F.interpolate(patches, (height, width), mode=mode, antialias=antialias)
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2).to(self.pos_embed)], dim=1)
 
     def embed(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n tokens width"]:
@@ -76,10 +82,23 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n patches width"]:
         """Normalised patch tokens of normalised images."""
+        return self.all_tokens(images)[:, 1 + self.config.registers :]
+
+    def all_tokens(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n tokens width"]:
+        """After the final norm: class token, registers, patches."""
         tokens = self.embed(images)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens[:, 1 + self.config.registers :])
+        return self.norm(tokens)
+
+    def values(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n patches width"]:
+        """Normalised patch tokens, of which each attends to itself alone in the last block: it stays where it is."""
+        tokens = self.embed(images)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return self.norm(last.by_values(tokens[:, 1 + self.config.registers :]))
 
     def tap(self, images: Float[Tensor, "n 3 h w"], layers: tuple[int, ...]) -> list[Float[Tensor, "n tokens width"]]:
         """All tokens after each of `layers`, before the final norm."""

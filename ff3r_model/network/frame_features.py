@@ -14,18 +14,19 @@ from torch import Tensor
 class FrameFeatures:
     """The half of the network that a view keeps when its window moves on: tensors alone, one entry per view.
 
-    What LSeg gives is there for all views, or for the `dense_views` that `encode_frames` was asked for, in one row.
+    What the semantic encoder gives is there for all views, or for the `dense_views` that `encode_frames` was asked for,
+    in one row.
     """
 
     patches: Float[Tensor, "batch views patches width"]
     """The encoder's tokens, before any view has seen another."""
     semantic_maps: Float[Tensor, "dense_batch dense_views channels hs ws"]
-    """LSeg's features at its own resolution, projected to what the Gaussian decoder reads; in lifting mode of unit
+    """Its features at its own resolution, projected to what the Gaussian decoder reads; in lifting mode of unit
     norm, in the compact space: the lifted features themselves, which `decode_window` only passes on."""
     semantic_tokens: Float[Tensor, "dense_batch dense_views patches semantic_width"] | None = None
-    """LSeg's final tokens on the geometry's grid, keys and values of equation 1; None in lifting mode."""
+    """Its final tokens on the geometry's grid, keys and values of equation 1; None in lifting mode."""
     features: Float[Tensor, "dense_batch dense_views text hs ws"] | None = None
-    """LSeg's features in the text's space; None where not asked for."""
+    """Its features in the text's space; None where not asked for."""
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, without those that are None."""

@@ -72,6 +72,10 @@ class Attention(nn.Module):
         q, k, v = self.project(x, rope)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
+    def values(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """What each token would get if it attended to itself alone."""
+        return self.proj(self.qkv(x).chunk(3, dim=-1)[2])
+
 
 class Mlp(nn.Module):
     """Two linear layers with a GELU between."""
@@ -115,6 +119,10 @@ class Block(nn.Module):
         self, x: Float[Tensor, "batch tokens width"], rope: Rotary | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         return self.finish(x, self.attn(self.norm1(x), rope))
+
+    def by_values(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """The block with each token attending to itself alone."""
+        return self.finish(x, self.attn.values(self.norm1(x)))
 
     def finish(
         self, x: Float[Tensor, "batch tokens width"], attended: Float[Tensor, "batch tokens width"]

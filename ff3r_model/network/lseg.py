@@ -1,8 +1,6 @@
-"""LSeg's image side: images → tokens, and dense features in the text's embedding space."""
+"""LSeg's image side, a semantic encoder: images → tokens, and dense features in the text's embedding space."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +10,10 @@ from torch import Tensor, nn
 from ff3r_model.network.config import LSegConfig
 from ff3r_model.network.dpt import Pyramid, resize_layers
 from ff3r_model.network.encoder import VisionTransformer
+from ff3r_model.network.semantic_encoder import SemanticEncoder, Semantics
 
 STRIDE = 32
 """The decoder's coarsest map: image sides must be multiples of it."""
-
-
-@dataclass(frozen=True)
-class Semantics:
-    """What LSeg sees in views."""
-
-    tokens: Float[Tensor, "n width h w"]
-    """Final patch tokens, as a map."""
-    features: Float[Tensor, "n text hs ws"]
-    """In the text's space, not normalised, at half the image's resolution (8 × the tokens' grid)."""
 
 
 class ProjectReadout(nn.Module):
@@ -39,7 +28,7 @@ class ProjectReadout(nn.Module):
         return self.project(torch.cat([patches, tokens[:, :1].expand_as(patches)], dim=-1))
 
 
-class LSeg(nn.Module):
+class LSeg(SemanticEncoder):
     """ViT with a DPT decoder, up to the features that are compared with text. Names follow the LSeg checkpoint."""
 
     def __init__(self, config: LSegConfig, text_width: int) -> None:
@@ -57,7 +46,7 @@ class LSeg(nn.Module):
         self.scratch.head1 = nn.Conv2d(config.features, text_width, 1)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Semantics:
-        """Of images in [0, 1] whose sides are multiples of 32."""
+        """Of images in [0, 1] whose sides are multiples of 32. Features have half the images' resolution."""
         grid = (images.shape[-2] // self.config.vit.patch, images.shape[-1] // self.config.vit.patch)
         vit = self.pretrained["model"]
         taps = vit.tap(2 * images - 1, self.config.layers)

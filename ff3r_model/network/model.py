@@ -20,7 +20,9 @@ from ff3r_model.network.fusion import Fusion
 from ff3r_model.network.gaussian_head import GaussianHead, RawGaussians, split
 from ff3r_model.network.initialization import initialise
 from ff3r_model.network.lseg import LSeg
+from ff3r_model.network.semantic_encoder import SemanticEncoder
 from ff3r_model.network.sparse_attention import SparseConfig
+from ff3r_model.network.tipsv2 import TIPSv2
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class NetworkOutput:
     gaussians: RawGaussians | None
     """None in lifting mode."""
     semantics: Float[Tensor, "dense_batch dense_views text hs ws"] | None
-    """LSeg's features in the text's space, at its own resolution; None where not asked for."""
+    """The semantic encoder's features in the text's space, at its own resolution; None where not asked for."""
     lifted: Float[Tensor, "dense_batch dense_views channels hs ws"] | None
-    """In lifting mode: LSeg's features, unit norm, projected to the compact space."""
+    """In lifting mode: the semantic encoder's features, unit norm, projected to the compact space."""
     tokens: Float[Tensor, "batch views tokens width"]
     """Last aggregated layer: camera token, registers, patches."""
 
@@ -56,9 +58,10 @@ class FF3R(nn.Module):
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config.camera, 2 * config.width)
         self.depth_head = DepthHead(config.depth, 2 * config.width, config.depth_skip)
-        self.lseg = LSeg(config.lseg, config.text_width)
+        self.lseg = None if config.lseg is None else LSeg(config.lseg, config.text_width)
+        self.tipsv2 = None if config.tipsv2 is None else TIPSv2(config.tipsv2)
         if config.decode_gaussians:
-            self.fusion = Fusion(config.fusion, 2 * config.width, config.lseg.vit.width, config.fusion_residual)
+            self.fusion = Fusion(config.fusion, 2 * config.width, config.semantics.vit.width, config.fusion_residual)
             self.gaussian_head = GaussianHead(config)
         self.feature_decoder = nn.Linear(config.feature_channels, config.text_width, bias=False)
         initialise(self)
@@ -66,7 +69,7 @@ class FF3R(nn.Module):
     def forward(self, images: Float[Tensor, "batch views 3 h w"], semantics: bool = True) -> NetworkOutput:
         """2 to 64 views in [0, 1], sides multiples of the patch. Raises ValueError for anything else.
 
-        `semantics=False` drops LSeg's features once used: for 64 large views they take gigabytes.
+        `semantics=False` drops the semantic encoder's features once used: for 64 large views they take gigabytes.
         """
         self.check(images)
         return self.decode_window(images, self.encode_frames(images, semantics))
@@ -79,7 +82,7 @@ class FF3R(nn.Module):
     ) -> FrameFeatures:
         """All that depends on each view alone, whatever window it stands in; any number of views.
 
-        `dense_views`: LSeg sees these views only; see `decode_window`.
+        `dense_views`: the semantic encoder sees these views only; see `decode_window`.
         """
         patches = self.aggregator.encode(images)
         seen = in_chunks(lambda part: self._see(part, semantics), self.config.head_chunk, _rows(images, dense_views))
@@ -137,6 +140,13 @@ class FF3R(nn.Module):
         )
 
     @property
+    def semantic_encoder(self) -> SemanticEncoder:
+        """LSeg or TIPSv2, whichever the configuration has."""
+        encoder = self.lseg or self.tipsv2
+        assert encoder is not None
+        return encoder
+
+    @property
     def text_space(self) -> TextSpace:
         """Cosines between compact features and text embeddings, by the feature decoder's weights of the moment."""
         return TextSpace(self.feature_decoder.weight.detach().clone())
@@ -153,9 +163,9 @@ class FF3R(nn.Module):
             raise ValueError(f"image sides must be multiples of {patch}, not {height}×{width}; resize the images first")
 
     def _see(self, images: Float[Tensor, "n 3 h w"], semantics: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Semantic tokens on the geometry's grid, semantic maps, LSeg's features: see FrameFeatures."""
+        """Semantic tokens on the geometry's grid, semantic maps, features in the text's space: see FrameFeatures."""
         grid = self._grid(images)
-        seen = self.lseg(self.lseg.resize(images, grid))
+        seen = self.semantic_encoder.see(images, grid)
         features = seen.features.float() if semantics else None
         if not self.config.decode_gaussians:
             return None, self._lift(seen.features), features

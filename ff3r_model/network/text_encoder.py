@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +14,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
-from ff3r_model.core.errors import shown
 from ff3r_model.core.ranges import Range, check_range
+from ff3r_model.network.text_embedder import TextEmbedder, check_template, means_something, normalize_text
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +60,7 @@ class TextConfig:
         check_range(self, Range(0, 2**20), "cache_size")
         if not (1 <= self.heads <= self.width and self.width % self.heads == 0):
             raise ValueError(f"heads must divide the width {self.width} evenly, not {self.heads}")
-        if self.prompt.count("{}") != 1 or self.prompt.count("{") + self.prompt.count("}") != 2:
-            raise ValueError(f"prompt must have {{}} once, for the text, and no other braces, not {shown(self.prompt)}")
+        check_template("prompt", self.prompt)
 
     @classmethod
     def nano(cls) -> TextConfig:
@@ -136,20 +133,13 @@ def _build_tower(config: TextConfig) -> TextTransformer:
     return tower
 
 
-class TextEncoder(nn.Module):
-    """Embeds texts; what was embedded is kept until the weights move or change."""
+class TextEncoder(TextEmbedder):
+    """CLIP's text tower, or `nano`'s."""
 
     def __init__(self, config: TextConfig | None = None) -> None:
-        super().__init__()
         self.config = config or TextConfig()
+        super().__init__(self.config.dim, self.config.cache_size)
         self.tower = _build_tower(self.config)
-        self._cache: OrderedDict[str, Tensor] = OrderedDict()
-        self.register_load_state_dict_post_hook(lambda module, _: module.clear_cache())
-
-    @property
-    def dim(self) -> int:
-        """Width of the text space."""
-        return self.config.dim
 
     def tokenize(self, texts: list[str]) -> Int[Tensor, "n length"]:
         """Token ids, padded with zeros: to the context for a causal tower, else to the longest text."""
@@ -164,22 +154,13 @@ class TextEncoder(nn.Module):
             tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
         return tokens
 
+    def config_record(self) -> dict[str, Any]:
+        """The configuration's fields by name, as a checkpoint keeps them."""
+        return asdict(self.config)
+
     def forward(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n dim"]:
         """Features of token ids, not normalised (the tower's own output)."""
         return self.tower(tokens)
-
-    def encode(self, texts: list[str]) -> Float[Tensor, "n dim"]:
-        """Unit vectors of `texts` (any case and spacing), float32 on the module's device; no text gives (0, dim)."""
-        names = [normalize_text(text) for text in texts]
-        known = {} if self.training else {name: self._cache[name] for name in names if name in self._cache}
-        missing = [name for name in dict.fromkeys(names) if name not in known]
-        if missing:
-            known.update(zip(missing, self._embed(missing).unbind(), strict=True))
-        if not self.training:
-            self._remember(known)
-        if not names:
-            return self.tower.positional_embedding.new_zeros((0, self.dim), dtype=torch.float32)
-        return torch.stack([known[name] for name in names])
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text of which the tower has learned no token, so that what it makes of them means nothing.
@@ -189,37 +170,15 @@ class TextEncoder(nn.Module):
         table = self.tower.token_embedding
         if not isinstance(table, FactorisedEmbedding):
             return []
-        words = {word: _tokenizer().encode(word) for word in normalize_text(text).split()}
-        lettered = {word: tokens for word, tokens in words.items() if any(map(str.isalnum, word)) or not word.isascii()}
+        words = {word: _tokenizer().encode(word) for word in normalize_text(text).split() if means_something(word)}
         trained = table.trained
-        return [word for word, tokens in lettered.items() if not trained[tokens].any()]
+        return [word for word, tokens in words.items() if not trained[tokens].any()]
 
-    @torch.no_grad()
-    def _embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:
+    def embed(self, texts: list[str]) -> Float[Tensor, "n dim"]:
+        """Unit vectors of normalised texts, at least one, computed now."""
         tokens = self.tokenize(texts)
         longest = int(tokens.argmax(1).max()) + 1  # the end of text has the largest id; nothing after it is looked at
-        tokens = tokens[:, :longest].to(self.tower.positional_embedding.device)
-        return F.normalize(self(tokens).float(), dim=-1)
-
-    def _remember(self, embeddings: dict[str, Tensor]) -> None:
-        for name, embedding in embeddings.items():
-            self._cache[name] = embedding
-            self._cache.move_to_end(name)
-        while len(self._cache) > self.config.cache_size:
-            self._cache.popitem(last=False)
-
-    def clear_cache(self) -> None:
-        """Forgets all embeddings."""
-        self._cache.clear()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TextEncoder:
-        self.clear_cache()
-        return super()._apply(fn, recurse)
-
-
-def normalize_text(text: str) -> str:
-    """Lower case, single spaces, and nothing that is not UTF-8."""
-    return " ".join(text.encode("utf-8", "replace").decode("utf-8").lower().split())
+        return F.normalize(self(tokens[:, :longest].to(self.device)).float(), dim=-1)
 
 
 def load_clip_text(state: dict[str, Tensor]) -> TextEncoder:

@@ -136,7 +136,7 @@ def recompute_activations(network: FF3R) -> None:
         *aggregator.patch_embed.blocks,
         *aggregator.frame_blocks,
         *aggregator.global_blocks,
-        network.lseg,
+        network.semantic_encoder,
         network.depth_head,
         network.gaussian_head,
     ]

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 PREVIEW_STEP = 2**40
 """The number of a step that no run reaches: from there on comes the window that the pictures show."""
+SAME_WORDS = 0.99
+"""Cosine of a word's vectors that two text encoders of one space give, be their weights stored wide or narrow."""
 PREVIEWS = 8
 """Windows of which the largest one is drawn."""
 
@@ -132,8 +134,21 @@ def _objective(
             f"the teacher's text space has {taught.config.text_width} dimensions and the network's "
             f"{network.config.text_width}: give a teacher that goes with the weights"
         )
+    if taught is not start:
+        _check_same_space(start, taught)
     cache = TargetCache(sources.cache or out / TEACHER, taught.network, sources.cache_gigabytes)
     return PaperObjective(settings.paper), NetworkTeacher(taught.network.to(device), cache)
+
+
+def _check_same_space(start: Checkpoint, taught: Checkpoint) -> None:
+    """Raises RunError where a teacher's words are others, though as wide: its features would mean something else."""
+    words = list(WORDS)
+    cosines = (start.text_encoder.encode(words) * taught.text_encoder.encode(words)).sum(dim=1)
+    if float(cosines.min()) < SAME_WORDS:
+        raise RunError(
+            f"the teacher embeds words in another text space than the weights do ({words[int(cosines.argmin())]!r}: "
+            f"cosine {float(cosines.min()):.2f}): give a teacher that goes with the weights"
+        )
 
 
 def _snapshots(sources: DataSources, windows: Windows, start: Checkpoint) -> Snapshots:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ff3r_model.core.errors import UserError
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
-from ff3r_model.core.text_space import TextSpace
+from ff3r_model.core.text_space import TEMPERATURE, TextSpace
 from ff3r_model.voxel_map.phrases import canonical, head_noun
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
@@ -45,8 +45,9 @@ class QueryConfig:
     """Characters of a text."""
     threshold: float = 0.5
     """Voxels whose score is at least this belong to a query's mask."""
-    temperature: float = 0.04
-    """Of the softmax over the cosines of a query and the negatives."""
+    temperature: float | None = None
+    """Of the softmax over the cosines of a query and the negatives; null: what suits the checkpoint's text space, 0.04
+    for nano and LSeg, and for TIPSv2 what its weights have learned, 0.005."""
     negatives: tuple[str, ...] = (
         "wall", "floor", "ceiling", "window", "door", "furniture", "object", "decoration",
     )  # fmt: skip
@@ -117,10 +118,15 @@ class QuerySet:
         space: TextSpace,
         config: QueryConfig | None = None,
         unknown_words: Callable[[str], list[str]] = lambda _: [],
+        temperature: float = TEMPERATURE,
     ) -> None:
-        """`embed`: unit vectors of texts; `unknown_words`: those of a text that mean nothing to what embeds them."""
+        """`embed`: unit vectors of texts; `unknown_words`: those of a text that mean nothing to what embeds them.
+
+        `temperature`: what suits the text space, where the configuration has none.
+        """
         self._unknown_words = unknown_words
         self.config, self.space = config or QueryConfig(), space
+        self.temperature = self.config.temperature or temperature
         self._embed, self._ids = embed, itertools.count(1)
         self._queries: dict[str, Query] = {}
         self._kept: tuple[weakref.ref[VoxelMap] | None, int, dict[str, Tensor]] = None, 0, {}
@@ -186,7 +192,7 @@ class QuerySet:
         rivals = {key: self._kept_rivals(voxel_map, norms, key) for key in dict.fromkeys(keys)}
         asked = torch.stack([query.embedding for query in queries])
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in queries]
-        temperature, margin = self.config.temperature, self._least_margin()
+        temperature, margin = self.temperature, self._least_margin()
         for rows, products in self.space.products(features, asked):
             # the least |W f| · cosine that may reach the threshold
             lengths = norms[rows]
@@ -204,7 +210,7 @@ class QuerySet:
         self, products: Float[Tensor, " n"], norms: Float[Tensor, " n"], rivals: Float[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """Softmax over a query and its rivals, exp(asked) / (exp(asked) + Σ exp(rival)), as a sigmoid."""
-        logits = (products / norms).clamp_(-1, 1) / self.config.temperature
+        logits = (products / norms).clamp_(-1, 1) / self.temperature
         return torch.sigmoid(logits - rivals)
 
     def _key(self, query: Query) -> str:
@@ -234,7 +240,7 @@ class QuerySet:
         combined = torch.full((len(features),), -math.inf, device=features.device)
         texts = [embedding for name, embedding in self._negatives.items() if name != key]
         for rows, products in self.space.products(features, torch.stack(texts)) if texts else ():
-            logits = products.div_(norms[rows]).clamp_(-1, 1).div_(self.config.temperature)
+            logits = products.div_(norms[rows]).clamp_(-1, 1).div_(self.temperature)
             combined[rows] = logits.logsumexp(dim=0)
         return combined
 

@@ -50,7 +50,7 @@ CHANGED: dict[str, Any] = {
     "refine": "off", "tracks.gaps": "network",
     "mapping.align.method": "points",
     "mapping.camera_height": 0.3, "geometry": "sensor",
-    "queries.negatives": ["thing"],
+    "queries.negatives": ["thing"], "queries.temperature": 0.02,
 }  # fmt: skip
 """Other values where the default cannot simply be doubled or halved."""
 

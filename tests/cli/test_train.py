@@ -13,13 +13,13 @@ import torch
 
 from ff3r_model.cli import main
 from ff3r_model.cli.train import Train
-from ff3r_model.network.checkpoint import load_checkpoint, save_checkpoint
+from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint, save_checkpoint
 from ff3r_model.network.model import FF3R
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training import ship
 from ff3r_model.training.datasets.room_shards import render_shard, write_shards
-from ff3r_model.training.recipe import student
+from ff3r_model.training.recipe import _check_same_space, student
 from ff3r_model.training.run_folder import RunError
 from ff3r_model.training.settings import FROM_SCRATCH, ON_A_CPU, plain
 from tests.support.training_run import tiny_config
@@ -131,6 +131,15 @@ def test_a_lifting_checkpoint_gets_a_gaussian_head(tmp_path: Path) -> None:
     fresh = student(start, fresh=True, seed=0)
     assert not torch.equal(fresh.aggregator.camera_token, made.aggregator.camera_token)
     assert torch.equal(fresh.feature_decoder.weight, made.feature_decoder.weight), "the text space stays"
+
+
+def test_a_teacher_of_other_words_is_refused(tmp_path: Path) -> None:
+    start, other = load_checkpoint(NANO_WEIGHTS), load_checkpoint(NANO_WEIGHTS)
+    _check_same_space(start, other)
+    torch.nn.init.normal_(other.text_encoder.tower.token_embedding.table.weight)
+    other.text_encoder.clear_cache()
+    with pytest.raises(RunError, match=r"another text space than the weights do \('\w+': cosine -?0\.\d\d\)"):
+        _check_same_space(start, other)
 
 
 def command(tmp_path: Path, settings: object = None, **options: object) -> Train:

@@ -20,7 +20,8 @@ from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
 from ff3r_model.network.public_weights import convert as module
-from ff3r_model.network.public_weights.convert import convert, convert_own, fit_basis, shipped_words
+from ff3r_model.network.public_weights import semantics
+from ff3r_model.network.public_weights.convert import Basis, convert, convert_own, fit_basis, shipped_words
 from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.network.public_weights.tensor_names import CLIP_UNUSED, LSEG_UNUSED, VGGT_UNUSED, expand, split_lseg
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
@@ -68,7 +69,7 @@ def small_text(monkeypatch: pytest.MonkeyPatch) -> TextEncoder:
     """A small tower in place of CLIP's, whose loading text.py's own tests hold to the reference vectors."""
     torch.manual_seed(0)
     text = TextEncoder(TEXT).eval()
-    monkeypatch.setattr(module, "load_clip_text", lambda tensors: text)
+    monkeypatch.setattr(semantics, "load_clip_text", lambda tensors: text)
     return text
 
 
@@ -101,6 +102,11 @@ def files(source: FF3R, tmp_path: Path) -> tuple[Path, Path]:
     return vggt, lseg
 
 
+def from_files(files: tuple[Path, Path], output: Path, clip: Path | None = None) -> Basis:
+    """A checkpoint of VGGT's and LSeg's files."""
+    return convert(output, vggt=files[0], lseg=files[1], clip=clip, channels=8, config=TINY)
+
+
 def test_names_to_ignore_are_those_of_the_published_files() -> None:
     vggt = json.loads((REFERENCE / "vggt_1b_shapes.json").read_text())
     clip = json.loads((REFERENCE / "clip_vitb32_shapes.json").read_text())
@@ -119,7 +125,7 @@ def test_converted_network_computes_what_its_sources_do(
     files: tuple[Path, Path], source: FF3R, small_text: TextEncoder, tmp_path: Path
 ) -> None:
     output = tmp_path / "out" / "ff3r.safetensors"
-    basis = convert(*files, output, channels=8, config=TINY)
+    basis = from_files(files, output)
     loaded = load_checkpoint(output)
     assert loaded.mode == "lifting"
     assert loaded.card["compact_features"]["words"] == basis.words > 100
@@ -148,7 +154,7 @@ def test_basis_is_orthonormal_and_reports_what_it_keeps(small_text: TextEncoder)
 
 
 def test_own_checkpoints_are_taken_too(files: tuple[Path, Path], small_text: TextEncoder, tmp_path: Path) -> None:
-    convert(*files, tmp_path / "a.safetensors", channels=8, config=TINY)
+    from_files(files, tmp_path / "a.safetensors")
     convert_own(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype=torch.float16)
     assert load_checkpoint(tmp_path / "b.safetensors").mode == "lifting"
     assert (tmp_path / "b.safetensors").stat().st_size < (tmp_path / "a.safetensors").stat().st_size
@@ -170,7 +176,7 @@ def test_wrong_tensors_are_named(
     change(state)
     torch.save(state, files[0])
     with pytest.raises(CheckpointError, match=reason):
-        convert(*files, tmp_path / "out.safetensors", channels=8, config=TINY)
+        from_files(files, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -281,7 +287,8 @@ def test_shards_are_read_as_one(tmp_path: Path) -> None:
 def test_files_are_looked_at_before_any_work(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "read_tensors", lambda *_: pytest.fail("something was read"))
+    for reader in (module, semantics):
+        monkeypatch.setattr(reader, "read_tensors", lambda *_: pytest.fail("something was read"))
     vggt, lseg = files
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, reason in (
@@ -293,9 +300,9 @@ def test_files_are_looked_at_before_any_work(
         ((vggt, lseg, vggt / "below"), "cannot be written"),
     ):
         with pytest.raises(UserError, match=reason):
-            convert(*arguments, channels=8, config=TINY)
+            from_files(arguments[:2], arguments[2])
     with pytest.raises(UserError, match=r"none\.pt is not there"):
-        convert(vggt, lseg, tmp_path / "out", clip=tmp_path / "none.pt", channels=8, config=TINY)
+        from_files(files, tmp_path / "out", clip=tmp_path / "none.pt")
     with pytest.raises(UserError, match="is one of the files"):
         convert_own(vggt, vggt)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
@@ -320,5 +327,5 @@ def test_swapped_and_foreign_files_are_named_shortly(
         ((vggt, lseg), vggt, r"looks like VGGT's, and --clip is for CLIP's"),
     ):
         with pytest.raises(CheckpointError, match=reason) as refusal:
-            convert(*arguments, out, clip=clip, channels=8, config=TINY)
+            from_files(arguments, out, clip=clip)
         assert len(str(refusal.value)) < 500 and not out.exists()

@@ -154,8 +154,9 @@ def test_convert_reports_and_rewrites(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--vggt", "{files}/model.pt"], "give --vggt and --lseg, or --ff3r"),
-        (["--ff3r", "{files}/tiny.safetensors", "--lseg", "{files}/demo_e200.ckpt"], "without --vggt"),
+        ([], "give one file for cameras and depth, --vggt, not none; --ff3r is for FF3R's own"),
+        (["--vggt", "{files}/model.pt"], "give one semantic encoder, --lseg, or --tipsv2 with --tokenizer, not none"),
+        (["--ff3r", "{files}/tiny.safetensors", "--lseg", "{files}/demo_e200.ckpt"], "give it without --lseg"),
         (["--ff3r", "{files}/none"], "none is not there"),
         (["--vggt", "{files}/model.pt", "--lseg", "{files}/model.pt"], "demo_e200.ckpt"),
         (["--vggt", "{files}/model.pt", "--lseg", "{files}/demo_e200.ckpt", "--channels", "513"], "1 to 512"),

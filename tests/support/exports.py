@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -13,13 +15,20 @@ from ff3r_model.network import FF3R
 from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
 
 
-def export_unchecked(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
-    """`export` without the checks of types and shapes: while it traces, sizes are symbols and no ints."""
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the checks of types and shapes: while a network is traced, sizes are symbols and no ints."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        return export(network, config, folder)
+        yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def export_unchecked(network: FF3R, config: ExportConfig, folder: Path) -> Manifest:
+    """`export` without the checks of types and shapes."""
+    with unchecked():
+        return export(network, config, folder)
 
 
 class Exports(dict[Precision, Path]):

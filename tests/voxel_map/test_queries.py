@@ -64,7 +64,7 @@ def brute_scores(asked: QuerySet, features: torch.Tensor) -> np.ndarray:
     for query in asked.active:
         rivals = [text for text in dict.fromkeys(asked.config.negatives) if text != query.text]
         cosines = decoded @ embed([query.text, *rivals]).double().numpy().T
-        exponentials = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / asked.config.temperature)
+        exponentials = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / asked.temperature)
         columns.append(exponentials[:, 0] / exponentials.sum(axis=1))
     return np.stack(columns, axis=1)
 

@@ -1,1 +1,1 @@
-"""Conversion of public checkpoints (VGGT, LSeg, CLIP) into FF3R's own."""
+"""Conversion of public checkpoints (VGGT, LSeg, CLIP, TIPSv2) into FF3R's own."""

@@ -72,6 +72,10 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _read(path: Path, key: str | None) -> dict[str, Tensor]:
+    if path.suffix == ".npz":
+        raise CheckpointError(
+            f"{path} holds NumPy's arrays, which are not read. Of TIPSv2 take model.safetensors from the hub instead."
+        )
     if path.suffix == ".safetensors":
         return _guarded(path, lambda: load(path.read_bytes()))
     stored = _unwrapped(_guarded(path, lambda: read_torch_file(path)), path, key)

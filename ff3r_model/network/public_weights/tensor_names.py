@@ -1,7 +1,7 @@
 """The public checkpoints' tensors: which of them the network takes, and which it leaves, each by name.
 
 VGGT-1B is a flat state dict. LSeg's Lightning file holds `state_dict` with everything under `net.`: the image side,
-and the whole of CLIP under `net.clip_pretrained.`.
+and the whole of CLIP under `net.clip_pretrained.`. TIPSv2's file holds its two towers under a prefix each.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from ff3r_model.network import FF3R
 from ff3r_model.network.checkpoint import CheckpointError, assign
+from ff3r_model.network.tipsv2_text import TIPSv2TextEncoder
 
 LSEG_PREFIX = "net."
 CLIP_PREFIX = "net.clip_pretrained."
+TIPSV2_VISION = "vision_encoder."
+TIPSV2_TEXT = "text_encoder."
 
 
 def expand(*patterns: str) -> frozenset[str]:
@@ -99,10 +102,12 @@ CLIP_UNUSED = expand(
 
 KINDS = {
     "LSeg's": ("net.scratch.", "net.pretrained."),
+    "TIPSv2's": (TIPSV2_VISION, TIPSV2_TEXT),
     "VGGT's": ("aggregator.", "camera_head.", "depth_head."),
     "CLIP's": ("visual.", "transformer.resblocks.", "token_embedding.", "clip_pretrained."),
     "FF3R's own": ("network.", "text."),
     "CLIP's in Hugging Face's form": ("text_model.", "vision_model."),
+    "a vision transformer's alone": ("patch_embed.", "blocks."),
 }
 """Beginnings of names by which a file of weights is known."""
 
@@ -126,6 +131,18 @@ def expect(kind: str, option: str, state: Mapping[str, Tensor], source: str) -> 
     raise CheckpointError(f"{source} {what}, and {option} is for {kind} weights{hint}. It has {some}{rest}.")
 
 
+def load_tipsv2(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill the semantic encoder from TIPSv2's vision tower, of names as published, the text tower's among them."""
+    assert network.tipsv2 is not None, "the configuration has another semantic encoder"
+    assign(network.tipsv2, {name: x for name, x in state.items() if not name.startswith(TIPSV2_TEXT)}, source)
+
+
+def load_tipsv2_text(encoder: TIPSv2TextEncoder, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill TIPSv2's text tower, and leave the tokenizer as it is. Raises CheckpointError naming what does not fit."""
+    names = [name for name in state if name.startswith(TIPSV2_TEXT)]
+    assign(encoder.tower, {name.removeprefix(TIPSV2_TEXT): state[name] for name in names}, source)
+
+
 class _Geometry(nn.Module):
     """The parts of FF3R that VGGT's checkpoint fills, under its names."""
 
@@ -144,6 +161,7 @@ def load_vggt(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
 
 def load_lseg(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
     """Fill the semantic encoder from the image side of LSeg, names without `net.`."""
+    assert network.lseg is not None, "the configuration has another semantic encoder"
     assign(network.lseg, _without(state, LSEG_UNUSED), source)
 
 

@@ -179,10 +179,10 @@ class Objective(nn.Module):
         return terms
 
     def _words(self, network: FF3R, images: Float[Tensor, "batch views 3 h w"], truth: RoomWindow) -> dict[str, Tensor]:
-        """LSeg alone, in every view."""
+        """The semantic encoder alone, in every view."""
         views, patch = images.flatten(0, 1), network.aggregator.patch
         grid = (views.shape[-2] // patch, views.shape[-1] // patch)
-        semantics = network.lseg(network.lseg.resize(views, grid)).features
+        semantics = network.semantic_encoder.see(views, grid).features
         classes, colors = truth.classes.flatten(0, 1), truth.colors.flatten(0, 1)
         context = SemanticContext(semantics, classes, colors, self.classes, self.phrases)
         return evaluate(self.semantic_losses, context)

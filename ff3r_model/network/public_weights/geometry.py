@@ -1,0 +1,36 @@
+"""Kinds of public geometry checkpoints: cameras and depth, by the option that a file is given as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.public_weights.tensor_names import expect, load_vggt
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class GeometryKind:
+    """How a geometry checkpoint becomes part of the network."""
+
+    config: Callable[[State, str], FF3RConfig]
+    """The network that these tensors are of, with any semantic encoder; the text names the file in CheckpointError."""
+    load: Callable[[FF3R, State, str], None]
+    """Fill the network's geometry. Raises CheckpointError naming what does not fit."""
+    terms: str
+    """Licence of the weights."""
+
+
+def vggt_config(state: State, source: str) -> FF3RConfig:
+    """VGGT-1B's, of one size. Raises CheckpointError for other weights."""
+    expect("VGGT's", "--vggt", state, source)
+    return FF3RConfig.full()
+
+
+GEOMETRY: Mapping[str, GeometryKind] = {
+    "vggt": GeometryKind(vggt_config, load_vggt, "VGGT-1B: for non-commercial use, by facebook/VGGT-1B's own licence"),
+}
