@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.network.standin import standin_state
+from benchmarks.network.standin import DA3_PREFIX, standin_state
 from ff3r_model.core.types import Cameras
 from ff3r_model.network import FF3R, FrameFeatures
 from ff3r_model.network.da3_aggregator import FEW, DA3Aggregator, reference_views
@@ -22,7 +22,6 @@ from ff3r_model.network.pose_encoding import encode_cameras, invert_encoding
 from ff3r_model.network.public_weights.da3 import da3_config, load_da3, load_da3_rays
 from ff3r_model.network.ray_head import RayHead
 
-PREFIX = "model."
 INPUTS = ("preset", "images", "extrinsics_given", "intrinsics_in")
 CHANNEL_STEP = 4
 """Of the tokens, files hold every n-th channel."""
@@ -30,7 +29,7 @@ CHANNEL_STEP = 4
 
 def standin_da3(shapes: Path) -> dict[str, Tensor]:
     """Stand-in weights of the names in a file of shapes, without their prefix."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in standin_state(shapes).items()}
+    return {name.removeprefix(DA3_PREFIX): tensor for name, tensor in standin_state(shapes).items()}
 
 
 @cache

@@ -17,7 +17,7 @@ class FrameFeatures:
     What LSeg gives is there for all views, or for the `dense_views` that `encode_frames` was asked for, in one row.
     """
 
-    patches: Float[Tensor, "batch views patches width"]
+    patches: Float[Tensor, "batch views tokens width"]
     """The encoder's tokens, before any view has seen another; Depth Anything 3 has a class token before them."""
     semantic_maps: Float[Tensor, "dense_batch dense_views channels hs ws"]
     """LSeg's features at its own resolution, projected to what the Gaussian decoder reads; in lifting mode of unit

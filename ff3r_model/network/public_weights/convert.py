@@ -1,4 +1,4 @@
-"""Public weights → an FF3R checkpoint in lifting mode: VGGT's geometry, LSeg's semantics, no FF3R training."""
+"""Public weights → an FF3R checkpoint in lifting mode: geometry of VGGT or Depth Anything 3, LSeg's semantics."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ff3r_model.core.errors import UserError
 from ff3r_model.core.output_folder import check_output_file
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ff3r_model.network.public_weights.da3 import LICENCES, da3_config, load_da3
 from ff3r_model.network.public_weights.read_weights import read_tensors, weights_files
 from ff3r_model.network.public_weights.tensor_names import (
     expect,
@@ -45,10 +46,11 @@ class Basis:
 
 
 def convert(
-    vggt: str | os.PathLike[str],
+    vggt: str | os.PathLike[str] | None,
     lseg: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    da3: str | os.PathLike[str] | None = None,
     clip: str | os.PathLike[str] | None = None,
     channels: int = 64,
     words: Sequence[str] | None = None,
@@ -57,14 +59,25 @@ def convert(
 ) -> Basis:
     """Write a lifting-mode checkpoint from VGGT-1B's file and LSeg's Lightning file, which holds CLIP's text tower.
 
-    `clip` is another file to take the text tower from, under OpenAI's names. `channels` is the width of the compact
-    features; the text's own width (512) loses nothing. `dtype` stores the weights narrower. Raises CheckpointError
-    naming every tensor that does not fit, and ConvertError for a width that cannot be.
+    `da3` is a file of Depth Anything 3, in place of `vggt`: its tensors tell which size it is. `clip` is another file
+    to take the text tower from, under OpenAI's names. `channels` is the width of the compact features; the text's own
+    width (512) loses nothing. `dtype` stores the weights narrower. Raises CheckpointError naming every tensor that does
+    not fit, and ConvertError for a width that cannot be.
     """
+    if (vggt is None) == (da3 is None):
+        raise ConvertError("geometry comes from one file: VGGT's or Depth Anything 3's")
+    geometry = da3 if vggt is None else vggt
+    assert geometry is not None
+    check_files([geometry, lseg, *([] if clip is None else [clip])], output)
+    # Depth Anything 3's file says which network it is of.
+    tensors = None
+    if da3 is not None:
+        log.info("reading %s", da3)
+        tensors = read_tensors(da3)
+        config = config or da3_config(tensors, str(da3))
     base = config or FF3RConfig.full()
     if not 1 <= channels <= base.text_width:
         raise ConvertError(f"compact features have 1 to {base.text_width} channels, not {channels}")
-    check_files([vggt, lseg, *([] if clip is None else [clip])], output)
     # Read and check everything before anything is computed.
     log.info("reading %s", lseg)
     image_side, text_side = split_lseg(read_tensors(lseg, "state_dict"), str(lseg))
@@ -72,21 +85,31 @@ def convert(
     with torch.device("meta"):
         network = FF3R(replace(base, decode_gaussians=False, feature_channels=channels)).to(dtype or torch.float32)
     load_lseg(network, image_side, str(lseg))
-    log.info("reading %s", vggt)
-    load_vggt(network, read_tensors(vggt), str(vggt))
+    if tensors is None:
+        log.info("reading %s", geometry)
+        load_vggt(network, read_tensors(geometry), str(geometry))
+    else:
+        load_da3(network, tensors, str(geometry))
     # The compact space, from words.
     log.info("fitting %d channels to words", channels)
     basis = fit_basis(text, words if words is not None else shipped_words(), channels)
     log.info("%d words keep a cosine of %.3f on average, %.3f at worst", basis.words, *_cosines(basis))
     network.feature_decoder.weight = nn.Parameter(basis.vectors.to(dtype))
     card = {
-        "made_from": {"vggt": Path(vggt).name, "lseg": Path(lseg).name},
+        "made_from": {"vggt" if da3 is None else "da3": Path(geometry).name, "lseg": Path(lseg).name},
         "compact_features": {"channels": channels, "words": basis.words, "cosine_kept": _cosines(basis)},
-        "terms": "VGGT-1B's weights are for non-commercial use; LSeg's and CLIP's have terms of their own.",
+        "terms": f"{geometry_terms(base)} LSeg's and CLIP's have terms of their own.",
     }
     log.info("writing %s", output)
     save_checkpoint(output, network, text, mode="lifting", card=card, dtype=dtype)
     return basis
+
+
+def geometry_terms(config: FF3RConfig) -> str:
+    """The licence of a geometry backbone's published weights, as a sentence."""
+    if config.da3 is None:
+        return "VGGT-1B's weights are for non-commercial use."
+    return f"The weights of {config.name} are published under {LICENCES.get(config.name, 'terms of their own')}."
 
 
 def check_files(sources: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:

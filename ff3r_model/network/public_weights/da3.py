@@ -46,26 +46,30 @@ LICENCES = {"da3-small": "Apache-2.0", "da3-base": "Apache-2.0", "da3-large": "C
 
 def da3_config(tensors: Mapping[str, Tensor], source: str) -> FF3RConfig:
     """The configuration that goes with a file's tensors. Raises CheckpointError for what is no any-view network."""
+    check_any_view(tensors, source)
+    width = tensors["backbone.pretrained.cls_token"].shape[-1]
+    for config in (size() for size in SIZES):
+        if config.width == width:
+            return config
+    raise CheckpointError(f"{source} has a Depth Anything 3 of {width} channels, which is no published size: {WANTED}.")
+
+
+def check_any_view(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises CheckpointError, saying what the file holds instead, unless it is of an any-view network."""
     expect(DA3, "--da3", tensors, source)
     if any(name.startswith(("da3.", "da3_metric.")) for name in tensors):
         raise CheckpointError(f"{source} holds Depth Anything 3's nested giant and metric networks: {WANTED}.")
     if any(".mlp.w12." in name or name.startswith("gs_head.") for name in tensors):
         raise CheckpointError(f"{source} holds Depth Anything 3 Giant, which FF3R does not run: {WANTED}.")
-    token = tensors.get("backbone.pretrained.cls_token")
-    if token is None:
-        raise CheckpointError(f"{source} lacks backbone.pretrained.cls_token: fetch it again. {WANTED}.")
-    if "backbone.pretrained.camera_token" not in tensors:
+    if lora := [name for name in tensors if "lora_" in name]:
+        raise CheckpointError(f"{source} holds a LoRA ({lora[0]} and more): merge it into the weights first.")
+    if "head.scratch.sky_output_conv2.0.weight" in tensors:
         raise CheckpointError(
-            f"{source} holds Depth Anything 3's metric or mono network, which sees one view alone and has no "
-            f"backbone.pretrained.camera_token: {WANTED}."
+            f"{source} holds Depth Anything 3's metric or mono network (head.scratch.sky_output_conv2.0.weight), which "
+            f"sees one view alone: {WANTED}."
         )
-    width = token.shape[-1]
-    for config in (size() for size in SIZES):
-        if config.width == width:
-            return config
-    raise CheckpointError(
-        f"{source} holds a Depth Anything 3 of {width} channels, which is no published size: {WANTED}."
-    )
+    if "backbone.pretrained.cls_token" not in tensors:
+        raise CheckpointError(f"{source} lacks backbone.pretrained.cls_token: fetch it again. {WANTED}.")
 
 
 class _Geometry(nn.Module):
@@ -80,6 +84,7 @@ class _Geometry(nn.Module):
 
 def load_da3(network: FF3R, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill aggregator, camera head and depth head. Raises CheckpointError naming what does not fit, as published."""
+    check_any_view(tensors, source)
     geometry = _Geometry(network)
     names = {name: published_name(name) for name in geometry.state_dict()}
     _fill(geometry, names, {name: x for name, x in tensors.items() if name not in DA3_UNUSED}, source)
