@@ -112,10 +112,10 @@ def reference_views(classes: Float[Tensor, "batch views width"]) -> Int[Tensor, 
         norm = classes.norm(dim=-1)
         unit = classes / norm[..., None]
         places = torch.arange(classes.shape[1], device=classes.device)
-        others = places.amax().clamp_min(1)
+        others = places[-1].clamp_min(1)
         cosine = ((unit @ unit.mT).sum(dim=-1) - 1) / others
         figures = torch.stack([cosine, norm, unit.var(dim=-1)])
         low, high = figures.amin(dim=-1, keepdim=True), figures.amax(dim=-1, keepdim=True)
         score = ((figures - low) / (high - low + 1e-8) - 0.5).abs().sum(dim=0)
-        few = (places.amax() < FEW - 1) & (places > 0)
+        few = (places[-1] < FEW - 1) & (places > 0)
         return score.masked_fill(few, torch.inf).argmin(dim=-1)
