@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,8 @@ from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.network.ray_head import RayHead
 from ff3r_model.network.text_encoder import TextEncoder
 from tests.network.test_convert import TEXT, lseg_state
+from tests.network.test_converted import REFERENCE as REFERENCE_IMAGES
+from tests.network.test_converted import pose_of, reconstruct, relative_pose, write_images
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -63,6 +66,16 @@ def test_converted_network_has_the_published_values(converted: Path, files: tupl
     with torch.inference_mode():
         output = checkpoint.network(torch.rand(1, 3, 3, 56, 84))
     assert output.depth.isfinite().all() and output.gaussians is None and output.lifted is not None
+
+
+def test_a_converted_checkpoint_maps_images(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    assert len(reconstruct(write_images(tmp_path / "images"), converted, tmp_path / "out")) > 0
+    network = load_checkpoint(converted).network
+    images = torch.from_numpy(REFERENCE_IMAGES["images"]).mul(255).round() / 255
+    with torch.inference_mode():
+        expected = pose_of(network(images).pose_encodings[-1, 0])
+    np.testing.assert_allclose(relative_pose(tmp_path / "out"), expected, atol=1e-4)
 
 
 def test_the_checkpoint_tells_the_licence(converted: Path) -> None:
