@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, assign, check
+from ff3r_model.network.da3_metric import DA3Metric
 from ff3r_model.network.public_weights.tensor_names import DA3, expand, expect
 from ff3r_model.network.ray_head import RayHead
 
@@ -39,6 +40,8 @@ RAYS = {
 }
 """Beginnings of the ray head's names here and as published: the last of four levels, which all share one LayerNorm."""
 SIZES = (FF3RConfig.da3_small, FF3RConfig.da3_base, FF3RConfig.da3_large)
+METRIC_SIGN = "head.scratch.sky_output_conv2.0.weight"
+"""Only the metric and the mono network have it."""
 WANTED = "DA3-SMALL, DA3-BASE or DA3-LARGE is wanted"
 LICENCES = {"da3-small": "Apache-2.0", "da3-base": "Apache-2.0", "da3-large": "CC BY-NC 4.0 (non-commercial)"}
 """Of the published weights, by the name of the configuration."""
@@ -63,10 +66,10 @@ def check_any_view(tensors: Mapping[str, Tensor], source: str) -> None:
         raise CheckpointError(f"{source} holds Depth Anything 3 Giant, which FF3R does not run: {WANTED}.")
     if lora := [name for name in tensors if "lora_" in name]:
         raise CheckpointError(f"{source} holds a LoRA ({lora[0]} and more): merge it into the weights first.")
-    if "head.scratch.sky_output_conv2.0.weight" in tensors:
+    if METRIC_SIGN in tensors:
         raise CheckpointError(
-            f"{source} holds Depth Anything 3's metric or mono network (head.scratch.sky_output_conv2.0.weight), which "
-            f"sees one view alone: {WANTED}."
+            f"{source} holds Depth Anything 3's metric or mono network ({METRIC_SIGN}), which sees one view alone: "
+            f"{WANTED}."
         )
     if "backbone.pretrained.cls_token" not in tensors:
         raise CheckpointError(f"{source} lacks backbone.pretrained.cls_token: fetch it again. {WANTED}.")
@@ -88,6 +91,14 @@ def load_da3(network: FF3R, tensors: Mapping[str, Tensor], source: str) -> None:
     geometry = _Geometry(network)
     names = {name: published_name(name) for name in geometry.state_dict()}
     _fill(geometry, names, {name: x for name, x in tensors.items() if name not in DA3_UNUSED}, source)
+
+
+def load_da3_metric(network: DA3Metric, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill the metric network. Raises CheckpointError naming what does not fit."""
+    expect(DA3, "engine.metric.weights", tensors, source)
+    if METRIC_SIGN not in tensors:
+        raise CheckpointError(f"{source} has no {METRIC_SIGN}: of Depth Anything 3, DA3METRIC-LARGE is wanted here.")
+    assign(network, tensors, source)
 
 
 def load_da3_rays(head: RayHead, tensors: Mapping[str, Tensor], source: str) -> None:
