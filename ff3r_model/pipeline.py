@@ -16,6 +16,7 @@ from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
 from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.engine.metric_depth import MetricDepth
 from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
@@ -105,9 +106,15 @@ class Pipeline:
     """Frames in, a queryable semantic map out. Not thread safe: one worker owns it."""
 
     def __init__(
-        self, engine: Predict, text: TextEmbedder, space: TextSpace, config: PipelineConfig | None = None
+        self,
+        engine: Predict,
+        text: TextEmbedder,
+        space: TextSpace,
+        config: PipelineConfig | None = None,
+        metric: MetricDepth | None = None,
     ) -> None:
-        self.engine, self.config = engine, config or PipelineConfig()
+        """`metric` sees metres in single images; None: no learned scale."""
+        self.engine, self.config, self.metric = engine, config or PipelineConfig(), metric
         self.text, self.space = text, space
         self.windows = WindowBuilder(self.config.window)
         try:
@@ -157,7 +164,8 @@ class Pipeline:
             use,
             lambda: load_checkpoint(path or NANO_WEIGHTS, device).network,
         )
-        return cls(engine, checkpoint.text_encoder, checkpoint.text_space, config)
+        metric = MetricDepth.from_config(config.engine.metric, device)
+        return cls(engine, checkpoint.text_encoder, checkpoint.text_space, config, metric)
 
     def add(self, frame: Frame) -> None:
         """Offer a camera frame. Raises FrameRejected for one that cannot be used."""
@@ -182,6 +190,8 @@ class Pipeline:
                 prediction = self.predict(window)
             seen = _seen(window, prediction)
             self.windows.dropped["out of memory"] += len(window.keyframes) - len(seen.keyframes)
+            if self.metric is not None:
+                prediction = self.metric(seen, prediction)
             update = self.mapper.place(seen, prediction)
         except Exception:
             self.windows.roll_back()

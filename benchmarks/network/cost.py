@@ -71,8 +71,8 @@ def build(config: FF3RConfig, device: torch.device | str = "cpu", tied: bool = F
     network.to_empty(device=device).eval().requires_grad_(False)
     for name, tensor in network.state_dict().items():
         tensor.fill_(1) if "running_var" in name else tensor.zero_()
-    network.aggregator.mean.fill_(0.5)
-    network.aggregator.std.fill_(0.25)
+    network.aggregator.normalise.mean.fill_(0.5)
+    network.aggregator.normalise.std.fill_(0.25)
     return network
 
 

@@ -15,11 +15,14 @@ from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.config import (
     AggregatorConfig,
     CameraHeadConfig,
+    DA3Config,
     DPTConfig,
+    FusionConfig,
     LSegConfig,
     TIPSv2Config,
     ViTConfig,
 )
+from ff3r_model.network.public_weights.da3 import DA3_UNUSED, published_name
 from ff3r_model.network.public_weights.tensor_names import (
     CLIP_PREFIX,
     CLIP_UNUSED,
@@ -31,6 +34,8 @@ from ff3r_model.network.public_weights.tensor_names import (
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.network.tipsv2 import TIPSv2
 from ff3r_model.network.tipsv2_text import TextTower, TIPSv2TextConfig
+
+DA3_PREFIX = "model."
 
 
 def write_published(folder: Path, config: FF3RConfig) -> tuple[Path, Path]:
@@ -79,6 +84,37 @@ def tiny() -> FF3RConfig:
             vit=replace(vit, interpolation="bilinear"), layers=(0, 1, 2, 3), channels=(8, 8, 8, 8), features=8
         ),
     )
+
+
+def tiny_da3() -> FF3RConfig:
+    """The same with Depth Anything 3's geometry."""
+    decoder = DPTConfig(channels=(8, 8, 8, 8), features=8, hidden=(8, 8), relu_skip=False)
+    return replace(
+        tiny(),
+        name="tiny-da3",
+        encoder=ViTConfig(width=32, depth=10, heads=2, grid=4, registers=0, interpolation="bicubic_scaled"),
+        da3=DA3Config(start=2, layers=(3, 5, 7, 9)),
+        depth=decoder,
+        fusion=FusionConfig(heads=2, width=16),
+    )
+
+
+def write_da3(folder: Path, config: FF3RConfig) -> Path:
+    """A file laid out like Depth Anything 3's model.safetensors, for a network of any size; rays are single zeros."""
+    with torch.device("meta"):
+        network = FF3R(replace(config, decode_gaussians=False))
+    parts = [("aggregator.", network.aggregator), ("camera_head.", network.camera_head)]
+    shapes = _shapes([*parts, ("depth_head.", network.depth_head)])
+    names = {DA3_PREFIX + published_name(name): shape for name, shape in shapes.items()}
+    absent = {f"head.scratch.output_conv2_aux.{level}.2.{kind}" for level in (1, 2, 3) for kind in ("weight", "bias")}
+    rays = {DA3_PREFIX + name: torch.zeros(1) for name in DA3_UNUSED - absent}
+    path = folder / "model.safetensors"
+    save_file({name: standin_tensor(name, shape) for name, shape in names.items()} | rays, path)
+    return path
+
+
+def _shapes(parts: list[tuple[str, nn.Module]]) -> dict[str, tuple[int, ...]]:
+    return {prefix + name: tuple(x.shape) for prefix, part in parts for name, x in part.state_dict().items()}
 
 
 def _filled(parts: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ def standin_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64)
     if kind == "running_var":
         return noise.mul_(VARIANCE_NOISE[0]).abs_().add_(0.5)
+    if name.endswith("fc_fov.0.bias"):  # Depth Anything 3's fields of view, which a ReLU would else cut off
+        return noise.mul_(0.05).add_(1.5)
     if name.startswith("text_encoder.") and kind == "in_proj_weight":  # TIPSv2's text attention would else saturate
         return noise.div_(float(shape[1]) ** 0.5)
     if kind.startswith("gamma"):

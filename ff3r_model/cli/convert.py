@@ -1,4 +1,4 @@
-"""`ff3r convert`: from public checkpoints of VGGT, LSeg and CLIP or TIPSv2 to a checkpoint of FF3R."""
+"""`ff3r convert`: public checkpoints (VGGT or Depth Anything 3; LSeg and CLIP, or TIPSv2) to a checkpoint of FF3R."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from ff3r_model.cli.steps_shown import steps_shown
 class Convert:
     """Make a checkpoint of public weights, one file for geometry and one for words; or rewrite one of FF3R's own.
 
-    Geometry is VGGT-1B (--vggt). Words are LSeg with CLIP (--lseg) or TIPSv2 (--tipsv2 with --tokenizer). Nothing in
-    the given files is executed. The new file runs in lifting mode: public cameras, depth and semantics, no FF3R
-    training. Mind the terms of the public weights; VGGT-1B's are non-commercial.
+    Geometry is VGGT-1B (--vggt) or Depth Anything 3 (--da3). Words are LSeg with CLIP (--lseg) or TIPSv2 (--tipsv2 with
+    --tokenizer). Nothing in the given files is executed. The new file runs in lifting mode: public cameras, depth and
+    semantics, no FF3R training. Mind the terms of the public weights: VGGT-1B's and DA3-LARGE's are non-commercial,
+    those of DA3-SMALL, DA3-BASE and TIPSv2 are Apache-2.0.
     """
 
     output: Annotated[Path, arg(aliases=["-o"])]
     """Checkpoint to write (.safetensors)."""
     vggt: Path | None = None
     """VGGT-1B's model.pt or model.safetensors."""
+    da3: Path | None = None
+    """Depth Anything 3's model.safetensors (DA3-SMALL, DA3-BASE or DA3-LARGE), in place of --vggt."""
     lseg: Path | None = None
     """LSeg's demo_e200.ckpt, which also holds CLIP's text tower."""
     clip: Path | None = None
@@ -47,7 +50,7 @@ class Convert:
         from ff3r_model.network.public_weights import convert
 
         dtype = None if self.precision == "float32" else getattr(torch, self.precision)
-        public = {name: getattr(self, name) for name in ("vggt", "lseg", "clip", "tipsv2", "tokenizer")}
+        public = {name: getattr(self, name) for name in ("vggt", "da3", "lseg", "clip", "tipsv2", "tokenizer")}
         with steps_shown("ff3r_model.network.public_weights"):
             if self.ff3r is not None:
                 if any(public.values()):

@@ -205,6 +205,8 @@ class Prediction:
     """What tracks of features triangulate; None where nobody tracked or nothing could be."""
     quality: WindowQuality | None = None
     """None where nobody measured it."""
+    metres_per_unit: float | None = None
+    """By a network that sees metres in one image; None where it was not asked."""
 
     @property
     def points(self) -> Float[Tensor, "views height width 3"]:

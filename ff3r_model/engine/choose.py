@@ -13,6 +13,7 @@ import torch
 from ff3r_model.core.ranges import Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Predict, Prediction, Window
 from ff3r_model.engine.device import gpu_name, is_nvidia
+from ff3r_model.engine.metric_depth import MetricDepthConfig
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
 from ff3r_model.engine.onnx.precision import Precision
@@ -50,6 +51,7 @@ class EngineConfig:
     """Folder of the plans; None: ~/.cache/ff3r/engines."""
     torch: TorchConfig = field(default_factory=TorchConfig)
     """For where torch runs the network; its cache of frames also holds for TensorRT."""
+    metric: MetricDepthConfig = field(default_factory=MetricDepthConfig)
 
     def __post_init__(self) -> None:
         check_range(self, Range(MIN_VIEWS, MAX_VIEWS), "max_views")

@@ -17,7 +17,7 @@ FASTEST_FIRST = [
     SDPBackend.MATH,
 ]
 """Each is tried where the one before does not run: cuDNN's is the fastest on Hopper and later."""
-KEPT = ("camera_head", "depth_head", "feature_decoder")
+KEPT = ("camera_head.", "depth_head.", "feature_decoder", "aggregator.camera_encoder.")
 """Parts of the network that compute in float32 also under autocast, or are read by others."""
 
 
@@ -28,7 +28,7 @@ def halve_weights(network: FF3R) -> None:
     """
     for name, module in network.named_modules():
         matmul = isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
-        if matmul and name.split(".")[0] not in KEPT:
+        if matmul and not name.startswith(KEPT):
             module.to(torch.bfloat16)
 
 

@@ -8,25 +8,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.core.types import Prediction, Window
+from ff3r_model.core.geometry import invert_rigid, is_rigid
+from ff3r_model.core.types import Cameras, Prediction, Window
 from ff3r_model.engine.frame_cache import CacheConfig, FrameCache
 from ff3r_model.engine.half_precision import fastest_attention, halve_weights
 from ff3r_model.network.decode import predict
 from ff3r_model.network.frame_features import FrameFeatures
+from ff3r_model.network.known_cameras import encode_known
 from ff3r_model.network.layers import Block
 from ff3r_model.network.model import FF3R
 from ff3r_model.network.sparse_attention import SparseConfig
 
+LEAST_MOTION = 0.05
+"""Metres between cameras, below which odometry says nothing of the window's size."""
+
 
 @dataclass(frozen=True)
 class TorchConfig:
-    """Memory and speed of the PyTorch engine. None of it changes a prediction but `sparse`."""
+    """Memory and speed of the PyTorch engine. None of it changes a prediction but `sparse` and `known_cameras`."""
 
     cache: CacheConfig = field(default_factory=CacheConfig)
     compiled: bool = False
     """Let torch.compile fuse the transformer blocks: costs a minute at the first window, once for all view counts."""
     sparse: SparseConfig | None = None
     """Approximate the global attention of long windows: faster, and less exact (by how much: docs/performance.md)."""
+    known_cameras: bool = True
+    """Depth Anything 3 is told the poses and intrinsics of windows all of whose frames have odometry and calibration;
+    predictions are then in metres. Other networks have nothing that reads them."""
 
 
 class TorchEngine:
@@ -54,9 +62,25 @@ class TorchEngine:
         self.network.check(images[None])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), fastest_attention(self.device):
             frames = self.cache.features(window, images, self._encode)
-            output = self.network.decode_window(images[None], frames, self.config.sparse)
-        known = None if window.intrinsics is None else window.intrinsics.to(self.device, non_blocking=True)
-        return predict(output, intrinsics=known, images=images)
+            known = self._known(window)
+            told = None if known is None else encode_known(known, *images.shape[-2:])[None]
+            output = self.network.decode_window(images[None], frames, self.config.sparse, known=told)
+        intrinsics = None if window.intrinsics is None else window.intrinsics.to(self.device, non_blocking=True)
+        poses = None if known is None else known.camera_from_world
+        return predict(output, intrinsics=intrinsics, images=images, known=poses)
+
+    def _known(self, window: Window) -> Cameras | None:
+        """The cameras by odometry and calibration, in metres, where the network takes them and all frames have them."""
+        if not (self.config.known_cameras and self.network.config.takes_known_cameras):
+            return None
+        if window.odom_from_camera is None or window.intrinsics is None:
+            return None
+        poses = window.odom_from_camera
+        moved = (poses[:, :3, 3] - poses[:1, :3, 3]).norm(dim=-1).max()
+        # Not a number where a frame has no odometry
+        if not (moved >= LEAST_MOTION and all(is_rigid(pose) for pose in poses)):
+            return None
+        return Cameras(invert_rigid(poses.float()).to(self.device), window.intrinsics.to(self.device).float())
 
     def _encode(self, images: Float[Tensor, "1 views 3 h w"]) -> FrameFeatures:
         return self.network.encode_frames(images)

@@ -26,18 +26,27 @@ class Aggregated:
     layers: tuple[Float[Tensor, "batch views tokens width"], ...]
     special: int
     """Tokens before the patches: the camera token first, then the registers."""
-
-    @property
-    def camera(self) -> Float[Tensor, "batch views width"]:
-        """The last layer's camera tokens."""
-        return self.layers[-1][:, :, 0]
+    camera: Float[Tensor, "batch views width"]
+    """The last layer's camera tokens, as the camera head reads them."""
 
 
-class Aggregator(nn.Module):
-    """Images → tokens that have seen every view. Names follow VGGT's checkpoint."""
+class Normalisation(nn.Module):
+    """Images in [0, 1], as everywhere here, by the mean and deviation that the published networks were trained with."""
 
     mean: Tensor
     std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
+
+    def forward(self, images: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+        return (images - self.mean) / self.std
+
+
+class Aggregator(nn.Module):
+    """VGGT's: images → tokens that have seen every view. Names follow its checkpoint."""
 
     def __init__(self, config: FF3RConfig) -> None:
         super().__init__()
@@ -50,8 +59,7 @@ class Aggregator(nn.Module):
         self.register_token = nn.Parameter(torch.zeros(1, 2, sizes.registers, width))
         self.frame_blocks = self._blocks(width)
         self.global_blocks = self._blocks(width)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
+        self.normalise = Normalisation()
 
     def _blocks(self, width: int) -> nn.ModuleList:
         sizes = self.config
@@ -59,9 +67,14 @@ class Aggregator(nn.Module):
             Block(width, sizes.heads, layer_scale=sizes.layer_scale, qk_norm=True) for _ in range(sizes.depth)
         )
 
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        """The encoder's, then those within and across views."""
+        return [*self.patch_embed.blocks, *self.frame_blocks, *self.global_blocks]
+
     def encode(self, images: Float[Tensor, "batch views 3 h w"]) -> Float[Tensor, "batch views patches width"]:
         """Patch tokens of each view, which knows nothing of the others yet."""
-        return self.patch_embed(((images - self.mean) / self.std).flatten(0, 1)).unflatten(0, tuple(images.shape[:2]))
+        return self.patch_embed(self.normalise(images).flatten(0, 1)).unflatten(0, tuple(images.shape[:2]))
 
     def with_special(
         self, patches: Float[Tensor, "batch views patches width"]
@@ -83,39 +96,48 @@ class Aggregator(nn.Module):
 
     def aggregate(
         self,
-        patches: Float[Tensor, "batch views patches width"],
+        encoded: Float[Tensor, "batch views patches width"],
         size: tuple[int, int],
         sparse: SparseConfig | None = None,
+        known: Float[Tensor, "batch views 9"] | None = None,
     ) -> Aggregated:
-        """What `encode` gave, views together; `size`: the images' height and width. `sparse` approximates."""
-        tokens = self.with_special(patches)
+        """What `encode` gave, views together; `size`: the images' height and width. `sparse` approximates.
+
+        Raises ValueError for `known` cameras: VGGT has nothing that reads them.
+        """
+        if known is not None:
+            raise ValueError("VGGT takes no known cameras; Depth Anything 3 does")
+        tokens = self.with_special(encoded)
         batch, views, count, _ = tokens.shape
-        rope = self.rope(*size, patches.device)
-        across = self._across(rope, views, size, sparse)
+        rope = self.rope(*size, encoded.device)
+        grid = (size[0] // self.patch, size[1] // self.patch)
+        across = across_views(rope, views, grid, self.special, sparse)
         kept = []
         for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             within = frame_block(tokens.reshape(batch * views, count, -1), rope).view(batch, views, count, -1)
             tokens = across(index, global_block, within)
             if index in self.config.layers:
                 kept.append(torch.cat([within, tokens], dim=-1))
-        return Aggregated(tuple(kept), self.special)
+        return Aggregated(tuple(kept), self.special, kept[-1][:, :, 0])
 
-    def _across(self, rope: Rotary, views: int, size: tuple[int, int], sparse: SparseConfig | None) -> GlobalStep:
-        """How the tokens of all views see each other in a global layer."""
-        rope_all = rope.repeat(views)
 
-        def exact(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
-            return block(tokens.flatten(1, 2), rope_all).view(tokens.shape)
+def across_views(
+    rope: Rotary, views: int, grid: tuple[int, int], special: int, sparse: SparseConfig | None
+) -> GlobalStep:
+    """How the tokens of all views see each other in the global block of a number, `rope` being of one view's tokens."""
+    rope_all = rope.repeat(views)
 
-        if sparse is None:
-            return exact
-        grid = (size[0] // self.patch, size[1] // self.patch)
-        split = split_tokens(grid, self.special, sparse.stride, rope.cos.device)
+    def exact(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
+        return block(tokens.flatten(1, 2), rope_all).view(tokens.shape)
 
-        def approximate(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
-            if index < sparse.early:
-                return block(tokens.flatten(0, 1), rope).view(tokens.shape)
-            assert isinstance(block, Block)
-            return sparse_block(block, tokens, rope, split, sparse.view_chunk)
+    if sparse is None:
+        return exact
+    split = split_tokens(grid, special, sparse.stride, rope.cos.device)
 
-        return approximate
+    def approximate(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
+        if index < sparse.early:
+            return block(tokens.flatten(0, 1), rope).view(tokens.shape)
+        assert isinstance(block, Block)
+        return sparse_block(block, tokens, rope, split, sparse.view_chunk)
+
+    return approximate

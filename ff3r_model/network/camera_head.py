@@ -13,6 +13,9 @@ from ff3r_model.network.layers import Block, Mlp
 POSE = 9
 """Translation 3, quaternion xyzw 4, vertical and horizontal field of view 2."""
 
+START_STD = 0.002
+"""Of the last layer's initial weights."""
+
 
 class CameraHead(nn.Module):
     """Iterative refinement: each step sees the encoding so far and adds to it. Names follow VGGT's checkpoint."""
@@ -54,6 +57,10 @@ class CameraHead(nn.Module):
         for block in self.trunk:
             tokens = block(tokens)
         return self.pose_branch(self.trunk_norm(tokens))
+
+    def start_plain(self) -> None:
+        """Initial weights: cameras near the prior."""
+        nn.init.trunc_normal_(self.pose_branch.fc2.weight, std=START_STD)
 
     @staticmethod
     def activate(encoding: Float[Tensor, "*batch 9"]) -> Float[Tensor, "*batch 9"]:

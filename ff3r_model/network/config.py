@@ -1,4 +1,4 @@
-"""The network's configuration: nested dataclasses, a JSON round trip, and the presets `nano` and `full`."""
+"""The network's configuration: nested dataclasses, a JSON round trip, and the presets."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class ViTConfig:
     registers: int = 4
     layer_scale: float | None = 1.0
     """Initial LayerScale; None leaves LayerScale out."""
-    interpolation: Literal["bicubic", "bilinear", "bilinear_antialiased"] = "bicubic"
-    """Of the position embedding. Bicubic is antialiased, plain bilinear is not: DINOv2's and LSeg's habits. TIPSv2's is
-    the third."""
+    interpolation: Literal["bicubic", "bilinear", "bilinear_antialiased", "bicubic_scaled"] = "bicubic"
+    """Of the position embedding. VGGT: bicubic, which is antialiased; LSeg: bilinear, which is not; TIPSv2: bilinear,
+    antialiased. DINOv2's first one, kept by Depth Anything 3: bicubic without antialiasing, by a scale factor for 0.1
+    patches more than there are."""
     stem: Stem = "linear"
     """Our choice: "conv" replaces the linear patch embedding by two small convolutions before it. It learns faster
     from little data and keeps detail finer than a patch."""
@@ -76,6 +77,28 @@ class AggregatorConfig:
             raise ValueError(f"layers must grow from 0 or more to the last, {self.depth - 1}, not {self.layers}")
 
 
+CAMERA_HEADS = 16
+"""Of Depth Anything 3's attention across known cameras, whatever the width."""
+
+
+@dataclass(frozen=True)
+class DA3Config:
+    """Depth Anything 3's attention across views: in every other block of the encoder itself, from one on."""
+
+    start: int = 4
+    """The first block that is no plain DINOv2: q/k norm, rotary positions, the camera token. From it on odd blocks are
+    across views, even ones within a view."""
+    rope_base: float = 100.0
+    layers: Layers = (5, 7, 9, 11)
+    """The blocks that the decoders read; no others are kept. The last one must be the encoder's last."""
+
+    def __post_init__(self) -> None:
+        check_range(self, DEPTHS, "start")
+        check_range(self, Range(1, 1e9), "rope_base")
+        if not self.start <= self.layers[0] < self.layers[1] < self.layers[2] < self.layers[3]:
+            raise ValueError(f"layers must grow from start, {self.start}, on, not {self.layers}")
+
+
 @dataclass(frozen=True)
 class CameraHeadConfig:
     """Iterative refinement of the pose encoding."""
@@ -108,6 +131,8 @@ class DPTConfig:
     features: int = 256
     hidden: tuple[int, int] = (128, 32)
     """At half and at full resolution; the second pair of convolutions is where the time goes."""
+    relu_skip: bool = True
+    """Residual units add relu(x), as VGGT's do, and not x, as Depth Anything 3's."""
 
     def __post_init__(self) -> None:
         check_range(self, WIDTHS, "features")
@@ -173,12 +198,14 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class FF3RConfig:
-    """The whole network. The defaults are the full size; what differs in `nano` is listed there."""
+    """The whole network. The defaults are the full size; what differs in the other presets is listed there."""
 
     name: str = "full"
     encoder: ViTConfig = field(default_factory=ViTConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     camera: CameraHeadConfig = field(default_factory=CameraHeadConfig)
+    da3: DA3Config | None = None
+    """Depth Anything 3 in place of VGGT: `aggregator` and `camera` then describe nothing."""
     depth: DPTConfig = field(default_factory=DPTConfig)
     depth_skip: bool = False
     """Our choice, off as published: the appearance skip goes into the depth decoder too."""
@@ -212,12 +239,28 @@ class FF3RConfig:
         check_range(self, Range(1, 1024), "feature_channels")
         check_range(self, AT_LEAST_ONE, "head_chunk")
         check_range(self, Range(self.encoder.patch, MAX_STRETCH * self.encoder.grid * self.encoder.patch), "long_side")
-        _check_heads(self.aggregator, self.width, "aggregator.")
-        _check_heads(self.camera, self.camera.width or 2 * self.width, "camera.")
-        if self.width // self.aggregator.heads % 4:
+        if self.da3 is None:
+            _check_heads(self.aggregator, self.width, "aggregator.")
+            _check_heads(self.camera, self.camera.width or 2 * self.width, "camera.")
+            self._check_rotary("aggregator", self.aggregator.heads)
+        else:
+            self._check_da3(self.da3)
+
+    def _check_da3(self, da3: DA3Config) -> None:
+        if da3.layers[3] != self.encoder.depth - 1 or self.encoder.registers:
             raise ValueError(
-                f"aggregator.heads = {self.aggregator.heads}: the width of a head, of {self.width} in all, must be a "
-                "multiple of 4, since positions turn pairs of channels along two axes"
+                f"da3.layers must end at the encoder's last block, {self.encoder.depth - 1}, not at {da3.layers[3]}, "
+                f"and the encoder have no registers, not {self.encoder.registers}"
+            )
+        if self.width % CAMERA_HEADS:
+            raise ValueError(f"width must be a multiple of {CAMERA_HEADS} with da3, not {self.width}: heads of cameras")
+        self._check_rotary("encoder", self.encoder.heads)
+
+    def _check_rotary(self, part: str, heads: int) -> None:
+        if self.width // heads % 4:
+            raise ValueError(
+                f"{part}.heads = {heads}: the width of a head, of {self.width} in all, must be a multiple of 4, since "
+                "positions turn pairs of channels along two axes"
             )
         self._check_semantics()
 
@@ -246,6 +289,18 @@ class FF3RConfig:
         return self.long_side or self.encoder.grid * self.encoder.patch
 
     @property
+    def takes_known_cameras(self) -> bool:
+        """Whether known poses and intrinsics can go in beside the images."""
+        return self.da3 is not None
+
+    @property
+    def global_blocks(self) -> int:
+        """Blocks in which all views see each other."""
+        if self.da3 is None:
+            return self.aggregator.depth
+        return sum(index % 2 for index in range(self.da3.start, self.encoder.depth))
+
+    @property
     def bands(self) -> int:
         """Spherical harmonics per colour channel."""
         return (self.sh_degree + 1) ** 2
@@ -254,6 +309,22 @@ class FF3RConfig:
     def full() -> FF3RConfig:
         """VGGT-1B's and LSeg ViT-L/16's sizes, and the paper's images of 448 pixels."""
         return FF3RConfig(long_side=448)
+
+    @staticmethod
+    def da3_small() -> FF3RConfig:
+        """Depth Anything 3 Small's 34 M parameters, and LSeg ViT-L/16."""
+        return _da3("da3-small", 384, 64, (48, 96, 192, 384))
+
+    @staticmethod
+    def da3_base() -> FF3RConfig:
+        """Depth Anything 3 Base's 135 M parameters, and LSeg ViT-L/16."""
+        return _da3("da3-base", 768, 128, (96, 192, 384, 768))
+
+    @staticmethod
+    def da3_large() -> FF3RConfig:
+        """Depth Anything 3 Large's 411 M parameters, and LSeg ViT-L/16."""
+        da3 = DA3Config(start=8, layers=(11, 15, 19, 23))
+        return _da3("da3-large", 1024, 256, (256, 512, 1024, 1024), depth=24, da3=da3)
 
     @staticmethod
     def nano() -> FF3RConfig:
@@ -303,7 +374,20 @@ class FF3RConfig:
         return record(FF3RConfig, json_value(text), "config")
 
 
-_WithHeads = ViTConfig | AggregatorConfig | CameraHeadConfig | FusionConfig
+def _da3(
+    name: str, width: int, features: int, channels: Layers, depth: int = 12, da3: DA3Config | None = None
+) -> FF3RConfig:
+    """A published size of Depth Anything 3: heads of 64 channels, images of 504 pixels."""
+    encoder = ViTConfig(width, depth, heads=width // 64, registers=0, interpolation="bicubic_scaled")
+    decoder = DPTConfig(channels, features, hidden=(features // 2, 32), relu_skip=False)
+    return FF3RConfig(
+        name=name,
+        encoder=encoder,
+        da3=da3 or DA3Config(),
+        depth=decoder,
+        fusion=FusionConfig(width=width),
+        long_side=504,
+    )
 
 
 def _check_heads(

@@ -19,11 +19,14 @@ from ff3r_model.core.geometry import (
 )
 from ff3r_model.core.types import DEPTH_CONFIDENCE_WEIGHT, Cameras, Gaussians, Prediction, harmonics_from_rgb
 from ff3r_model.network.gaussian_head import RawGaussians
+from ff3r_model.network.known_cameras import scale_from_known
 from ff3r_model.network.model import NetworkOutput
 
 FOOTPRINTS = (0.1, 10.0)
 """Smallest and largest standard deviation of a Gaussian, in pixel footprints (depth / focal length): ours, the paper
 says nothing. It keeps a Gaussian near the size of the pixel that it came from."""
+LEAST_SCALE = 1e-6
+"""Below it, predicted centres have nothing to do with the known ones, which are then left."""
 LIFTED_OPACITY = 0.9
 """Opacity of the Gaussians of lifting mode, which has no Gaussian head (ours)."""
 
@@ -47,16 +50,21 @@ def predict(
     output: NetworkOutput,
     intrinsics: Float[Tensor, "views 3 3"] | None = None,
     images: Float[Tensor, "views 3 h w"] | None = None,
+    known: Float[Tensor, "views 4 4"] | None = None,
 ) -> Prediction:
     """What the network's output for one window (a batch of one) means, in float32 and in the first camera's frame.
 
-    Known `intrinsics` replace the predicted ones. `images` (RGB in [0, 1]) colour the Gaussians of lifting mode, which
-    are grey without them.
+    Known `intrinsics` replace the predicted ones. `known` poses (camera_from_world) that the network was given replace
+    those that it predicts all the same, and depth follows their unit. `images` (RGB in [0, 1]) colour the Gaussians of
+    lifting mode, which are grey without them.
     """
     depth, confidence = output.depth[0].float(), output.depth_confidence[0].float()
     cameras = decode_cameras(output.pose_encodings[-1, 0].float(), *depth.shape[1:])
     intrinsics = cameras.intrinsics if intrinsics is None else intrinsics.to(depth)
-    cameras = Cameras(anchored(cameras.camera_from_world), intrinsics)
+    poses = cameras.camera_from_world
+    if known is not None and (scale := scale_from_known(poses, known)) > LEAST_SCALE:
+        poses, depth = known.to(depth), depth / scale
+    cameras = Cameras(anchored(poses), intrinsics)
     if output.gaussians is not None:
         gaussians = _activate(output.gaussians, depth, confidence, cameras)
     elif output.lifted is not None:

@@ -67,15 +67,24 @@ class Pyramid(nn.Module):
             refinement = Refinement(features, joins=level < 4, batch_norm=batch_norm, relu_skip=relu_skip)
             setattr(self, f"refinenet{level}", refinement)
 
+    def narrowed(self, maps: Sequence[Map]) -> list[Map]:
+        """The maps, all brought to one width."""
+        return [getattr(self, f"layer{level}_rn")(x) for level, x in enumerate(maps, start=1)]
+
     def forward(self, maps: Sequence[Map]) -> Map:
-        # Bring all maps to one width.
-        one, two, three, four = (getattr(self, f"layer{level}_rn")(x) for level, x in enumerate(maps, start=1))
-        # From the coarsest on, join the next finer map and enlarge to the one after it.
-        x = self.refinenet4(four, None, _size(three))
-        x = self.refinenet3(x, three, _size(two))
-        x = self.refinenet2(x, two, _size(one))
-        height, width = _size(one)
-        return self.refinenet1(x, one, (2 * height, 2 * width))
+        refinements = [getattr(self, f"refinenet{level}") for level in range(1, 5)]
+        return join(refinements, self.narrowed(maps))
+
+
+def join(refinements: Sequence[nn.Module], maps: Sequence[Map]) -> Map:
+    """Four maps of one width, fine to coarse → one at twice the finest's resolution."""
+    one, two, three, four = maps
+    # From the coarsest on, join the next finer map and enlarge to the one after it.
+    x = refinements[3](four, None, _size(three))
+    x = refinements[2](x, three, _size(two))
+    x = refinements[1](x, two, _size(one))
+    height, width = _size(one)
+    return refinements[0](x, one, (2 * height, 2 * width))
 
 
 def resize_layers(channels: Sequence[int]) -> list[nn.Module]:
@@ -101,7 +110,7 @@ class AppearanceSkip(nn.Module):
 
 
 class DPTDecoder(nn.Module):
-    """VGGT's DPT: one norm for all layers, positions added twice, convolutions at full resolution last."""
+    """VGGT's DPT, and Depth Anything 3's: one norm, positions added twice, convolutions at full resolution last."""
 
     def __init__(self, config: DPTConfig, width: int, out: int) -> None:
         super().__init__()
@@ -109,7 +118,7 @@ class DPTDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projects = nn.ModuleList(nn.Conv2d(width, count, 1) for count in config.channels)
         self.resize_layers = nn.ModuleList(resize_layers(config.channels))
-        self.scratch = Pyramid(config.channels, config.features, relu_skip=True)
+        self.scratch = Pyramid(config.channels, config.features, relu_skip=config.relu_skip)
         self.scratch.output_conv1 = nn.Conv2d(config.features, half, 3, padding=1)
         self.scratch.output_conv2 = nn.Sequential(
             nn.Conv2d(half, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, out, 1)

@@ -16,7 +16,9 @@ INTERPOLATION = {
     "bilinear": ("bilinear", False),
     "bilinear_antialiased": ("bilinear", True),
 }
-"""Mode of the position embedding's resizing, and whether it is antialiased."""
+"""Mode of the position embedding's resizing by size, and whether it is antialiased."""
+SCALE_OFFSET = 0.1
+"""DINOv2's, so that rounding never loses a row of patches."""
 
 
 class PatchEmbed(nn.Module):
@@ -45,7 +47,8 @@ class PatchEmbed(nn.Module):
 class VisionTransformer(nn.Module):
     """Class token, registers where configured, and one token per patch."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, qk_norm_from: int | None = None) -> None:
+        """`qk_norm_from`: the first block that normalises queries and keys; None: no block does."""
         super().__init__()
         self.config = config
         width = config.width
@@ -56,8 +59,10 @@ class VisionTransformer(nn.Module):
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, width))
             # Published beside the registers, of use only to DINOv2's own training.
             self.mask_token = nn.Parameter(torch.zeros(1, width), requires_grad=False)
+        plain = config.depth if qk_norm_from is None else qk_norm_from
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, layer_scale=config.layer_scale, eps=1e-6) for _ in range(config.depth)
+            Block(width, config.heads, layer_scale=config.layer_scale, qk_norm=index >= plain, eps=1e-6)
+            for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
@@ -67,8 +72,12 @@ class VisionTransformer(nn.Module):
         if (height, width) == (grid, grid):
             return self.pos_embed
         patches = self.pos_embed[:, 1:].float().transpose(1, 2).unflatten(2, (grid, grid))
-        mode, antialias = INTERPOLATION[self.config.interpolation]
-        resized = F.interpolate(patches, (height, width), mode=mode, antialias=antialias)
+        if self.config.interpolation == "bicubic_scaled":
+            scale = ((height + SCALE_OFFSET) / grid, (width + SCALE_OFFSET) / grid)
+            resized = F.interpolate(patches, scale_factor=scale, mode="bicubic")
+        else:
+            mode, antialias = INTERPOLATION[self.config.interpolation]
+            resized = F.interpolate(patches, (height, width), mode=mode, antialias=antialias)
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2).to(self.pos_embed)], dim=1)
 
     def embed(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n tokens width"]:

@@ -18,8 +18,8 @@ class FrameFeatures:
     in one row.
     """
 
-    patches: Float[Tensor, "batch views patches width"]
-    """The encoder's tokens, before any view has seen another."""
+    patches: Float[Tensor, "batch views tokens width"]
+    """The encoder's tokens, before any view has seen another; Depth Anything 3 has a class token before them."""
     semantic_maps: Float[Tensor, "dense_batch dense_views channels hs ws"]
     """Its features at its own resolution, projected to what the Gaussian decoder reads; in lifting mode of unit
     norm, in the compact space: the lifted features themselves, which `decode_window` only passes on."""

@@ -13,8 +13,6 @@ from ff3r_model.network.encoder import VisionTransformer
 
 STD = 0.02
 POSITION_STRENGTH = 0.5
-LAST_STD = 0.002
-"""Of layers whose output is the answer itself: a start near the prior."""
 
 
 def initialise(network: Any) -> None:
@@ -32,7 +30,7 @@ def initialise(network: Any) -> None:
             _place(module)
     for block in network.aggregator.global_blocks:
         _attend_to_alike(block.attn.qkv)
-    nn.init.trunc_normal_(network.camera_head.pose_branch.fc2.weight, std=LAST_STD)
+    network.camera_head.start_plain()
     nn.init.trunc_normal_(network.depth_head.scratch.output_conv2[-1].weight, std=STD)
     nn.init.zeros_(network.depth_head.scratch.output_conv2[-1].bias)
     # Columns of about unit length: a unit feature decodes to a unit vector of the text's space.

@@ -14,6 +14,8 @@ from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS
 from ff3r_model.network.aggregator import Aggregated, Aggregator
 from ff3r_model.network.camera_head import CameraHead
 from ff3r_model.network.config import FF3RConfig
+from ff3r_model.network.da3_aggregator import DA3Aggregator
+from ff3r_model.network.da3_cameras import CameraDecoder
 from ff3r_model.network.dpt import DepthHead
 from ff3r_model.network.frame_features import FrameFeatures, in_chunks
 from ff3r_model.network.fusion import Fusion
@@ -23,6 +25,9 @@ from ff3r_model.network.lseg import LSeg
 from ff3r_model.network.semantic_encoder import SemanticEncoder
 from ff3r_model.network.sparse_attention import SparseConfig
 from ff3r_model.network.tipsv2 import TIPSv2
+
+KEPT_LAYERS = 4
+"""That the dense heads read, of either backbone."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,7 @@ class FF3R(nn.Module):
     def __init__(self, config: FF3RConfig) -> None:
         super().__init__()
         self.config = config
-        self.aggregator = Aggregator(config)
-        self.camera_head = CameraHead(config.camera, 2 * config.width)
+        self.aggregator, self.camera_head = _geometry(config)
         self.depth_head = DepthHead(config.depth, 2 * config.width, config.depth_skip)
         self.lseg = None if config.lseg is None else LSeg(config.lseg, config.text_width)
         self.tipsv2 = None if config.tipsv2 is None else TIPSv2(config.tipsv2)
@@ -95,9 +99,10 @@ class FF3R(nn.Module):
         images: Float[Tensor, "batch views 3 h w"],
         patches: Float[Tensor, "batch views patches width"],
         sparse: SparseConfig | None = None,
+        known: Float[Tensor, "batch views 9"] | None = None,
     ) -> tuple[Float[Tensor, "iterations batch views 9"], Aggregated]:
         """Pose encodings of all views, and the tokens that have seen every view, from the encoder's `patches`."""
-        aggregated = self.aggregator.aggregate(patches, (images.shape[-2], images.shape[-1]), sparse)
+        aggregated = self.aggregator.aggregate(patches, (images.shape[-2], images.shape[-1]), sparse, known)
         with torch.autocast(images.device.type, enabled=False):
             return self.camera_head(aggregated.camera.float()), aggregated
 
@@ -107,15 +112,17 @@ class FF3R(nn.Module):
         frames: FrameFeatures,
         sparse: SparseConfig | None = None,
         dense_views: Int[Tensor, " n"] | None = None,
+        known: Float[Tensor, "batch views 9"] | None = None,
     ) -> NetworkOutput:
         """The output for a window from its views' features: `frames` is of `encode_frames`, now or in earlier windows.
 
         `sparse` approximates the global attention of long windows; None is exact. `dense_views` decodes depth and
         Gaussians of some views only, as training does: places among the views of all windows, window by window, the
-        same as `frames` were encoded with. The output's dense maps are then one row of n views.
+        same as `frames` were encoded with. The output's dense maps are then one row of n views. `known`: pose encodings
+        of cameras that are known, where the backbone takes them (`config.da3`); see `network.known_cameras`.
         """
         # Cameras: all views see each other.
-        poses, aggregated = self.estimate_cameras(images, frames.patches, sparse)
+        poses, aggregated = self.estimate_cameras(images, frames.patches, sparse, known)
         # Dense maps: each view by itself, a few at a time.
         layers = [_rows(layer[:, :, aggregated.special :], dense_views) for layer in aggregated.layers]
         tokens = [] if frames.semantic_tokens is None else [frames.semantic_tokens.flatten(0, 1)]
@@ -174,7 +181,7 @@ class FF3R(nn.Module):
 
     def _decode(self, images: Tensor, maps: Tensor, *tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Depth with its confidence, and raw Gaussians, of some views: kept layers' tokens, then semantic tokens."""
-        grid, layers = self._grid(images), tokens[: len(self.config.aggregator.layers)]
+        grid, layers = self._grid(images), tokens[:KEPT_LAYERS]
         with torch.autocast(images.device.type, enabled=False):
             depth = self.depth_head([x.float() for x in layers], grid, images.float())
         if not self.config.decode_gaussians:
@@ -190,6 +197,16 @@ class FF3R(nn.Module):
     def _lift(self, features: Float[Tensor, "n text h w"]) -> Float[Tensor, "n channels h w"]:
         """Coordinates of unit features in the decoder's basis, which is orthonormal in lifting mode."""
         return torch.einsum("dc,ndhw->nchw", self.feature_decoder.weight, F.normalize(features.float(), dim=1))
+
+
+def _geometry(config: FF3RConfig) -> tuple[Aggregator | DA3Aggregator, CameraHead | CameraDecoder]:
+    """The geometry backbone of a configuration, and what reads its camera tokens: VGGT's or Depth Anything 3's.
+
+    Backbones are alike outside: `encode` each view, `aggregate` all of a window, and then cameras and depth.
+    """
+    if config.da3 is None:
+        return Aggregator(config), CameraHead(config.camera, 2 * config.width)
+    return DA3Aggregator(config.encoder, config.da3), CameraDecoder(2 * config.width)
 
 
 def _rows(views: Float[Tensor, "batch views *rest"], picks: Int[Tensor, " n"] | None) -> Float[Tensor, "n *rest"]:

@@ -131,11 +131,8 @@ def freeze(network: FF3R, beginnings: tuple[str, ...]) -> None:
 
 def recompute_activations(network: FF3R) -> None:
     """Activation checkpointing: transformer blocks and dense heads compute again on the way back what they forget."""
-    aggregator = network.aggregator
     blocks: Iterable[nn.Module] = [
-        *aggregator.patch_embed.blocks,
-        *aggregator.frame_blocks,
-        *aggregator.global_blocks,
+        *network.aggregator.all_blocks,
         network.semantic_encoder,
         network.depth_head,
         network.gaussian_head,

@@ -123,7 +123,7 @@ def _objective(
 ) -> tuple[nn.Module, Teacher | None]:
     if sources.rooms is not None:
         targets = room_targets(sources, start)
-        depth = network.config.aggregator.depth
+        depth = network.config.global_blocks
         for block in (*settings.supervised.matching_blocks, *settings.supervised.pose_blocks):
             if not -depth <= block < depth:
                 raise RunError(f"supervised.matching_blocks and pose_blocks: the network has {depth}, not {block}")

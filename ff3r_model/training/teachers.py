@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from ff3r_model.core.geometry import field_of_view, matrix_to_quaternion
 from ff3r_model.network.model import FF3R, NetworkOutput
+from ff3r_model.network.pose_encoding import encode_cameras
 from ff3r_model.training.datasets.batches import TeacherTargets
 from ff3r_model.training.datasets.room_views import RoomWindow
 from ff3r_model.training.target_cache import TargetCache
@@ -85,11 +85,8 @@ class SyntheticTeacher:
     ) -> TeacherTargets:
         """Exact cameras and depth, and an embedding for every pixel; zero where nothing is hit."""
         assert truth is not None, "only batches of rooms have a truth"
-        pose = truth.camera_from_world
-        quaternion = matrix_to_quaternion(pose[..., :3, :3])[..., [1, 2, 3, 0]]
-        fov = field_of_view(truth.intrinsics, *truth.depth.shape[-2:])
         return TeacherTargets(
-            pose_encodings=torch.cat([pose[..., :3, 3], quaternion, fov], dim=-1),
+            pose_encodings=encode_cameras(truth.camera_from_world, truth.intrinsics, *truth.depth.shape[-2:]),
             depth=truth.depth,
             depth_confidence=(truth.depth > 0).to(truth.depth),
             features=self._features(truth),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.network.standin import tiny_da3
 from ff3r_model.core.types import Window
 from ff3r_model.engine import half_precision as half
 from ff3r_model.engine import torch_engine
@@ -16,11 +17,17 @@ from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.network import FF3R, FF3RConfig, NetworkOutput
 from ff3r_model.network.sparse_attention import SparseConfig
 
+CONFIGS = {
+    "trained": FF3RConfig.nano(),
+    "lifting": replace(FF3RConfig.nano(), decode_gaussians=False),
+    "da3": tiny_da3(),
+}
 
-@pytest.fixture(scope="module", params=[True, False], ids=["trained", "lifting"])
+
+@pytest.fixture(scope="module", params=CONFIGS)
 def network(request: pytest.FixtureRequest) -> FF3R:
     torch.manual_seed(0)
-    return FF3R(replace(FF3RConfig.nano(), decode_gaussians=request.param)).eval().requires_grad_(False)
+    return FF3R(CONFIGS[request.param]).eval().requires_grad_(False)
 
 
 def run(network: FF3R, images: torch.Tensor) -> NetworkOutput:
@@ -49,8 +56,10 @@ def test_what_computes_in_float32_keeps_its_weights(network: FF3R) -> None:
     half.halve_weights(halved)
     for part in (halved.camera_head, halved.depth_head, halved.feature_decoder):
         assert {p.dtype for p in part.parameters()} == {torch.float32}
-    assert halved.aggregator.frame_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
-    assert halved.aggregator.frame_blocks[0].norm1.weight.dtype == torch.float32
+    if network.config.takes_known_cameras:
+        assert {p.dtype for p in halved.aggregator.camera_encoder.parameters()} == {torch.float32}
+    block = halved.aggregator.all_blocks[-1]
+    assert block.attn.qkv.weight.dtype == torch.bfloat16 and block.norm1.weight.dtype == torch.float32
 
 
 def test_neither_half_of_the_network_reads_a_value_back(network: FF3R) -> None:
@@ -65,8 +74,8 @@ def test_blocks_are_compiled_one_by_one(network: FF3R, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
     torch_engine.compile_blocks(network)
     sizes = network.config
-    trunk, camera = sizes.encoder.depth + sizes.lseg.vit.depth + 2 * sizes.aggregator.depth, sizes.camera.depth
-    assert compiled == [{"dynamic": True}] * (trunk + camera)
+    beyond = 2 * sizes.aggregator.depth + sizes.camera.depth if sizes.da3 is None else 4
+    assert compiled == [{"dynamic": True}] * (sizes.encoder.depth + sizes.lseg.vit.depth + beyond)
 
 
 def test_sparse_attention_reaches_the_prediction(network: FF3R) -> None:

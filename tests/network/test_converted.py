@@ -35,7 +35,11 @@ NEEDED = 12e9
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference's images as files."""
-    folder = tmp_path_factory.mktemp("frames")
+    return write_images(tmp_path_factory.mktemp("frames"))
+
+
+def write_images(folder: Path) -> Path:
+    """The reference's images, in a folder."""
     for index, image in enumerate(REFERENCE["images"][0]):
         pixels = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
         cv2.imwrite(str(folder / f"{index}.png"), pixels[..., ::-1])

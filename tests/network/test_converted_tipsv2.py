@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from benchmarks.network.standin import standin_tensor, tiny, write_published, write_tipsv2
+from benchmarks.network.standin import tiny, write_published, write_tipsv2
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.cli import main
 from ff3r_model.core.types import Window
 from ff3r_model.engine.onnx.export import ExportConfig, FramesGraph, _trace, prepared

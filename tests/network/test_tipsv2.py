@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.network.standin import standin_tensor
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network.config import FF3RConfig, TIPSv2Config
 from ff3r_model.network.tipsv2 import TIPSv2
 from ff3r_model.network.tipsv2_text import TextTower, TIPSv2TextConfig

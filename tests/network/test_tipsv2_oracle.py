@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.network.standin import standin_tensor, write_tipsv2
+from benchmarks.network.standin import write_tipsv2
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.config import TIPSv2Config
 from ff3r_model.network.public_weights.read_weights import read_tensors

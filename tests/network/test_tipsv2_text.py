@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.network.standin import standin_tensor
+from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.network.sentencepiece_model import MAX_BYTES, SentencePieceModel, TokenizerError
 from ff3r_model.network.tipsv2_text import TEMPLATES, TextTower, TIPSv2TextConfig, TIPSv2TextEncoder, sinusoids
 from tests.support.tiny_tipsv2 import PIECES, text_config, text_encoder, tokenizer

@@ -12,6 +12,7 @@ from ff3r_model.core.types import Prediction, Similarity, Window
 from ff3r_model.slam.reference.scale import (
     DEPTH,
     HEIGHT,
+    LEARNED,
     ODOMETRY,
     ScaleConfig,
     ScaleLadder,
@@ -38,6 +39,8 @@ def observed(hall: Sequence, ladder: ScaleLadder, what: set[str], unit: float, c
         window = replace(full, **{name: None for name in ("depth", "odom_from_camera") if name not in what})
         prediction = engine(window)
         truth = float((hall.depth[list(window.keyframes)] / prediction.depth).median())
+        if "learned" in what:
+            prediction = replace(prediction, metres_per_unit=1.06 * truth)
         ladder.observe(window, prediction, Similarity(truth / unit, level()))
     return ladder
 
@@ -55,6 +58,9 @@ def level() -> torch.Tensor:
         ({"depth", "odom_from_camera"}, CAMERA_HEIGHT, DEPTH, 0.02),
         ({"odom_from_camera"}, CAMERA_HEIGHT, ODOMETRY, 0.05),
         (set(), CAMERA_HEIGHT, HEIGHT, 0.08),
+        ({"odom_from_camera", "learned"}, None, ODOMETRY, 0.05),
+        ({"learned"}, CAMERA_HEIGHT, HEIGHT, 0.08),
+        ({"learned"}, None, LEARNED, 0.07),
     ],
 )
 def test_the_best_source_there_is_gives_the_scale(

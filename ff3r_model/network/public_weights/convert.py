@@ -48,6 +48,7 @@ def convert(
     output: SourcePath,
     *,
     vggt: SourcePath | None = None,
+    da3: SourcePath | None = None,
     lseg: SourcePath | None = None,
     clip: SourcePath | None = None,
     tipsv2: SourcePath | None = None,
@@ -57,15 +58,16 @@ def convert(
     dtype: torch.dtype | None = None,
     config: FF3RConfig | None = None,
 ) -> Basis:
-    """Write a lifting-mode checkpoint from one geometry (`vggt`) and one semantic encoder (`lseg` or `tipsv2`).
+    """Write a lifting-mode checkpoint from one geometry (`vggt`, `da3`) and one semantic encoder (`lseg`, `tipsv2`).
 
+    `da3` is a file of Depth Anything 3: its tensors tell which size it is.
     `lseg` is LSeg's Lightning file, which holds CLIP's text tower; `clip` is another file to take that from. `tipsv2`
     and `tokenizer` are the hub's model.safetensors and tokenizer.model. `channels` is the width of the compact
     features; the text's own width loses nothing. `dtype` stores the weights narrower; `config` is the geometry's
     configuration, if not the published one. Raises CheckpointError naming every tensor that does not fit, and
     ConvertError for options that do not go together.
     """
-    geometry, geometry_file = _geometry({"vggt": vggt})
+    geometry, geometry_file = _geometry({"vggt": vggt, "da3": da3})
     _check_semantics(lseg, clip, tipsv2, tokenizer)
     others = [path for path in (lseg, clip, tipsv2) if path is not None]
     check_files([geometry_file, *others, *([] if tokenizer is None else [tokenizer_file(tokenizer)])], output)
@@ -90,7 +92,7 @@ def convert(
     card = {
         "made_from": {name: Path(path).name for name, path in sources.items() if path is not None},
         "compact_features": {"channels": channels, "words": basis.words, "cosine_kept": _cosines(basis)},
-        "terms": f"{kind.terms}. {semantics.terms}.",
+        "terms": f"{kind.terms(base)}. {semantics.terms}.",
     }
     log.info("writing %s", output)
     save_checkpoint(output, network, semantics.text, mode="lifting", card=card, dtype=dtype)

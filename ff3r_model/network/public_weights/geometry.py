@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.public_weights.da3 import LICENCES, da3_config, load_da3
 from ff3r_model.network.public_weights.tensor_names import expect, load_vggt
 
 State = Mapping[str, Tensor]
@@ -21,8 +22,8 @@ class GeometryKind:
     """The network that these tensors are of, with any semantic encoder; the text names the file in CheckpointError."""
     load: Callable[[FF3R, State, str], None]
     """Fill the network's geometry. Raises CheckpointError naming what does not fit."""
-    terms: str
-    """Licence of the weights."""
+    terms: Callable[[FF3RConfig], str]
+    """Licence of the weights of such a network, as a sentence without its stop."""
 
 
 def vggt_config(state: State, source: str) -> FF3RConfig:
@@ -31,6 +32,17 @@ def vggt_config(state: State, source: str) -> FF3RConfig:
     return FF3RConfig.full()
 
 
+def vggt_terms(config: FF3RConfig) -> str:
+    """VGGT-1B's licence."""
+    return "VGGT-1B: for non-commercial use, by facebook/VGGT-1B's own licence"
+
+
+def da3_terms(config: FF3RConfig) -> str:
+    """The licence of a Depth Anything 3 of this size."""
+    return f"The weights of {config.name}: {LICENCES.get(config.name, 'terms of their own')}"
+
+
 GEOMETRY: Mapping[str, GeometryKind] = {
-    "vggt": GeometryKind(vggt_config, load_vggt, "VGGT-1B: for non-commercial use, by facebook/VGGT-1B's own licence"),
+    "vggt": GeometryKind(vggt_config, load_vggt, vggt_terms),
+    "da3": GeometryKind(da3_config, load_da3, da3_terms),
 }

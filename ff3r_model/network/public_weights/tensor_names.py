@@ -100,10 +100,12 @@ CLIP_UNUSED = expand(
 """CLIP's image side, and constants of its training, three of which stand in OpenAI's own file alone."""
 
 
+DA3 = "Depth Anything 3's"
 KINDS = {
     "LSeg's": ("net.scratch.", "net.pretrained."),
     "TIPSv2's": (TIPSV2_VISION, TIPSV2_TEXT),
     "VGGT's": ("aggregator.", "camera_head.", "depth_head."),
+    DA3: ("backbone.pretrained.", "cam_dec.", "cam_enc.", "da3.", "da3_metric."),
     "CLIP's": ("visual.", "transformer.resblocks.", "token_embedding.", "clip_pretrained."),
     "FF3R's own": ("network.", "text."),
     "CLIP's in Hugging Face's form": ("text_model.", "vision_model."),

@@ -1,4 +1,4 @@
-"""How long a unit of the map is, by the best that a robot offers: depth images, odometry, or the camera's height."""
+"""How long a unit of the map is, by the best there is: depth images, odometry, the camera's height, a learned guess."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from ff3r_model.slam.reference.seen_floors import MAX_UNDER, SeenFloors
 DEPTH: Final = "depth images"
 ODOMETRY: Final = "odometry"
 HEIGHT: Final = "camera height"
-Ladder = Literal["depth images", "odometry", "camera height"]
-LADDER: tuple[Ladder, ...] = (DEPTH, ODOMETRY, HEIGHT)
-"""Best first: depth measures every surface, odometry a few centimetres of path, and the floor has to be found first."""
+LEARNED: Final = "learned depth"
+Ladder = Literal["depth images", "odometry", "camera height", "learned depth"]
+LADDER: tuple[Ladder, ...] = (DEPTH, ODOMETRY, HEIGHT, LEARNED)
+"""Best first: depth measures every surface, odometry a few centimetres of path, the floor has to be found first, and
+what a network sees in single images is a guess."""
+MEASURED = (DEPTH, ODOMETRY, LEARNED)
+"""Sources that say something of each window by itself."""
 ASSUMED = 0.8
 """Most that a stated camera height is believed: no picture proves it."""
 EARNED = 2
@@ -76,7 +80,7 @@ class ScaleLadder:
     def __init__(self, config: ScaleConfig | None = None, camera_height: float | None = None) -> None:
         """`camera_height`: metres above the floor, where known."""
         self.config, self.camera_height = config or ScaleConfig(), camera_height
-        self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in (DEPTH, ODOMETRY)}
+        self._seen: dict[str, deque[float]] = {source: deque(maxlen=self.config.memory) for source in MEASURED}
         self.floors = SeenFloors(camera_height or 1.0, self.config.memory)
         """What the camera height rests on."""
         self._offered: set[str] = set()
@@ -86,11 +90,18 @@ class ScaleLadder:
 
     def observe(self, window: Window, prediction: Prediction, map_from_window: Similarity) -> None:
         """Take in a window that has been placed."""
-        offered = {DEPTH: window.depth, ODOMETRY: window.odom_from_camera, HEIGHT: self.camera_height}
+        learned = prediction.metres_per_unit
+        offered = {
+            DEPTH: window.depth,
+            ODOMETRY: window.odom_from_camera,
+            HEIGHT: self.camera_height,
+            LEARNED: learned,
+        }
         self._offered |= {source for source, given in offered.items() if given is not None}
         for source, metres in (
             (DEPTH, scale_from_depth(window, prediction, self.config.min_valid)),
             (ODOMETRY, scale_from_odometry(window, prediction, self.config.min_baseline)),
+            (LEARNED, learned),
         ):
             if metres is not None:
                 self._seen[source].append(metres / map_from_window.scale)
@@ -159,6 +170,7 @@ class ScaleLadder:
             DEPTH: f"windows with depth in {config.min_valid:.0%} of their pixels",
             ODOMETRY: f"windows in which it moved the camera by {config.min_baseline:g} m",
             HEIGHT: "windows that see the floor",
+            LEARNED: "windows whose newest view was looked at",
         }[source]
         if found is None:
             return f"{source}: {config.windows} {able} are needed, so far {count}"

@@ -35,7 +35,8 @@ class Call:
 class MatchingContext:
     """What encoder and global blocks made of the patches, beside where each patch lies in every view."""
 
-    encoder: Call
+    encoded: Float[Tensor, "batch views n width"]
+    """The encoder's patches, which know of no other view."""
     blocks: Sequence[tuple[nn.Module, Call]]
     """Global blocks with their calls, in order."""
     truth: RoomWindow
@@ -48,12 +49,18 @@ class MatchingContext:
     """As from `patch_points`."""
 
     @classmethod
-    def of(cls, calls: Sequence[Call], blocks: Sequence[nn.Module], truth: RoomWindow, patch: int) -> MatchingContext:
-        """From the calls of the encoder and of `blocks`, and patches of `patch` pixels a side."""
+    def of(
+        cls,
+        encoded: Float[Tensor, "batch views tokens width"],
+        blocks: Sequence[tuple[nn.Module, Call]],
+        truth: RoomWindow,
+        patch: int,
+    ) -> MatchingContext:
+        """From what the encoder gave, blocks and their calls, and patches of `patch` pixels a side."""
         matches, visible = patch_matches(truth, patch)
         grid = (truth.depth.shape[-2] // patch, truth.depth.shape[-1] // patch)
-        called = list(zip(blocks, calls[1:], strict=True))
-        return cls(calls[0], called, truth, grid, matches, visible, patch_points(truth, patch))
+        patches = encoded[:, :, -grid[0] * grid[1] :]
+        return cls(patches, blocks, truth, grid, matches, visible, patch_points(truth, patch))
 
     @property
     def views(self) -> int:
@@ -78,7 +85,7 @@ class ContrastLoss(Loss[MatchingContext]):
     probe: nn.Module
 
     def __call__(self, context: MatchingContext) -> Float[Tensor, ""]:
-        encoded = F.normalize(self.probe(context.encoder.output).float(), dim=-1).unflatten(0, (-1, context.views))
+        encoded = F.normalize(self.probe(context.encoded).float(), dim=-1)
         similarity = torch.einsum("bvnc,btmc->bvntm", encoded, encoded) / CONTRAST_TEMPERATURE
         return matching_loss(similarity.log_softmax(-1), context.matches, context.visible, context.grid)
 

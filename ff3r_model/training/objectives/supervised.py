@@ -5,7 +5,6 @@ The paper trains from images alone; these terms are ours, for rooms whose truth 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ff3r_model.core.ranges import AT_LEAST_ONE, Range, check_range
-from ff3r_model.network.aggregator import Aggregator
 from ff3r_model.network.model import FF3R, NetworkOutput
 from ff3r_model.training.datasets.batches import TrainingBatch
 from ff3r_model.training.datasets.room_views import RoomWindow
@@ -191,25 +189,32 @@ class Objective(nn.Module):
         self, network: FF3R, images: Float[Tensor, "batch views 3 h w"], truth: RoomWindow
     ) -> dict[str, Tensor]:
         """Cameras and matches of all views, without the dense heads."""
-        with _captured(network.aggregator) as calls:
-            poses, _ = network.estimate_cameras(images, network.aggregator.encode(images))
-        return self._across_views(network, poses, calls, truth)
+        patches = network.aggregator.encode(images)
+        with captured_calls(list(network.aggregator.global_blocks)) as calls:
+            poses, _ = network.estimate_cameras(images, patches)
+        return self._across_views(network, poses, patches, calls, truth)
 
     def _all(self, network: FF3R, images: Float[Tensor, "batch views 3 h w"], truth: RoomWindow) -> dict[str, Tensor]:
         """Cameras and matches of all views, dense maps of some."""
         picks = torch.randperm(images.shape[:2].numel(), device=images.device)[: self.config.dense_views]
-        with _captured(network.aggregator) as calls:
+        with captured_calls(list(network.aggregator.global_blocks)) as calls:
             frames = network.encode_frames(images, semantics=True, dense_views=picks)
             output = network.decode_window(images, frames, dense_views=picks)
-        terms = self._across_views(network, output.pose_encodings, calls, truth)
+        terms = self._across_views(network, output.pose_encodings, frames.patches, calls, truth)
         return terms | evaluate(self.dense_losses, self._dense_context(network, output, images, truth, picks))
 
     def _across_views(
-        self, network: FF3R, poses: Float[Tensor, "iterations batch views 9"], calls: list[Call], truth: RoomWindow
+        self,
+        network: FF3R,
+        poses: Float[Tensor, "iterations batch views 9"],
+        patches: Float[Tensor, "batch views tokens width"],
+        calls: list[Call],
+        truth: RoomWindow,
     ) -> dict[str, Tensor]:
         """What all views together say: cameras, and matches between them."""
         aggregator = network.aggregator
-        matching = MatchingContext.of(calls, list(aggregator.global_blocks), truth, aggregator.patch)
+        blocks = list(zip(aggregator.global_blocks, calls, strict=True))
+        matching = MatchingContext.of(patches, blocks, truth, aggregator.patch)
         return evaluate(self.camera_losses, CameraContext(poses, truth)) | evaluate(self.matching_losses, matching)
 
     def _dense_context(
@@ -230,8 +235,3 @@ class Objective(nn.Module):
             gaussians=output.gaussians,
             decoder=network.feature_decoder,
         )
-
-
-def _captured(aggregator: Aggregator) -> AbstractContextManager[list[Call]]:
-    """Calls of the encoder and of the global blocks, in this order."""
-    return captured_calls([aggregator.patch_embed, *aggregator.global_blocks])
