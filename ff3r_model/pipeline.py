@@ -19,7 +19,7 @@ from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
 from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
-from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.network.checkpoint import load_checkpoint
 from ff3r_model.network.text_encoder import TextEncoder
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.contents import CameraRecord
@@ -139,14 +139,16 @@ class Pipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | None = None, config: PipelineConfig | None = None, device: torch.device | str = "cpu"
+        cls, weights: str | Path | None = None, config: PipelineConfig | None = None, device: torch.device | str = "cpu"
     ) -> Pipeline:
-        """A pipeline around the network and the words of a checkpoint (None: the shipped nano).
+        """A pipeline around the network and the words of a checkpoint: its file, or a name of `ff3r weights list`.
+
+        None is nano, which comes with the package; "./apache" is a file, where "apache" is a name.
 
         Images get the size that the network is meant for, unless the configuration has another. Raises
-        CheckpointError for a file that is missing, damaged or foreign.
+        CheckpointError for a file that is missing, damaged or foreign, WeightsError for a name that is not installed.
         """
-        checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
+        checkpoint = load_checkpoint(weights, device)
         config = _settled(config or PipelineConfig(), checkpoint.config)
         assert config.window.long_side is not None
         use = ExpectedWindow(config.window.views, config.window.long_side)
@@ -155,7 +157,7 @@ class Pipeline:
             checkpoint.network,
             torch.device(device),
             use,
-            lambda: load_checkpoint(path or NANO_WEIGHTS, device).network,
+            lambda: load_checkpoint(weights, device).network,
         )
         return cls(engine, checkpoint.text_encoder, checkpoint.text_space, config)
 
