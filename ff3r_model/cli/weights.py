@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 VIEWS = (8, 16, 64)
 """Windows for which the table gives memory."""
-COLUMNS = ("name", "what for", "file", "GPU memory at 8 / 16 / 64 views", "commercial use", "licence", "from", "installed")
+COLUMNS = (
+    "name",
+    "what for",
+    "file",
+    "GPU memory at 8 / 16 / 64 views",
+    "commercial use",
+    "licence",
+    "from",
+    "installed",
+)
 NOTES = """\
 file: of the converted checkpoint. GPU memory: computed for windows of 448x336, bf16, cache of frames full, with half a
-gigabyte for CUDA, without the map; measured on no GPU yet. `ff3r weights get NAME` fetches; docs/public-weights.md says more."""
+gigabyte for CUDA, without the map; measured on no GPU yet. `ff3r weights get NAME` fetches one of them;
+docs/public-weights.md says which for which robot."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,8 @@ class List:
 class Get:
     """Fetch weights from the Hugging Face hub, convert them and install them under their name.
 
-    An interrupted download goes on where it was. Respects HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN; installs in
-    $FF3R_WEIGHTS, else in ff3r/weights of the user's data folder.
+    An interrupted download goes on where it was. Respects HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN; installs
+    in $FF3R_WEIGHTS, else in ff3r/weights of the user's data folder.
     """
 
     name: Positional[str]
@@ -148,7 +158,9 @@ def _row(recipe: Recipe) -> dict[str, Any]:
 def _table(rows: list[dict[str, Any]]) -> str:
     cells = [COLUMNS, *map(_cells, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -100,7 +100,9 @@ def load_checkpoint(weights: str | os.PathLike[str] | None, device: str | torch.
             checkpoint = _load(path, file)
             file.check_unchanged()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not there. Give the path of a weights file (.safetensors), or a name of `ff3r weights list`.") from error
+        raise CheckpointError(
+            f"{path} is not there. Give the path of a weights file (.safetensors), or a name of `ff3r weights list`."
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except CheckpointError:

@@ -19,7 +19,7 @@ class NodeParameters:
 
     weights: str = parameter(
         "",
-        "Checkpoint: a name of `ff3r weights list`, or a file (safetensors). Empty: nano, which comes with the package.",
+        "Checkpoint: a name of `ff3r weights list`, or a file (safetensors). Empty: nano, which comes along.",
     )
     config_file: str = parameter(
         "",

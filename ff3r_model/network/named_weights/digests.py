@@ -92,7 +92,9 @@ def _learnt() -> dict[str, str]:
         if not isinstance(learnt, dict) or not all(isinstance(each, str) for each in learnt.values()):
             raise ValueError("it holds no digests")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged ({error}): remove it, and files are trusted on first use again") from error
+        raise WeightsError(
+            f"{path} is damaged ({error}): remove it, and files are trusted on first use again"
+        ) from error
     return learnt
 
 

@@ -1,8 +1,8 @@
 """Downloads from the Hugging Face hub: resumable across runs, checked, into the hub's own cache.
 
-`huggingface_hub` does the talking and keeps the cache, by its environment: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN.
-By itself it begins an interrupted download anew; so the bytes are written to a file of ours in its cache first, which
-the next run goes on with.
+`huggingface_hub` does the talking and keeps the cache, by its environment: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and
+HF_TOKEN. By itself it begins an interrupted download anew; so the bytes are written to a file of ours in its cache
+first, which the next run goes on with.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def fetch(source: Source) -> Path:
         path = _cached(source)
         if path is None:
             raise WeightsError(
-                f"{source.address} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it: unset it, "
-                f"or fetch the file elsewhere and give it by --file {source.key}=PATH"
+                f"{source.address} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it: unset "
+                f"it, or fetch the file elsewhere and give it by --file {source.key}=PATH"
             )
         log.info("HF_HUB_OFFLINE is set: %s as it is in %s", source.address, constants.HF_HUB_CACHE)
     else:
@@ -67,11 +67,13 @@ def _online(source: Source) -> Path:
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled) as error:
         _explain_refusal(source, error)
         if path := _cached(source):
-            log.warning("%s cannot be reached (%s): %s as it is in the cache", constants.ENDPOINT, error, source.address)
+            log.warning(
+                "%s cannot be reached (%s): %s as it is in the cache", constants.ENDPOINT, error, source.address
+            )
             return path
         raise WeightsError(
-            f"{constants.ENDPOINT} cannot be reached for {source.address} ({_short(error)}). Is there a network, and is "
-            "HF_ENDPOINT right? What has come so far is kept, and the next try goes on from there"
+            f"{constants.ENDPOINT} cannot be reached for {source.address} ({_short(error)}). Is there a network, "
+            "and is HF_ENDPOINT right? What has come so far is kept, and the next try goes on from there"
         ) from error
     except OSError as error:
         _explain_disk(source, error)
@@ -90,8 +92,8 @@ def _download(source: Source, about: HfFileMetadata) -> None:
         part = blobs / f"{about.etag}{SUFFIX}"
         there = _came(part, about.size)
         _check_space(source, blobs, (about.size or 0) - there)
-        if there:
-            log.info("%s: going on after %.1f MB", source.address, there / 1e6)
+        goes_on = f", of which {there / 1e6:,.1f} MB came before" if there else ""
+        log.info("fetching %s from %s: %.1f MB%s", source.address, constants.ENDPOINT, (about.size or 0) / 1e6, goes_on)
         with part.open("ab") as file:
             http_get(
                 hf_hub_url(source.repository, source.file, revision=about.commit_hash),
@@ -119,8 +121,8 @@ def _check_announced(source: Source, part: Path, etag: str) -> None:
     if SHA256.fullmatch(etag) and (found := sha256_of(part)) != etag:
         part.unlink()
         raise WeightsError(
-            f"{source.address} came damaged: its SHA-256 is {found}, and {constants.ENDPOINT} says {etag}. It was removed; "
-            "try again"
+            f"{source.address} came damaged: its SHA-256 is {found}, and {constants.ENDPOINT} says {etag}. It was "
+            "removed; try again"
         )
 
 
@@ -135,8 +137,8 @@ def _check_space(source: Source, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise WeightsError(
-            f"{source.address} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free: make room, or "
-            "set HF_HOME to a folder on a larger disk"
+            f"{source.address} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free: make room, "
+            "or set HF_HOME to a folder on a larger disk"
         )
 
 
@@ -156,8 +158,8 @@ def _explain_refusal(source: Source, error: Exception) -> None:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         raise WeightsError(
-            f"the hub refuses {source.address}: {page} is not there, or only for those who are logged in. Look there; with "
-            "an account of the hub, set HF_TOKEN to a token of it (or run `hf auth login`)"
+            f"the hub refuses {source.address}: {page} is not there, or only for those who are logged in. Look there; "
+            "with an account of the hub, set HF_TOKEN to a token of it (or run `hf auth login`)"
         ) from error
     if 400 <= status < 500:
         raise WeightsError(f"the hub refuses {source.address}: {_short(error)}") from error
@@ -166,8 +168,8 @@ def _explain_refusal(source: Source, error: Exception) -> None:
 def _explain_disk(source: Source, error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise WeightsError(
-            f"the disk of {constants.HF_HUB_CACHE} is full ({error.strerror}) before {source.address} was whole: make room, "
-            "or set HF_HOME to a folder on a larger disk. What has come so far is kept"
+            f"the disk of {constants.HF_HUB_CACHE} is full ({error.strerror}) before {source.address} was whole: make "
+            "room, or set HF_HOME to a folder on a larger disk. What has come so far is kept"
         ) from error
     raise WeightsError(f"{source.address} cannot be fetched to {constants.HF_HUB_CACHE}: {_short(error)}") from error
 

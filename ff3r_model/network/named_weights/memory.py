@@ -1,7 +1,8 @@
 """Memory that a checkpoint takes on a GPU, by a formula from the published sizes of its parts.
 
-Assumed: the torch engine, bf16 where it has it, windows of 448×336, views decoded eight at a time, 64 channels a Gaussian,
-lifting mode, its cache of frames full. Not counted: the map, whose memory has a cap of its own, and fragmentation.
+Assumed: the torch engine, bf16 where it has it, windows of 448×336, views decoded eight at a time, 64 channels a
+Gaussian, lifting mode, its cache of frames full. Not counted: the map, whose memory has a cap of its own, and
+fragmentation.
 """
 
 from __future__ import annotations

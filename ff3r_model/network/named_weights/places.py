@@ -20,7 +20,7 @@ class WeightsError(UserError):
 
 
 def weights_folder() -> Path:
-    """Where converted weights lie: $FF3R_WEIGHTS, else $XDG_DATA_HOME/ff3r/weights, else ~/.local/share/ff3r/weights."""
+    """For converted weights: $FF3R_WEIGHTS, else $XDG_DATA_HOME/ff3r/weights, else ~/.local/share/ff3r/weights."""
     if own := os.environ.get("FF3R_WEIGHTS"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ff3r" / "weights"

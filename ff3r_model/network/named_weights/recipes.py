@@ -113,8 +113,8 @@ LSEG_VIT_L = Part(
             "",
             "demo_e200.ckpt",
             LSEG,
-            by_hand="open https://github.com/isl-org/lang-seg, follow the link to demo_e200.ckpt on Google Drive (under "
-            "'Try demo now'), download it in the browser",
+            by_hand="open https://github.com/isl-org/lang-seg, follow its link to demo_e200.ckpt on Google Drive, and "
+            "download it in the browser",
         ),
     ),
     343_867_384,
