@@ -15,7 +15,7 @@ from ff3r_model.core.config_file import ConfigError, load_config
 from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
-from ff3r_model.engine import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.engine import EngineConfig, ExpectedWindow, in_words, make_engine
 from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
@@ -90,6 +90,8 @@ class PipelineStatus:
     """Number of the submap that windows are added to: another than `shown` while track of that is lost."""
     untrusted: int = 0
     """Windows in the map that are not trusted: cloud and masks show them, occupancy grids and scale do without."""
+    engine: str = ""
+    """What runs the network, in words."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -225,6 +227,7 @@ class Pipeline:
             shown=shown,
             submap=active,
             untrusted=len(self.map.untrusted),
+            engine=in_words(self.engine),
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
             focal=focal.pixels if focal else 0.0,
