@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ff3r_model.network.named_weights.digests import manifest
+from ff3r_model.network.named_weights.memory import file_bytes, gpu_bytes
 from ff3r_model.network.named_weights.places import NAMES, place_of
 from ff3r_model.network.named_weights.recipes import RECIPES
 
@@ -40,6 +41,17 @@ def test_the_table_as_json(run: Run) -> None:
     assert status == 0 and list(rows) == list(NAMES)
     assert rows["apache"]["gpu_bytes"].keys() == {"8", "16", "64"} and rows["apache"]["installed"] is None
     assert rows["nano"]["installed"] and rows["da3-large"]["commercial_use"] is False
+
+
+def test_the_documentation_has_the_same_figures(run: Run, repository: Path) -> None:
+    """The page's table: file, memory, commercial use."""
+    page = (repository / "docs/public-weights.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and "`" in line[3:]}
+    for recipe in RECIPES.values():
+        memory = " / ".join(f"{gpu_bytes(recipe, views) / 2**30:.1f}" for views in (8, 16, 64))
+        row = rows[recipe.name]
+        assert f"| {file_bytes(recipe) / 1e9:.2f} | {memory} |" in row, recipe.name
+        assert row.endswith("| yes |" if recipe.commercial else "| **no** |")
 
 
 def test_every_file_is_in_the_manifest() -> None:
