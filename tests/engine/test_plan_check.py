@@ -42,7 +42,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, nano_export: Mapping[str, Path]) -> Any
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     monkeypatch.setattr(choose, "is_nvidia", lambda device: True)
     monkeypatch.setattr(choose, "gpu_name", lambda device: "Fake (sm_00)")
-    monkeypatch.setattr(choose, "export", lambda network, how, folder: folder.symlink_to(nano_export[how.precision]))
+    monkeypatch.setattr(choose, "export", lambda network, how, folder: folder.symlink_to(nano_export["float32"]))
     return fake
 
 

@@ -17,6 +17,8 @@ CHANNELS = 64
 CHUNK = 8
 """Views that the dense heads take at once."""
 KEPT_LAYERS = 4
+REST_OF_HEAD = 56
+"""Numbers per pixel beside the depth head's channels: position embedding, outputs, the image."""
 REST_OF_GAUSSIAN = 28
 """Numbers per pixel beside the feature: mean, scale, rotation, colour, …, and what they are computed from."""
 CACHE_FRAMES, CACHE_BYTES = 128, 2 * 2**30
@@ -58,8 +60,8 @@ def peak_bytes(recipe: Recipe, views: int, size: tuple[int, int] = SIZE) -> int:
         patches + lifted + chunk * semantics.head * cells,
         # Residual stream and MLP of all views at once.
         patches + lifted + kept + 2 * 4 * tokens * geometry.width + 2 * 2 * tokens * 4 * geometry.width,
-        # Depth head: three copies at full resolution.
-        patches + lifted + kept + chunk * 3 * 4 * geometry.detail * pixels,
+        # Depth head: two copies at full resolution, and what each pixel has beside them.
+        patches + lifted + kept + chunk * 4 * (2 * geometry.detail + REST_OF_HEAD) * pixels,
         # Gaussians: the map once more, in another layout, and all numbers of every pixel.
         2 * lifted + kept // KEPT_LAYERS + 4 * views * pixels * (CHANNELS + REST_OF_GAUSSIAN),
     )
