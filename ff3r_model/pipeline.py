@@ -15,12 +15,12 @@ from ff3r_model.core.config_file import ConfigError, load_config
 from ff3r_model.core.tensor_digest import tensors_digest
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame, Predict, Prediction, Window
-from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, make_engine
+from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, in_words, make_engine
 from ff3r_model.engine.metric_depth import MetricDepth
 from ff3r_model.frames.used_camera import UsedCamera
 from ff3r_model.frames.windows import WindowBuilder, WindowConfig
 from ff3r_model.network import FF3RConfig
-from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.network.checkpoint import load_checkpoint
 from ff3r_model.network.text_embedder import TextEmbedder
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.contents import CameraRecord
@@ -91,6 +91,8 @@ class PipelineStatus:
     """Number of the submap that windows are added to: another than `shown` while track of that is lost."""
     untrusted: int = 0
     """Windows in the map that are not trusted: cloud and masks show them, occupancy grids and scale do without."""
+    engine: str = ""
+    """What runs the network, in words."""
     queries: int = 0
     doubts: tuple[str, ...] = ()
     """What there is to say of queries whose answers may mean nothing."""
@@ -146,14 +148,16 @@ class Pipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | None = None, config: PipelineConfig | None = None, device: torch.device | str = "cpu"
+        cls, weights: str | Path | None = None, config: PipelineConfig | None = None, device: torch.device | str = "cpu"
     ) -> Pipeline:
-        """A pipeline around the network and the words of a checkpoint (None: the shipped nano).
+        """A pipeline around the network and the words of a checkpoint: its file, or a name of `ff3r weights list`.
+
+        None is nano, which comes with the package; "./apache" is a file, where "apache" is a name.
 
         Images get the size that the network is meant for, unless the configuration has another. Raises
-        CheckpointError for a file that is missing, damaged or foreign.
+        CheckpointError for a file that is missing, damaged or foreign, WeightsError for a name that is not installed.
         """
-        checkpoint = load_checkpoint(path or NANO_WEIGHTS, device)
+        checkpoint = load_checkpoint(weights, device)
         config = _settled(config or PipelineConfig(), checkpoint.config)
         assert config.window.long_side is not None
         use = ExpectedWindow(config.window.views, config.window.long_side)
@@ -162,7 +166,7 @@ class Pipeline:
             checkpoint.network,
             torch.device(device),
             use,
-            lambda: load_checkpoint(path or NANO_WEIGHTS, device).network,
+            lambda: load_checkpoint(weights, device).network,
         )
         metric = MetricDepth.from_config(config.engine.metric, device)
         return cls(engine, checkpoint.text_encoder, checkpoint.text_space, config, metric)
@@ -233,6 +237,7 @@ class Pipeline:
             shown=shown,
             submap=active,
             untrusted=len(self.map.untrusted),
+            engine=in_words(self.engine),
             queries=len(self.queries.active),
             doubts=tuple(query.doubt for query in self.queries.active if query.doubt),
             focal=focal.pixels if focal else 0.0,

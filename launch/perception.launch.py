@@ -26,7 +26,7 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node, for several robots"),
     "params_file": ("", "YAML file of parameters; the arguments below, where given, win over it"),
     "config_file": ("", "YAML file of the pipeline's configuration, as `ff3r config` prints; parameters win over it"),
-    "weights": ("", "checkpoint; empty: as in params_file, else the nano weights of the package"),
+    "weights": ("", "checkpoint, by a name of `ff3r weights list` or a file; empty: as in params_file, else nano"),
     "engine": ("", "auto, torch or tensorrt; empty: as in params_file, else auto"),
     "map_frame": ("", "frame of the map; empty: as in params_file, else map"),
     "camera_height": ("", "metres above the floor, makes the map metric; empty: as in params_file, else unknown"),

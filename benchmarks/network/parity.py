@@ -2,14 +2,14 @@
 
     python -m benchmarks.network.parity FILE.npz ... [--json FILE]
 
-Each FILE holds inputs, and the published implementation's outputs under stand-in weights: values that follow from each
-tensor's published name and shape alone. The same stand-in weights go through the loaders that `ff3r convert` uses into
-the full-size network, which runs in float32 on the CPU. Prints each output's relative error ‖ours - theirs‖ / ‖theirs‖
-and exits 0 only if all are at most 1e-3; Depth Anything 3's tokens and TIPSv2's text embeddings are held to 1e-5.
-LSeg's stand-in running variances are tried by two rules, because the written one misses the reference file: both errors are
-printed, the smaller counts. Needs about 8 GB of memory, and 2 GB for Depth Anything 3 alone. The lists of published
-names and shapes (vggt_1b_shapes.json and so on) are read from tests/reference. TIPSv2's tokenizer is not needed, since
-the files have token ids.
+Each FILE holds inputs, and the published implementation's outputs under stand-in weights: values that follow from
+each tensor's published name and shape alone. The same stand-in weights go through the loaders that `ff3r convert`
+uses into the full-size network, which runs in float32 on the CPU. Prints each output's relative error ‖ours - theirs‖
+/ ‖theirs‖ and exits 0 only if all are at most 1e-3; Depth Anything 3's tokens and TIPSv2's text embeddings are held
+to 1e-5. LSeg's stand-in running variances are tried by two rules, because the written one misses the reference file:
+both errors are printed, the smaller counts. Needs about 8 GB of memory, and 2 GB for Depth Anything 3 alone. The
+lists of published names and shapes (vggt_1b_shapes.json and so on) are read from tests/reference. TIPSv2's tokenizer
+is not needed, since the files have token ids.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ff3r_model.cli.query import Query
 from ff3r_model.cli.reconstruct import Reconstruct
 from ff3r_model.cli.train import Train
 from ff3r_model.cli.view import View
+from ff3r_model.cli.weights import Weights
 from ff3r_model.cli.world import World
 from ff3r_model.core.errors import UserError
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "reconstruct": Reconstruct,
     "query": Query,
     "view": View,
+    "weights": Weights,
     "convert": Convert,
     "eval": Evaluate,
     "train": Train,

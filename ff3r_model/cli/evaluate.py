@@ -30,8 +30,8 @@ class Options:
 
     json: Path
     """File to write the figures to, pictures go into a folder beside it; - for standard output, without pictures."""
-    weights: Path | None = None
-    """Checkpoint; the nano weights of the package if not given."""
+    weights: str | None = None
+    """Checkpoint: a name of `ff3r weights list`, or a file (./NAME where it has such a name); nano if not given."""
     lpips: Path | None = None
     """VGG-16's weights (torchvision's file); without them LPIPS is not measured."""
     pictures: int = 2

@@ -18,8 +18,8 @@ class Export:
     The number of views stays open, 2 to 64; the images' size is fixed. Needs the packages of the extra "export".
     """
 
-    checkpoint: Positional[Path]
-    """Weights to export."""
+    checkpoint: Positional[str]
+    """Weights to export: a name of `ff3r weights list`, or a file."""
     output: Annotated[Path, arg(aliases=["-o", "--out"])]
     """Folder to write: new, empty, or of an earlier export, which is replaced."""
     image_size: tuple[int, int] | None = None

@@ -29,8 +29,8 @@ MAP = "map.ff3r.safetensors"
 PICTURE = "topdown.png"
 
 
-def pipeline_with_map(path: Path, weights: Path | None, config: Path | None) -> Pipeline:
-    """A pipeline that shows a saved map. Raises MapFileError, CheckpointError and ConfigError."""
+def pipeline_with_map(path: Path, weights: str | None, config: Path | None) -> Pipeline:
+    """A pipeline that shows a saved map. Raises MapFileError, CheckpointError, WeightsError and ConfigError."""
     pipeline = Pipeline.from_checkpoint(weights, PipelineConfig.from_yaml(config))
     pipeline.load(map_file(path))
     return pipeline

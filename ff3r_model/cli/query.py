@@ -42,8 +42,8 @@ class Query:
     """Score from which a voxel matches, 0 to 1."""
     top: int = 5
     """How many places to list, of each part."""
-    weights: Path | None = None
-    """Checkpoint whose words to use; it must be the one that the map was made with."""
+    weights: str | None = None
+    """Checkpoint, by name or file, whose words to use; it must be the one that the map was made with."""
     config: Path | None = None
     """YAML file of the pipeline's configuration, of which `queries` counts here; `ff3r config` prints one."""
 

@@ -72,8 +72,8 @@ class Reconstruct:
     camera_calibration writes it (YAML), whose distortion is undone. In place of what the recording says."""
     fov: float | None = None
     """The camera's horizontal field of view, degrees, where only that is known."""
-    weights: Path | None = None
-    """Checkpoint; the nano weights of the package if not given."""
+    weights: str | None = None
+    """Checkpoint: a name of `ff3r weights list`, or a file (./NAME where it has such a name); nano if not given."""
     device: str = "auto"
     """Where the network runs: auto, cpu, or another of torch's names."""
     config: Path | None = None

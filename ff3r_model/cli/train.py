@@ -41,10 +41,10 @@ class Train:
     """Budget in minutes; 10 if neither it nor steps is given."""
     steps: int | None = None
     """Budget in steps."""
-    weights: Path | None = None
-    """Checkpoint to start from; the nano weights of the package if not given."""
-    teacher: Path | None = None
-    """Checkpoint to learn cameras, depth and features from; the one to start from if not given."""
+    weights: str | None = None
+    """Checkpoint to start from: a name of `ff3r weights list`, or a file; nano if not given."""
+    teacher: str | None = None
+    """Checkpoint, by name or file, to learn cameras, depth and features from; the one to start from if not given."""
     fresh: bool = False
     """Start from random weights in the shape of those to start from."""
     text_targets: Path | None = None

@@ -26,8 +26,8 @@ class View:
     """Address to serve on; 0.0.0.0 lets everybody on the network look."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names by which browsers reach the page, such as that of a proxy in front of it."""
-    weights: Path | None = None
-    """Checkpoint whose words to use; it must be the one that the map was made with."""
+    weights: str | None = None
+    """Checkpoint, by name or file, whose words to use; it must be the one that the map was made with."""
     config: Path | None = None
     """YAML file of the pipeline's configuration, of which `queries` counts here; `ff3r config` prints one."""
 

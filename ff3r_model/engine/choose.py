@@ -12,7 +12,7 @@ import torch
 
 from ff3r_model.core.ranges import Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Predict, Prediction, Window
-from ff3r_model.engine.device import gpu_name, is_nvidia
+from ff3r_model.engine.device import driver_version, gpu_name, is_nvidia
 from ff3r_model.engine.metric_depth import MetricDepthConfig
 from ff3r_model.engine.onnx.export import Attention, ExportConfig, export
 from ff3r_model.engine.onnx.manifest import ExportError, weights_hash
@@ -20,6 +20,7 @@ from ff3r_model.engine.onnx.precision import Precision
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine
 from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary, load_library
 from ff3r_model.engine.tensorrt.plan_cache import CachedPlan, PlanError, PlanKey, default_cache, find, obtain
+from ff3r_model.engine.tensorrt.plan_check import check_plan
 from ff3r_model.engine.tensorrt.plan_runner import BadPlan
 from ff3r_model.engine.tensorrt.progress import Progress
 from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
@@ -71,7 +72,7 @@ class ExpectedWindow:
 class FallbackEngine:
     """TensorRT for as long as it works; from the first window that it fails on, torch, with a warning."""
 
-    def __init__(self, engine: TensorRTEngine, make_torch: Callable[[], Predict]) -> None:
+    def __init__(self, engine: TensorRTEngine, make_torch: Callable[[str], Predict]) -> None:
         self.engine: Predict = engine
         self._make_torch = make_torch
 
@@ -83,7 +84,8 @@ class FallbackEngine:
             return self.engine(window)
         except (TensorRTError, ValueError) as error:
             log.warning("TensorRT is given up, torch runs the network from now on: %s", error)
-        self.engine = self._make_torch()
+            reason = str(error)
+        self.engine = self._make_torch(reason)
         return self.engine(window)
 
 
@@ -102,14 +104,24 @@ def make_engine(
         return TorchEngine(network.to(device), config.torch)
     if not is_nvidia(device):
         level = logging.WARNING if config.kind == "tensorrt" else logging.INFO
-        log.log(level, "the device is %s, and TensorRT needs an NVIDIA GPU: torch runs the network", device)
-        return TorchEngine(network.to(device), config.torch)
+        reason = f"the device is {device}, and TensorRT needs an NVIDIA GPU"
+        log.log(level, "%s: torch runs the network", reason)
+        return TorchEngine(network.to(device), config.torch, reason if config.kind == "tensorrt" else "")
     try:
         engine = _tensorrt(config, network, device, use)
     except RECOVERABLE as error:
         log.warning("no TensorRT, torch runs the network: %s", error)
-        return TorchEngine(network.to(device), config.torch)
-    return FallbackEngine(engine, lambda: TorchEngine(reload_network().to(device), config.torch))
+        return TorchEngine(network.to(device), config.torch, str(error))
+    return FallbackEngine(engine, lambda because: TorchEngine(reload_network().to(device), config.torch, because))
+
+
+def in_words(engine: Predict) -> str:
+    """What runs the network, and why it is torch where TensorRT was wanted."""
+    if isinstance(engine, FallbackEngine):
+        return in_words(engine.engine)
+    if isinstance(engine, TorchEngine):
+        return f"torch on {engine.device}" + (f", not TensorRT: {engine.because}" if engine.because else "")
+    return f"TensorRT on {engine.device}" if isinstance(engine, TensorRTEngine) else type(engine).__name__
 
 
 def network_size(image_size: tuple[int, int], long_side: int, patch: int) -> tuple[int, int]:
@@ -143,7 +155,14 @@ def _tensorrt(config: EngineConfig, network: FF3R, device: torch.device, use: Ex
     cache = config.cache or default_cache()
 
     def load(plan: CachedPlan) -> TensorRTEngine:
-        return TensorRTEngine(plan, library, network.config, device, cache=config.torch.cache)
+        engine = TensorRTEngine(plan, library, network.config, device, cache=config.torch.cache)
+        half = key.precision != "float32" or device.type != "cpu"
+        check_plan(
+            plan, circumstances(key), use.views, lambda seen: TorchEngine(network.to(device))(seen), engine, half
+        )
+        engine.forget()
+        network.cpu()
+        return engine
 
     if not config.build:
         return load(_found(cache, key))
@@ -157,6 +176,11 @@ def _tensorrt(config: EngineConfig, network: FF3R, device: torch.device, use: Ex
         return load(obtain(cache, key, library, graphs, Progress()))
     except BadPlan as error:
         return load(obtain(cache, key, library, graphs, Progress(), rebuild_because=str(error)))
+
+
+def circumstances(key: PlanKey) -> str:
+    """The software that runs a plan, on which its verdict depends; the plan itself depends on the rest of its key."""
+    return ", ".join(filter(None, (key.tensorrt, key.gpu, f"torch {torch.__version__}", driver_version())))
 
 
 def _found(cache: Path, key: PlanKey) -> CachedPlan:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from ff3r_model.core.errors import UserError
 
+DRIVER = Path("/proc/driver/nvidia/version")
 REASON = 120
 """Characters of torch's reason that are shown; some have thousands."""
 
@@ -42,6 +44,14 @@ def gpu_name(device: torch.device) -> str:
     """Product and compute capability of an NVIDIA GPU: what a plan is tied to."""
     major, minor = torch.cuda.get_device_capability(device)
     return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
+
+
+def driver_version() -> str:
+    """Of the NVIDIA driver, as the system tells it; empty where there is none, or where it does not say."""
+    try:
+        return DRIVER.read_text().splitlines()[0].strip()
+    except (OSError, IndexError, UnicodeDecodeError):
+        return ""
 
 
 class SideStream:

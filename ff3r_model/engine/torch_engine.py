@@ -44,9 +44,11 @@ class TorchEngine:
         self,
         network: FF3R,
         config: TorchConfig | None = None,
+        because: str = "",
     ) -> None:
+        """`because`: why it is torch, where TensorRT was wanted; for those who watch."""
         self.network = network.eval().requires_grad_(False)
-        self.config = config or TorchConfig()
+        self.config, self.because = config or TorchConfig(), because
         self.cache = FrameCache(self.config.cache)
         self.device = next(network.parameters()).device
         self.half = self.device.type != "cpu"

@@ -16,7 +16,8 @@ from ff3r_model.evaluation.benchmark import BenchmarkConfig, Judge, run
 from ff3r_model.evaluation.picture_sheets import save_sheet
 from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import Vocabulary
-from ff3r_model.network.checkpoint import NANO_WEIGHTS, load_checkpoint
+from ff3r_model.network.checkpoint import load_checkpoint
+from ff3r_model.network.named_weights.places import find_weights
 from ff3r_model.pipeline import PipelineConfig
 from ff3r_model.slam.refinement.optical_flow import RefineConfig
 from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
@@ -28,14 +29,14 @@ class CheckpointUnderTest:
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: str | Path | None = None,
         device: str = "auto",
         trunk: torch.nn.Module | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
         """`config`: of the pipeline, whose `engine.torch`, `refine`, `tracks` and `flow` are measured."""
         config = config or PipelineConfig()
-        self.path, self.device = weights or NANO_WEIGHTS, device_named(device)
+        self.path, self.device = find_weights(weights), device_named(device)
         self.trunk = None if trunk is None else trunk.to(self.device)
         checkpoint = load_checkpoint(self.path, self.device)
         self.text, network = checkpoint.text_encoder, checkpoint.network

@@ -22,13 +22,12 @@ from ff3r_model.core.memory import check_memory
 from ff3r_model.core.tensor_file import Entry, TensorFile
 from ff3r_model.core.text_space import TextSpace
 from ff3r_model.network import FF3R, FF3RConfig
+from ff3r_model.network.named_weights.places import NANO_WEIGHTS as NANO_WEIGHTS
+from ff3r_model.network.named_weights.places import find_weights
 from ff3r_model.network.sentencepiece_model import TokenizerError
 from ff3r_model.network.text_embedder import TextEmbedder
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 from ff3r_model.network.tipsv2_text import TIPSv2TextConfig, TIPSv2TextEncoder
-
-NANO_WEIGHTS = Path(__file__).parent / "weights" / "nano.safetensors"
-"""The small FF3R that comes with the package."""
 
 Held = TypeVar("Held")
 Mode = Literal["trained", "lifting"]
@@ -94,15 +93,20 @@ def save_checkpoint(
         raise CheckpointError(f"{path} could not be written: {error}. Is the disk full or read-only?") from error
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
-    """The model in `path`, as float32 on `device`. Raises CheckpointError for any file that is not exactly one."""
-    path = Path(path)
+def load_checkpoint(weights: str | os.PathLike[str] | None, device: str | torch.device = "cpu") -> Checkpoint:
+    """The model of a name or in a file, by the rule of `find_weights`, as float32 on `device`.
+
+    Raises CheckpointError for any file that is not exactly one, WeightsError for a name that is not installed.
+    """
+    path = find_weights(weights)
     try:
         with TensorFile(path) as file:
             checkpoint = _load(path, file)
             file.check_unchanged()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not there. Give the path of a weights file (.safetensors).") from error
+        raise CheckpointError(
+            f"{path} is not there. Give the path of a weights file (.safetensors), or a name of `ff3r weights list`."
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except CheckpointError:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ff3r_model.network import FF3R
-from ff3r_model.network.checkpoint import NANO_WEIGHTS, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ff3r_model.network.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ff3r_model.network.public_weights.read_weights import read_tensors
 from ff3r_model.synthetic import CLASSES, COLORS
 from ff3r_model.training.datasets.base import Scene, Share, Windows
@@ -44,7 +44,7 @@ PREVIEWS = 8
 
 def build(sources: DataSources, settings: Settings, out: Path, device: torch.device, share: Share) -> Trainer:
     """The trainer of a run. Raises DataError, RunError, CheckpointError and SourceError that say what is wrong."""
-    start = load_checkpoint(sources.weights or NANO_WEIGHTS)
+    start = load_checkpoint(sources.weights)
     network = student(start, fresh=sources.fresh, seed=settings.train.seed)
     settings = replace(settings, sampling=_fitted(settings.sampling, network))
     windows = _windows(sources, settings, network, out)
@@ -83,7 +83,7 @@ def student(start: Checkpoint, *, fresh: bool, seed: int) -> FF3R:
 
 def save_result(trainer: Trainer, sources: DataSources, settings: Settings, figures: Mapping[str, Any]) -> Path:
     """The averaged weights with the text tower they go with, as `ff3r reconstruct --weights` takes them."""
-    start = load_checkpoint(sources.weights or NANO_WEIGHTS)
+    start = load_checkpoint(sources.weights)
     network = FF3R(trainer.network.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.average.items()})
     path = trainer.folder.file(CHECKPOINT)

@@ -63,9 +63,9 @@ class DataSources:
     scannet: Path | None = None
     rooms: Path | None = None
     """A folder of shards of synthetic rooms."""
-    weights: Path | None = None
+    weights: str | Path | None = None
     """Checkpoint to start from; None: nano."""
-    teacher: Path | None = None
+    teacher: str | Path | None = None
     """Checkpoint whose word is learned; None: `weights`."""
     fresh: bool = False
     """Start from random weights in the shape of `weights`."""

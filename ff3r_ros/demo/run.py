@@ -94,7 +94,9 @@ def parse(arguments: list[str] | None) -> Options:
     parser.add_argument("--no-viewer", dest="viewer", action="store_false", help="leave the web viewer out")
     parser.add_argument("--port", type=int, default=8080, help="of the viewer (default 8080; taken: the next free one)")
     parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"which synthetic room (default {DEMO_SEED})")
-    parser.add_argument("--weights", default="", help="checkpoint instead of the nano weights of the package")
+    parser.add_argument(
+        "--weights", default="", help="checkpoint instead of nano: a name of `ff3r weights list`, or a file"
+    )
     parser.add_argument("--device", default="auto", help="where the network runs (default auto)")
     parser.add_argument("--camera-height", type=float, help="metres above the floor, to make a recording's map metric")
     parser.add_argument("--intrinsics", help="a recording's fx,fy,cx,cy, or a file of them or of a calibration")

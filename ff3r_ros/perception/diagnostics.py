@@ -68,6 +68,7 @@ def _values(status: WorkerStatus) -> dict[str, str]:
         "map bytes": str(status.map_bytes),
         "metric": f"yes, by {status.scale_source}" if status.metric else _not_metric(status),
         "focal length": status.camera,
+        "engine": status.engine,
         "queries": str(status.queries),
         "queries in doubt": "; ".join(status.doubts),
         "queries refused": str(status.refused_queries),

@@ -17,7 +17,10 @@ from ff3r_ros.parameters import parameter
 class NodeParameters:
     """Of the perception node. Names and meanings are documented by their descriptions."""
 
-    weights: str = parameter("", "Checkpoint (safetensors). Empty: the nano weights that come with the package.")
+    weights: str = parameter(
+        "",
+        "Checkpoint: a name of `ff3r weights list`, or a file (safetensors). Empty: nano, which comes along.",
+    )
     config_file: str = parameter(
         "",
         "YAML file of the pipeline's configuration, as `ff3r config` prints it. Parameters that do not stand at their "

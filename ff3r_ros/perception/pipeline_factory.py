@@ -38,9 +38,10 @@ ZERO_IS_NONE = ("overlap", "long_side", "camera_height")
 def pipeline_from_parameters(parameters: NodeParameters) -> Pipeline:
     """The pipeline that the parameters describe.
 
-    Raises CheckpointError for weights that cannot be used, ConfigError for values that do not go together.
+    Raises CheckpointError and WeightsError for weights that cannot be used, ConfigError for values that do not go
+    together.
     """
-    weights = Path(parameters.weights).expanduser() if parameters.weights else None
+    weights = parameters.weights or None
     return Pipeline.from_checkpoint(weights, config_from_parameters(parameters), device_named(parameters.device))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,8 @@ class Faults:
     """So many deserialisations fail."""
     fail_runs: bool = False
     fail_build: bool = False
+    distort: Callable[[str, np.ndarray], np.ndarray] = lambda name, value: value
+    """What becomes of an output, by its name."""
     most_views: int = 64
     """Memory suffices for so many."""
     builds: int = 0
@@ -178,7 +181,7 @@ class Context:
         assert self.memory >= self.views * 1024 and set(self.addresses) == set(self.engine.tensors)
         feed = {x.name: self._memory(x, self.shapes[x.name]).copy() for x in self.engine.inputs}
         for tensor, value in zip(self.engine.outputs, self.engine.session.run(None, feed), strict=True):
-            self._memory(tensor, value.shape)[...] = value
+            self._memory(tensor, value.shape)[...] = self.engine.faults.distort(tensor.name, value)
         return True
 
     def _memory(self, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -69,6 +69,13 @@ class TensorRTEngine:
         with self._stream.entered():
             return self._largest(window)
 
+    def forget(self) -> None:
+        """Begin anew: nothing is left of windows seen so far but what TensorRT has loaded."""
+        self._tidy()
+        self.cache = FrameCache(self.cache.config)
+        self._known.clear()
+        self.limit, self.dropped = None, 0
+
     def _largest(self, window: Window) -> Prediction:
         """As much of the window as memory takes."""
         tidy = False

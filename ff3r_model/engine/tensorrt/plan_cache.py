@@ -7,21 +7,20 @@ cache is a link, belongs to somebody else, or may be written by others.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ff3r_model.core.checked import read_json, record
 from ff3r_model.core.files import regular_file, replaced_folder
+from ff3r_model.core.trusted import locked, make_trusted_folder, why_untrusted
 from ff3r_model.core.types import MAX_VIEWS
 from ff3r_model.engine.onnx.manifest import GRAPHS, MANIFEST, ExportError, Manifest, graph_path
 from ff3r_model.engine.tensorrt.build import OnProgress, build_plan, profiles
@@ -30,6 +29,7 @@ from ff3r_model.engine.tensorrt.library import TensorRTError, TensorRTLibrary
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "plan.json"
+WAITING = "another program builds this plan (%s); waiting for it"
 MEANINGS = {
     "weights": "the weights",
     "network": "the network",
@@ -127,17 +127,8 @@ def find(cache: Path, key: PlanKey) -> CachedPlan:
 
 def check_trusted(path: Path) -> None:
     """Raise PlanError unless `path` is a file or folder that only this user, or root, can have written."""
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise PlanError(f"{path} is damaged: {error.strerror}") from error
-    kind = stat.S_IFMT(status.st_mode)
-    if kind not in (stat.S_IFREG, stat.S_IFDIR):
-        raise PlanError(f"{path} is a link, a pipe or a device, and is not followed: remove it")
-    if status.st_uid not in (os.geteuid(), 0):
-        raise PlanError(f"{path} belongs to user {status.st_uid} and is not trusted: use a cache of your own")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PlanError(f"{path} may be written by other users and is not trusted: `chmod go-w {path}`")
+    if reason := why_untrusted(path):
+        raise PlanError(reason)
 
 
 def obtain(
@@ -153,9 +144,7 @@ def obtain(
     `onnx` gets an empty folder and returns one with an export, that or another. `rebuild_because` is a
     reason to build in any case. Two programs that want one plan build it once. Raises TensorRTError, ExportError.
     """
-    if not cache.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        cache.chmod(0o755)  # whatever the umask
+    make_trusted_folder(cache)
     check_trusted(cache.resolve())
     with _locked(cache / f".{key.slot}.lock"):
         try:
@@ -213,17 +202,12 @@ def _named(report: OnProgress | None, graph: str) -> OnProgress | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One program at a time; the lock goes with its holder, however that ends."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise PlanError(f"{path} cannot be locked: {error.strerror}; remove it") from error
-    with os.fdopen(handle, "r+") as file:
+    """One program at a time. Raises PlanError."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("another program builds this plan (%s); waiting for it", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(locked(path, lambda: log.warning(WAITING, path)))
+        except OSError as error:
+            raise PlanError(f"{path} cannot be locked: {error.strerror}; remove it") from error
         yield
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ff3r_model.core.config_file import ConfigError
 from ff3r_model.engine.choose import EngineConfig
 from ff3r_model.engine.torch_engine import TorchEngine
+from ff3r_model.network.checkpoint import load_checkpoint
+from ff3r_model.network.named_weights.places import WeightsError
 from ff3r_model.pipeline import PipelineConfig
 from ff3r_ros.parameters import ParameterError
 from ff3r_ros.perception.parameters import NodeParameters
@@ -42,6 +46,16 @@ def test_a_size_that_is_none_is_named(size: str) -> None:
 def test_every_choice_runs_on_a_cpu(engine: str) -> None:
     pipeline = pipeline_from_parameters(NodeParameters(engine=engine, device="cpu"))
     assert isinstance(pipeline.engine, TorchEngine)
+
+
+def test_weights_by_name_or_by_path(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FF3R_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="`ff3r weights get apache` fetches them"):
+        pipeline_from_parameters(NodeParameters(weights="apache", device="cpu"))
+    made = shutil.copy(weights, tmp_path / "apache.safetensors")
+    for given in ("apache", str(made)):
+        pipeline = pipeline_from_parameters(NodeParameters(weights=given, device="cpu"))
+        assert torch.equal(pipeline.space.decoder, load_checkpoint(weights).text_space.decoder)
 
 
 OTHERS: dict[str, Any] = {
