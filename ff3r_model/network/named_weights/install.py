@@ -18,7 +18,7 @@ from ff3r_model.network.named_weights.hub import fetch
 from ff3r_model.network.named_weights.licences import Licence
 from ff3r_model.network.named_weights.places import NAMES, WeightsError, find_weights, place_of
 from ff3r_model.network.named_weights.recipes import NANO, RECIPES, Recipe, Source
-from ff3r_model.network.public_weights.convert import ConvertError, convert
+from ff3r_model.network.public_weights.convert import convert
 from ff3r_model.network.public_weights.read_weights import weights_files
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,10 @@ class Conversion:
 def convert_files(recipe: Recipe, files: Mapping[str, Path], output: Path, conversion: Conversion) -> None:
     """Write the checkpoint of a recipe from its public files, by the keys of its sources.
 
-    Raises CheckpointError naming what does not fit, and ConvertError for kinds that nothing here converts.
+    Raises CheckpointError naming what does not fit.
     """
-    kinds = (recipe.geometry.kind, recipe.semantics.kind)
-    if kinds == ("vggt", "lseg"):
-        convert(files["vggt"], files["lseg"], output, channels=conversion.channels, dtype=conversion.dtype)
-        return
-    raise ConvertError(f"this version of ff3r has no conversion of {' with '.join(kinds)}")
+    sources = {source.key: files[source.key] for source in recipe.sources}
+    convert(output, **sources, channels=conversion.channels, dtype=conversion.dtype)
 
 
 def recipe_named(name: str) -> Recipe:
@@ -75,7 +72,7 @@ def install(
     """The file of a recipe's weights, and whether it was made just now: fetched, converted and read back.
 
     `given` are files that are there already, by key. Whatever goes wrong, an earlier file stays as it is. Two programs
-    that want the same make it once. Raises WeightsError, CheckpointError, ConvertError and OutputError.
+    that want the same make it once. Raises WeightsError, CheckpointError and OutputError.
     """
     _check_consent(recipe, accepted)
     _check_given(recipe, given or {})

@@ -26,6 +26,7 @@ from ff3r_model.network.named_weights import hub as hub_module
 from ff3r_model.network.named_weights import install as install_module
 from ff3r_model.network.named_weights.install import install, recipe_named
 from ff3r_model.network.named_weights.places import WeightsError, place_of
+from ff3r_model.network.tipsv2_text import TIPSv2TextEncoder
 from ff3r_model.pipeline import Pipeline
 from tests.network.named_weights.conftest import point_to
 from tests.support.hub_server import Hub
@@ -58,16 +59,17 @@ def test_from_the_hub_to_the_pipeline(hub: Hub, tmp_path: Path, caplog: pytest.L
     assert {path.name for path in cached(tmp_path)} == {hashlib.sha256(each).hexdigest() for each in hub.files.values()}
 
 
-@pytest.mark.long
 def test_published_names_are_converted(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with the real conversion: VGGT's and LSeg's files, tiny, and CLIP's text tower."""
+    """The same with the real conversion, of tiny networks under the published names."""
     install_standin(monkeypatch, quick=False)
     monkeypatch.setattr(install_module, "convert_files", CONVERT_FILES)
-    hub.files = published_files(tmp_path)
+    hub.files = published_files(tmp_path / "published")
     get(conversion=install_module.Conversion(channels=32, dtype=torch.float16))
     checkpoint = load_checkpoint("apache")
     assert checkpoint.mode == "lifting" and checkpoint.config.feature_channels == 32
-    assert checkpoint.card["made_from"]["vggt"] == "model.safetensors"
+    assert checkpoint.config.da3 is not None and checkpoint.config.tipsv2 is not None
+    assert checkpoint.card["made_from"].keys() == {"da3", "tipsv2", "tokenizer"}
+    assert isinstance(checkpoint.text_encoder, TIPSv2TextEncoder)
 
 
 def test_a_connection_that_breaks_is_gone_on_with(hub: Hub) -> None:
