@@ -158,7 +158,7 @@ def test_convert_reports_and_rewrites(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "give one file for cameras and depth, --vggt, not none; --ff3r is for FF3R's own"),
+        ([], "give one file for cameras and depth, --vggt or --da3, not none; --ff3r is for FF3R's own"),
         (["--vggt", "{files}/model.pt"], "give one semantic encoder, --lseg, or --tipsv2 with --tokenizer, not none"),
         (["--ff3r", "{files}/tiny.safetensors", "--lseg", "{files}/demo_e200.ckpt"], "give it without --lseg"),
         (["--ff3r", "{files}/none"], "none is not there"),

@@ -172,11 +172,11 @@ def test_half_a_download_writes_nothing(files: tuple[Path, Path], tmp_path: Path
     half = tmp_path / "model.safetensors"
     half.write_bytes(files[0].read_bytes()[: files[0].stat().st_size // 2])
     with pytest.raises(CheckpointError, match=r"model\.safetensors.*fetch it again"):
-        convert(None, files[1], tmp_path / "out.safetensors", da3=half, config=config())
+        convert(tmp_path / "out.safetensors", da3=half, lseg=files[1], config=config())
     assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_geometry_comes_from_one_file(files: tuple[Path, Path], tmp_path: Path) -> None:
     for vggt, da3 in ((None, None), files):
-        with pytest.raises(ConvertError, match="geometry comes from one file"):
-            convert(vggt, files[1], tmp_path / "out.safetensors", da3=da3)
+        with pytest.raises(ConvertError, match="give one file for cameras and depth, --vggt or --da3"):
+            convert(tmp_path / "out.safetensors", vggt=vggt, da3=da3, lseg=files[1])

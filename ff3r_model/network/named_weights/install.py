@@ -41,8 +41,17 @@ def convert_files(recipe: Recipe, files: Mapping[str, Path], output: Path, conve
 
     Raises CheckpointError naming what does not fit.
     """
-    sources = {source.key: files[source.key] for source in recipe.sources}
-    convert(output, **sources, channels=conversion.channels, dtype=conversion.dtype)
+    given = {source.key: files[source.key] for source in recipe.sources}
+    convert(
+        output,
+        vggt=given.get("vggt"),
+        da3=given.get("da3"),
+        lseg=given.get("lseg"),
+        tipsv2=given.get("tipsv2"),
+        tokenizer=given.get("tokenizer"),
+        channels=conversion.channels,
+        dtype=conversion.dtype,
+    )
 
 
 def recipe_named(name: str) -> Recipe:

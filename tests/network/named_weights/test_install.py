@@ -152,7 +152,7 @@ def test_digests_that_others_can_write_or_that_are_damaged(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (404, "EntryNotFound", r"has no file model\.safetensors: .*--file vggt=PATH"),
+        (404, "EntryNotFound", r"has no file model\.safetensors: .*--file da3=PATH"),
         (401, "RepoNotFound", r"the hub refuses .* only for those who are logged in.*HF_TOKEN"),
         (401, "GatedRepo", r"is gated: log in at http.*/depth-anything/DA3-BASE and accept its terms.*HF_TOKEN"),
         (403, "GatedRepo", r"is gated: log in"),
@@ -233,7 +233,7 @@ def test_two_at_once_fetch_and_convert_once(hub: Hub, caplog: pytest.LogCaptureF
 def test_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        WeightsError, match=r"is not in .*hub, and HF_HUB_OFFLINE forbids to fetch it.*--file vggt=PATH"
+        WeightsError, match=r"is not in .*hub, and HF_HUB_OFFLINE forbids to fetch it.*--file da3=PATH"
     ):
         get()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -260,12 +260,12 @@ def test_a_hub_that_cannot_be_reached(
 def test_files_that_are_here_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
     own = tmp_path / "own.safetensors"
     own.write_bytes(hub.files[GEOMETRY])
-    get(given={"vggt": own})
+    get(given={"da3": own})
     assert GEOMETRY not in {address for address, _ in hub.bodies()}
-    with pytest.raises(WeightsError, match=r"--file lsig=…: apache is made of vggt, lseg, tokenizer"):
+    with pytest.raises(WeightsError, match=r"--file lsig=…: apache is made of da3, tipsv2, tokenizer"):
         get(given={"lsig": own})
     with pytest.raises(CheckpointError, match="is not there"):
-        get(given={"vggt": tmp_path / "none"})
+        get(given={"da3": tmp_path / "none"})
 
 
 def test_wrong_files_are_named(hub: Hub, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_wrong_files_are_named(hub: Hub, tmp_path: Path) -> None:
     half.write_bytes(hub.files[GEOMETRY][:5000])
     for path, said in ((wrong, r"wrong\.safetensors"), (half, r"half\.safetensors.*truncated")):
         with pytest.raises(CheckpointError, match=said):
-            get(given={"vggt": path})
+            get(given={"da3": path})
         assert not place_of("apache").exists()
 
 

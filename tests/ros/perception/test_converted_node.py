@@ -39,7 +39,8 @@ def ros() -> Iterator[Ros]:
 def test_converted_weights_run_in_the_node(config: FF3RConfig, ros: Ros, tmp_path: Path) -> None:
     weights = tmp_path / "ff3r.safetensors"
     channels = 64 if config.name == "full" else 512  # a basis for 64 is fitted in seconds, which others test
-    convert(*write_published(tmp_path, config), weights, config=config, channels=channels)
+    vggt, lseg = write_published(tmp_path, config)
+    convert(weights, vggt=vggt, lseg=lseg, config=config, channels=channels)
     options = {"weights": str(weights), "device": "cpu", "views": 2, "overlap": 1, "queries": ["chair"]}
     node = ros.run(PerceptionNode(**ros.options(**options, long_side=0 if config.name == "tiny" else 84)))
     clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
