@@ -21,8 +21,8 @@ class GeometryKind:
     """The network that these tensors are of, with any semantic encoder; the text names the file in CheckpointError."""
     load: Callable[[FF3R, State, str], None]
     """Fill the network's geometry. Raises CheckpointError naming what does not fit."""
-    terms: str
-    """Licence of the weights."""
+    terms: Callable[[FF3RConfig], str]
+    """Licence of the weights of this configuration."""
 
 
 def vggt_config(state: State, source: str) -> FF3RConfig:
@@ -32,5 +32,5 @@ def vggt_config(state: State, source: str) -> FF3RConfig:
 
 
 GEOMETRY: Mapping[str, GeometryKind] = {
-    "vggt": GeometryKind(vggt_config, load_vggt, "VGGT-1B: for non-commercial use, by facebook/VGGT-1B's own licence"),
+    "vggt": GeometryKind(vggt_config, load_vggt, lambda _: "VGGT-1B's weights are for non-commercial use."),
 }
