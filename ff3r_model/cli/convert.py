@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,18 +47,19 @@ class Convert:
         """Write the checkpoint; returns the summary."""
         import torch
 
-        from ff3r_model.network.public_weights import convert
+        from ff3r_model.network.public_weights.convert import convert, convert_own
+        from ff3r_model.network.public_weights.sources import ConvertError, Sources
 
         dtype = None if self.precision == "float32" else getattr(torch, self.precision)
-        public = {name: getattr(self, name) for name in ("vggt", "da3", "lseg", "clip", "tipsv2", "tokenizer")}
+        public = {found.name: getattr(self, found.name) for found in fields(Sources)}
         with steps_shown("ff3r_model.network.public_weights"):
             if self.ff3r is not None:
                 if any(public.values()):
                     others = ", ".join(f"--{name}" for name, path in public.items() if path)
-                    raise convert.ConvertError(f"--ff3r is a whole checkpoint: give it without {others}")
-                convert.convert_own(self.ff3r, self.output, dtype=dtype)
+                    raise ConvertError(f"--ff3r is a whole checkpoint: give it without {others}")
+                convert_own(self.ff3r, self.output, dtype=dtype)
                 return self._written()
-            basis = convert.convert(self.output, **public, channels=self.channels, dtype=dtype)
+            basis = convert(Sources(**public), self.output, channels=self.channels, dtype=dtype)
         kept = f"cosine kept {basis.mean_cosine:.3f} on average, {basis.worst_cosine:.3f} at worst"
         return f"{self._written()}\nlifting mode, {self.channels} channels; of {basis.words:,} words: {kept}"
 

@@ -26,7 +26,7 @@ from ff3r_model.evaluation.image_quality import ImageQuality
 from ff3r_model.evaluation.novel_views import camera_similarity
 from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import attributes, of_rooms
-from ff3r_model.network.public_weights.convert import shipped_words
+from ff3r_model.network.public_weights.compact_space import shipped_words
 from ff3r_model.synthetic import CLASSES, COLORS, make_room
 from ff3r_model.training.datasets.room_shards import render_shard
 from ff3r_model.training.text.corpus import build_corpus

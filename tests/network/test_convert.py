@@ -21,8 +21,10 @@ from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.config import AggregatorConfig, CameraHeadConfig, DPTConfig, LSegConfig, ViTConfig
 from ff3r_model.network.public_weights import convert as module
 from ff3r_model.network.public_weights import semantics
-from ff3r_model.network.public_weights.convert import Basis, convert, convert_own, fit_basis, shipped_words
+from ff3r_model.network.public_weights.compact_space import Basis, fit_basis, shipped_words
+from ff3r_model.network.public_weights.convert import convert, convert_own
 from ff3r_model.network.public_weights.read_weights import read_tensors
+from ff3r_model.network.public_weights.sources import Sources
 from ff3r_model.network.public_weights.tensor_names import CLIP_UNUSED, LSEG_UNUSED, VGGT_UNUSED, expand, split_lseg
 from ff3r_model.network.text_encoder import TextConfig, TextEncoder
 
@@ -104,7 +106,7 @@ def files(source: FF3R, tmp_path: Path) -> tuple[Path, Path]:
 
 def from_files(files: tuple[Path, Path], output: Path, clip: Path | None = None) -> Basis:
     """A checkpoint of VGGT's and LSeg's files."""
-    return convert(output, vggt=files[0], lseg=files[1], clip=clip, channels=8, config=TINY)
+    return convert(Sources(vggt=files[0], lseg=files[1], clip=clip), output, channels=8, config=TINY)
 
 
 def test_names_to_ignore_are_those_of_the_published_files() -> None:

@@ -26,6 +26,7 @@ from ff3r_model.network import FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
 from ff3r_model.network.public_weights import semantics
 from ff3r_model.network.public_weights.convert import convert
+from ff3r_model.network.public_weights.sources import Sources
 from ff3r_model.network.sentencepiece_model import SentencePieceModel
 from ff3r_model.network.tipsv2_text import TEMPLATES, TIPSv2TextEncoder
 from ff3r_model.pipeline import Pipeline
@@ -82,7 +83,7 @@ def frames(tmp_path: Path) -> Path:
 def test_what_was_converted_is_all_there(files: Path, weights: Path) -> None:
     loaded = load_checkpoint(weights)
     assert loaded.config.name == "tiny-tipsv2-tiny" and loaded.config.lseg is None and loaded.mode == "lifting"
-    assert loaded.card["made_from"] == {"vggt": "model.pt", "tipsv2": "tipsv2", "tokenizer": "tipsv2"}
+    assert loaded.card["made_from"] == {"vggt": "model.pt", "tipsv2": "tipsv2", "tokenizer": "tokenizer.model"}
     assert "Apache-2.0" in loaded.card["terms"] and "non-commercial" in loaded.card["terms"]
     text = loaded.text_encoder
     assert isinstance(text, TIPSv2TextEncoder) and text.config.templates == TEMPLATES
@@ -217,7 +218,7 @@ def only(prefix: str) -> Callable[[dict], object]:
 def test_wrong_tensors_are_named(files: Path, tmp_path: Path, change: Callable, reason: str) -> None:
     path = damaged(files, tmp_path, change)
     with pytest.raises(CheckpointError, match=reason):
-        convert(tmp_path / "out", vggt=files / "model.pt", tipsv2=path, tokenizer=files / "tipsv2")
+        convert(Sources(vggt=files / "model.pt", tipsv2=path, tokenizer=files / "tipsv2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

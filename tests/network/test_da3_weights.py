@@ -17,11 +17,12 @@ from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.cli import main
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, load_checkpoint
-from ff3r_model.network.public_weights import convert as converting
 from ff3r_model.network.public_weights import da3 as module
-from ff3r_model.network.public_weights.convert import ConvertError, convert
+from ff3r_model.network.public_weights import semantics
+from ff3r_model.network.public_weights.convert import convert
 from ff3r_model.network.public_weights.da3 import DA3_UNUSED, da3_config, load_da3, load_da3_rays, published_name
 from ff3r_model.network.public_weights.read_weights import read_tensors
+from ff3r_model.network.public_weights.sources import ConvertError, Sources
 from ff3r_model.network.ray_head import RayHead
 from ff3r_model.network.text_encoder import TextEncoder
 from tests.network.test_convert import TEXT, lseg_state
@@ -51,7 +52,7 @@ def converted(files: tuple[Path, Path]) -> Path:
     output = files[0].parent / "ff3r.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SIZES", (config,))
-        patch.setattr(converting, "load_clip_text", lambda tensors: TextEncoder(TEXT).eval())
+        patch.setattr(semantics, "load_clip_text", lambda tensors: TextEncoder(TEXT).eval())
         arguments = ["convert", "--da3", str(files[0]), "--lseg", str(files[1]), "-o", str(output)]
         assert main([*arguments, "--channels", "16"]) == 0
     return output
@@ -172,11 +173,11 @@ def test_half_a_download_writes_nothing(files: tuple[Path, Path], tmp_path: Path
     half = tmp_path / "model.safetensors"
     half.write_bytes(files[0].read_bytes()[: files[0].stat().st_size // 2])
     with pytest.raises(CheckpointError, match=r"model\.safetensors.*fetch it again"):
-        convert(tmp_path / "out.safetensors", da3=half, lseg=files[1], config=config())
+        convert(Sources(da3=half, lseg=files[1]), tmp_path / "out.safetensors", config=config())
     assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_geometry_comes_from_one_file(files: tuple[Path, Path], tmp_path: Path) -> None:
     for vggt, da3 in ((None, None), files):
         with pytest.raises(ConvertError, match="give one file for cameras and depth, --vggt or --da3"):
-            convert(tmp_path / "out.safetensors", vggt=vggt, da3=da3, lseg=files[1])
+            Sources(vggt=vggt, da3=da3, lseg=files[1])

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ff3r_model.network.public_weights.convert import shipped_words
+from ff3r_model.network.public_weights.compact_space import shipped_words
 from ff3r_model.training.text.target_space import (
     MiniLM,
     PhraseTeacher,

@@ -20,6 +20,7 @@ from ff3r_model.network.named_weights.places import NAMES, WeightsError, find_we
 from ff3r_model.network.named_weights.recipes import NANO, RECIPES, Recipe, Source
 from ff3r_model.network.public_weights.convert import convert
 from ff3r_model.network.public_weights.read_weights import weights_files
+from ff3r_model.network.public_weights.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,8 @@ def convert_files(recipe: Recipe, files: Mapping[str, Path], output: Path, conve
 
     Raises CheckpointError naming what does not fit.
     """
-    given = {source.key: files[source.key] for source in recipe.sources}
-    convert(
-        output,
-        vggt=given.get("vggt"),
-        da3=given.get("da3"),
-        lseg=given.get("lseg"),
-        tipsv2=given.get("tipsv2"),
-        tokenizer=given.get("tokenizer"),
-        channels=conversion.channels,
-        dtype=conversion.dtype,
-    )
+    sources = Sources(**{source.key: files[source.key] for source in recipe.sources})
+    convert(sources, output, channels=conversion.channels, dtype=conversion.dtype)
 
 
 def recipe_named(name: str) -> Recipe:

@@ -23,7 +23,7 @@ class GeometryKind:
     load: Callable[[FF3R, State, str], None]
     """Fill the network's geometry. Raises CheckpointError naming what does not fit."""
     terms: Callable[[FF3RConfig], str]
-    """Licence of the weights of such a network, as a sentence without its stop."""
+    """Licence of the weights of this configuration."""
 
 
 def vggt_config(state: State, source: str) -> FF3RConfig:
@@ -32,17 +32,12 @@ def vggt_config(state: State, source: str) -> FF3RConfig:
     return FF3RConfig.full()
 
 
-def vggt_terms(config: FF3RConfig) -> str:
-    """VGGT-1B's licence."""
-    return "VGGT-1B: for non-commercial use, by facebook/VGGT-1B's own licence"
-
-
 def da3_terms(config: FF3RConfig) -> str:
     """The licence of a Depth Anything 3 of this size."""
-    return f"The weights of {config.name}: {LICENCES.get(config.name, 'terms of their own')}"
+    return f"The weights of {config.name} are published under {LICENCES.get(config.name, 'terms of their own')}."
 
 
 GEOMETRY: Mapping[str, GeometryKind] = {
-    "vggt": GeometryKind(vggt_config, load_vggt, vggt_terms),
+    "vggt": GeometryKind(vggt_config, load_vggt, lambda _: "VGGT-1B's weights are for non-commercial use."),
     "da3": GeometryKind(da3_config, load_da3, da3_terms),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError
 from ff3r_model.network.config import TIPSv2Config
 from ff3r_model.network.public_weights.read_weights import read_tensors
+from ff3r_model.network.public_weights.sources import TOKENIZER, SourcePath, Sources, tokenizer_file
 from ff3r_model.network.public_weights.tensor_names import (
     TIPSV2_TEXT,
     TIPSV2_VISION,
@@ -33,13 +33,11 @@ from ff3r_model.network.tipsv2_text import TIPSv2TextConfig, TIPSv2TextEncoder
 
 log = logging.getLogger(__name__)
 
-SourcePath = str | os.PathLike[str]
 TIPSV2_SIZES: dict[str, tuple[TIPSv2Config, Callable[[int], TIPSv2TextConfig]]] = {
     "tipsv2-b14": (TIPSv2Config.b14(), TIPSv2TextConfig.b14),
     "tipsv2-l14": (TIPSv2Config.l14(), TIPSv2TextConfig.l14),
 }
 """Image side, and text side by the size of its tokenizer."""
-TOKENIZER = "tokenizer.model"
 PUBLISHED_VOCABULARY = 32000
 PUBLISHED_PIECES = {"hello": [5928], "this is a test": [1267, 512, 262, 3213]}
 """What TIPSv2's tokenizer makes of texts."""
@@ -58,6 +56,14 @@ class SemanticPart:
     """Licence of the weights."""
 
 
+def read_semantics(sources: Sources) -> SemanticPart:
+    """The semantic encoder that is given. Raises CheckpointError."""
+    if sources.lseg is not None:
+        return lseg_part(sources.lseg, sources.clip)
+    assert sources.tipsv2 is not None and sources.tokenizer is not None
+    return tipsv2_part(sources.tipsv2, sources.tokenizer)
+
+
 def lseg_part(lseg: SourcePath, clip: SourcePath | None = None) -> SemanticPart:
     """From LSeg's Lightning file, which holds CLIP's text tower; `clip` is another file to take the tower from.
 
@@ -70,7 +76,7 @@ def lseg_part(lseg: SourcePath, clip: SourcePath | None = None) -> SemanticPart:
         fit=lambda config: config,
         load=lambda network: load_lseg(network, image_side, str(lseg)),
         text=text,
-        terms="LSeg and CLIP: terms of their own, see their repositories",
+        terms="LSeg's and CLIP's have terms of their own.",
     )
 
 
@@ -87,7 +93,7 @@ def tipsv2_part(tipsv2: SourcePath, tokenizer: SourcePath) -> SemanticPart:
         name = f"{config.name}-{size}"
         return replace(config, name=name, lseg=None, tipsv2=image, text_width=text.dim)
 
-    return SemanticPart(fit, lambda network: load_tipsv2(network, state, str(tipsv2)), text, "TIPSv2: Apache-2.0")
+    return SemanticPart(fit, lambda network: load_tipsv2(network, state, str(tipsv2)), text, "TIPSv2's are Apache-2.0.")
 
 
 def tipsv2_size(state: Mapping[str, Tensor], source: str) -> str:
@@ -108,12 +114,6 @@ def tipsv2_size(state: Mapping[str, Tensor], source: str) -> str:
         if (config.vit.width, config.vit.depth) == (width, depth):
             return size
     raise CheckpointError(f"{source} is TIPSv2 of width {width} with {depth} blocks; {known} are supported.")
-
-
-def tokenizer_file(path: SourcePath) -> Path:
-    """The tokenizer itself, be it given or the folder that it is in."""
-    path = Path(path).expanduser()
-    return path / TOKENIZER if path.is_dir() else path
 
 
 def _read_tokenizer(path: Path) -> bytes:

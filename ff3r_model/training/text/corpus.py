@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from open_clip.tokenizer import SimpleTokenizer
 
-from ff3r_model.network.public_weights.convert import shipped_words
+from ff3r_model.network.public_weights.compact_space import shipped_words
 from ff3r_model.training.text.word_lists import word_groups, word_list
 from ff3r_model.training.text.wordnet import WordNet
 

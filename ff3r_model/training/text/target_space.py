@@ -21,7 +21,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from ff3r_model.network.public_weights.convert import shipped_words
+from ff3r_model.network.public_weights.compact_space import shipped_words
 from ff3r_model.synthetic.vocabulary import CLASSES, COLORS
 from ff3r_model.training.text.word_lists import definitions, word_groups
 from ff3r_model.training.text.wordnet import DEFAULT_FOLDER, WordNet, WordNetMissing

@@ -232,9 +232,7 @@ def test_two_at_once_fetch_and_convert_once(hub: Hub, caplog: pytest.LogCaptureF
 
 def test_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        WeightsError, match=r"is not in .*hub, and HF_HUB_OFFLINE forbids to fetch it.*--file da3=PATH"
-    ):
+    with pytest.raises(WeightsError, match=r"is not in .*hub, and HF_HUB_OFFLINE forbids to fetch it.*--file da3=PATH"):
         get()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     path = get()

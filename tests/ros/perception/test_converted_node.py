@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from benchmarks.network.standin import tiny, write_published
 from ff3r_model.network import FF3RConfig
 from ff3r_model.network.public_weights.convert import convert
+from ff3r_model.network.public_weights.sources import Sources
 from ff3r_ros.lifecycle import LifecycleClient
 from ff3r_ros.perception.node import PerceptionNode
 from ff3r_ros.qos import LATCHED
@@ -40,7 +41,7 @@ def test_converted_weights_run_in_the_node(config: FF3RConfig, ros: Ros, tmp_pat
     weights = tmp_path / "ff3r.safetensors"
     channels = 64 if config.name == "full" else 512  # a basis for 64 is fitted in seconds, which others test
     vggt, lseg = write_published(tmp_path, config)
-    convert(weights, vggt=vggt, lseg=lseg, config=config, channels=channels)
+    convert(Sources(vggt=vggt, lseg=lseg), weights, config=config, channels=channels)
     options = {"weights": str(weights), "device": "cpu", "views": 2, "overlap": 1, "queries": ["chair"]}
     node = ros.run(PerceptionNode(**ros.options(**options, long_side=0 if config.name == "tiny" else 84)))
     clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
