@@ -246,6 +246,7 @@ def test_what_the_run_believes_of_the_camera_is_published(ros: Ros, tmp_path: pa
     infos = ros.collect(CameraInfo, "/ff3r/camera_info_estimated", LATCHED)
     robot.film(0, 4)
     robot.wait_for("windows", "1")
+    assert robot.values["engine"] == "FakeEngine"
     assert not infos and robot.values["focal length"].startswith("not known")
     robot.node._submit(lambda pipeline: pipeline.refinement.tracks.belief.recall(0.5, 0.02))
     robot.film(4, 6)

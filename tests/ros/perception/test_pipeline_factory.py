@@ -46,6 +46,8 @@ def test_a_size_that_is_none_is_named(size: str) -> None:
 def test_every_choice_runs_on_a_cpu(engine: str) -> None:
     pipeline = pipeline_from_parameters(NodeParameters(engine=engine, device="cpu"))
     assert isinstance(pipeline.engine, TorchEngine)
+    why = ", not TensorRT: the device is cpu, and TensorRT needs an NVIDIA GPU" if engine == "tensorrt" else ""
+    assert pipeline.status().engine == f"torch on cpu{why}"
 
 
 def test_weights_by_name_or_by_path(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
