@@ -46,6 +46,8 @@ class TensorRTEngine:
     ) -> None:
         """`config` is of the network that was exported. Raises BadPlan for a plan that TensorRT does not take here."""
         self.config, self.device = config, device
+        if config.takes_known_cameras:
+            log.info("plans are not told the poses and intrinsics of odometry and calibration; engine torch is")
         self.size = (plan.manifest.height, plan.manifest.width)
         self.cache = FrameCache(cache)
         self.limit: int | None = None
