@@ -368,3 +368,12 @@ def test_a_megabyte_of_text_is_refused_by_its_length() -> None:
     assert len(str(refusal.value)) < 200
     with pytest.raises(QueryRejected):
         queries().remove("x" * 10**6)
+
+
+def test_the_temperature_is_the_text_spaces_unless_the_configuration_has_one() -> None:
+    for told, suits, expected in (
+        (None, {}, 0.04),
+        (None, {"temperature": 0.005}, 0.005),
+        (0.2, {"temperature": 0.005}, 0.2),
+    ):
+        assert QuerySet(embed, space(), QueryConfig(temperature=told), **suits).temperature == expected

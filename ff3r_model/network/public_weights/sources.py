@@ -17,7 +17,7 @@ class ConvertError(UserError):
     """Options that do not go together; the message says which values do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sources:
     """One geometry and one semantic encoder. Raises ConvertError unless exactly that is given, with what it needs."""
 

@@ -14,13 +14,15 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, PointCloud2
 
-from benchmarks.network.standin import tiny, write_published
+from benchmarks.network.standin import tiny, write_published, write_tipsv2
 from ff3r_model.network import FF3RConfig
+from ff3r_model.network.public_weights import semantics
 from ff3r_model.network.public_weights.convert import convert
 from ff3r_model.network.public_weights.sources import Sources
 from ff3r_ros.lifecycle import LifecycleClient
 from ff3r_ros.perception.node import PerceptionNode
 from ff3r_ros.qos import LATCHED
+from tests.support import tiny_tipsv2
 from tests.support.robot import image_message
 from tests.support.ros import Ros, wait_until
 
@@ -35,13 +37,29 @@ def ros() -> Iterator[Ros]:
     ros.close()
 
 
+def with_tipsv2(sources: Sources, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    """The geometry of `sources` with a tiny TIPSv2, of 64 dimensions."""
+    monkeypatch.setitem(semantics.TIPSV2_SIZES, "tipsv2-tiny", (tiny_tipsv2.IMAGE, tiny_tipsv2.text_config))
+    (folder / "tipsv2").mkdir()
+    tipsv2 = write_tipsv2(folder / "tipsv2", tiny_tipsv2.IMAGE, tiny_tipsv2.text_config())
+    return Sources(vggt=sources.vggt, tipsv2=tipsv2, tokenizer=tiny_tipsv2.write_tokenizer(tipsv2.parent))
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("config", [tiny(), pytest.param(FF3RConfig.full(), marks=FULL)], ids=lambda c: c.name)
-def test_converted_weights_run_in_the_node(config: FF3RConfig, ros: Ros, tmp_path: Path) -> None:
-    weights = tmp_path / "ff3r.safetensors"
-    channels = 64 if config.name == "full" else 512  # a basis for 64 is fitted in seconds, which others test
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [(tiny(), "lseg"), (tiny(), "tipsv2"), pytest.param(FF3RConfig.full(), "lseg", marks=FULL)],
+    ids=["tiny", "tiny-tipsv2", "full"],
+)
+def test_converted_weights_run_in_the_node(
+    config: FF3RConfig, words: str, ros: Ros, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vggt, lseg = write_published(tmp_path, config)
-    convert(Sources(vggt=vggt, lseg=lseg), weights, config=config, channels=channels)
+    weights, sources = tmp_path / "ff3r.safetensors", Sources(vggt=vggt, lseg=lseg)
+    channels = 512 if (config.name, words) == ("tiny", "lseg") else 64  # to fit a basis takes seconds; others test that
+    if words == "tipsv2":
+        sources = with_tipsv2(sources, tmp_path, monkeypatch)
+    convert(sources, weights, config=config, channels=channels)
     options = {"weights": str(weights), "device": "cpu", "views": 2, "overlap": 1, "queries": ["chair"]}
     node = ros.run(PerceptionNode(**ros.options(**options, long_side=0 if config.name == "tiny" else 84)))
     clouds = ros.collect(PointCloud2, "/ff3r/semantic_cloud", LATCHED)
