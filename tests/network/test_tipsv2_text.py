@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.network.standin_values import standin_tensor
@@ -153,3 +155,17 @@ def test_the_temperature_is_the_learned_one() -> None:
 def test_other_tokenizers_are_refused(data, reason: str) -> None:
     with pytest.raises(TokenizerError, match=reason):
         SentencePieceModel(data(), PIECES)
+
+
+@pytest.mark.fuzz
+@given(places=st.lists(st.integers(min_value=0), min_size=1, max_size=50), share=st.floats(0, 2))
+def test_damaged_tokenizers_are_refused_or_give_ids_of_the_vocabulary(places: list[int], share: float) -> None:
+    data = bytearray(tokenizer())
+    for place in places:
+        data[place % len(data)] = place % 251
+    try:
+        model = SentencePieceModel(bytes(data[: int(share * len(data))]), PIECES)
+    except TokenizerError:
+        return
+    assert all(0 <= each < PIECES for each in model.encode("a photo of a red chair 椅子 😊 ﬁ Ａ"))
+    assert isinstance(model.knows("椅子"), bool)
