@@ -271,6 +271,18 @@ def test_belief_in_a_focal_length_grows_and_outvotes() -> None:
     assert belief.estimates == count, "a window that adds nothing says nothing"
 
 
+def test_belief_in_a_distortion_grows_and_outvotes() -> None:
+    belief = LensBelief()
+    assert belief.radial.mean == 0 and belief.radial.sigma > 0.02
+    for truth in (-0.06, -0.05, 0.2, -0.055):
+        prior = belief.radial
+        information = 0.01**-2
+        gained = prior.sigma**-2 + information
+        mean = (prior.mean * prior.sigma**-2 + truth * information) / gained
+        belief.learn_radial(prior, Radial(mean, gained**-0.5))
+    assert belief.radial.mean == pytest.approx(-0.055, abs=0.01) and belief.radial.sigma < 0.01
+
+
 def test_matches_of_shared_keyframes_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     pictures = [(255 * rng.random((60, 80))).astype(np.uint8) for _ in range(4)]
