@@ -25,10 +25,10 @@ from ff3r_model.network.text_embedder import TextEmbedder
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.mapper import Mapper, MapUpdate, timed
+from ff3r_model.slam.refinement.lens import Focal
 from ff3r_model.slam.refinement.optical_flow import RefineConfig
 from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
 from ff3r_model.slam.refinement.sensor_geometry import GeometrySource, use_sensor_geometry
-from ff3r_model.slam.refinement.structure_adjustment import Focal
 from ff3r_model.slam.refinement.track_refinement import TrackConfig
 from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
 from ff3r_model.voxel_map.voxel_map import VoxelMap

@@ -9,6 +9,7 @@ import torch
 
 from ff3r_model.core.geometry import BODY_FROM_OPTICAL
 from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.slam.reference.depth_scale import scale_from_depth
 from ff3r_model.slam.reference.scale import (
     DEPTH,
     HEIGHT,
@@ -17,7 +18,6 @@ from ff3r_model.slam.reference.scale import (
     ScaleConfig,
     ScaleLadder,
     better,
-    scale_from_depth,
     scale_from_odometry,
 )
 from ff3r_model.synthetic.hall import CAMERA_HEIGHT, PITCH, hall_tour, make_hall

@@ -12,13 +12,15 @@ from numpy import ndarray
 
 from ff3r_model.evaluation.metrics import pair_errors
 from ff3r_model.slam.refinement.features import Features
+from ff3r_model.slam.refinement.lens import Focal, Lens, Radial, undistorted
 from ff3r_model.slam.refinement.matching import MatchCache, Pairs, match, pairs_to_match, verified
 from ff3r_model.slam.refinement.pose_error import relative_errors
-from ff3r_model.slam.refinement.self_calibration import PRIOR_FOCAL, FocalBelief, focal_from_pairs, fused
+from ff3r_model.slam.refinement.self_calibration import PRIOR_FOCAL, LensBelief, focal_from_pairs, fused
 from ff3r_model.slam.refinement.structure_adjustment import (
-    Focal,
     Observations,
     Structure,
+    _jacobians,
+    _Problem,
     adjust_structure,
     pose_covariance,
     rotations,
@@ -41,13 +43,15 @@ class Scene:
     """Which point each feature is of; -1 for a made-up one."""
 
 
-def scene(seed: int, views: int = 5, points: int = 250, noise: float = 0.3, wrong: int = 0) -> Scene:
+def scene(
+    seed: int, views: int = 5, points: int = 250, noise: float = 0.3, wrong: int = 0, radial: float = 0.0
+) -> Scene:
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (views, 1, 1))
     poses[1:, :3, :3] = rotations(0.12 * rng.standard_normal((views - 1, 3)))
     poses[1:, :3, 3] = 0.5 * rng.uniform(-1, 1, (views - 1, 3))
     cloud = rng.uniform([-2.5, -2, 2.5], [2.5, 2, 6], (points, 3))
-    truth = Structure(poses, cloud, math.log(FOCAL), 1.0, CENTRE)
+    truth = Structure(poses, cloud, math.log(FOCAL), 1.0, CENTRE, radial)
     looks = rng.standard_normal((points, 128))
     features, identity = [], []
     for view in range(views):
@@ -74,10 +78,10 @@ def pairs_of(features: list[Features]) -> Pairs:
     return {pair: matches for pair, matches in found.items() if len(matches)}
 
 
-def solve(given: Scene, focal: Focal, start: float = FOCAL) -> Reconstruction:
+def solve(given: Scene, lens: Lens, start: float = FOCAL) -> Reconstruction:
     pairs = pairs_of(given.features)
     first = Structure(np.zeros((0, 4, 4)), np.zeros((0, 3)), math.log(start), 1.0, CENTRE)
-    found = reconstruct(given.features, pairs, join_tracks(given.features, pairs), first, focal)
+    found = reconstruct(given.features, pairs, join_tracks(given.features, pairs), first, lens)
     assert found is not None
     return found
 
@@ -88,8 +92,8 @@ def worst(found: Structure, truth: Structure) -> float:
     return float(pair_errors(*poses).max())
 
 
-def known(focal: float = FOCAL) -> Focal:
-    return Focal(math.log(focal), 0.0)
+def known(focal: float = FOCAL) -> Lens:
+    return Lens(Focal(math.log(focal), 0.0))
 
 
 def test_exact_tracks_lead_to_exact_cameras() -> None:
@@ -110,9 +114,46 @@ def test_noise_and_wrong_matches_cost_little() -> None:
 def test_a_focal_length_that_is_not_known_is_found() -> None:
     for seed, start in ((3, 400.0), (4, 700.0)):
         given = scene(seed)
-        found = solve(given, Focal(math.log(0.85 * 640), 0.45), start)
+        found = solve(given, Lens(Focal(math.log(0.85 * 640), 0.45)), start)
         assert found.structure.focal[0] == pytest.approx(FOCAL, rel=0.05)
         assert worst(found.structure, given.truth) < 3
+
+
+def test_distortion_is_undone() -> None:
+    tangents = np.random.default_rng(0).uniform(-0.7, 0.7, (50, 2))
+    for radial in (-0.1, 0.1):
+        seen = tangents * (1 + radial * np.square(tangents).sum(axis=1, keepdims=True))
+        assert np.allclose(undistorted(seen, radial), tangents, atol=1e-4)
+
+
+@pytest.mark.parametrize("radial", [-0.08, 0.06])
+def test_a_lens_that_distorts_is_found(radial: float) -> None:
+    given = scene(12, noise=0.2, radial=radial)
+    free = solve(given, Lens(known().focal, Radial(0.0, 0.05)))
+    assert free.structure.radial == pytest.approx(radial, abs=0.01)
+    straight = solve(given, known())
+    assert worst(free.structure, given.truth) < min(0.3, worst(straight.structure, given.truth) / 2)
+    unknown = solve(given, Lens(Focal(math.log(0.85 * 640), 0.45), Radial(0.0, 0.05)), 560.0)
+    assert unknown.structure.focal[0] == pytest.approx(FOCAL, rel=0.05)
+
+
+def test_derivatives_are_those_of_the_projection() -> None:
+    """Against central differences, of all unknowns, away from and at the widest angle."""
+    truth = scene(13, points=40, radial=-0.07).truth
+    rng = np.random.default_rng(0)
+    view, point = np.indices((5, 40)).reshape(2, -1)
+    observed = Observations(view, point, rng.uniform(0, 480, (200, 2)))
+    lens = Lens(Focal(truth.log_focal, 0.3), Radial(0.0, 0.1))
+    problem = _Problem(observed, lens, 0, 5, 40)
+    by_camera, by_point, by_lens = _jacobians(truth, observed)
+    steps = 1e-6 * rng.standard_normal(32)
+    moves = 1e-6 * rng.standard_normal((40, 3))
+    steps[:6] = 0
+    ahead, behind = (problem.moved(truth, sign * steps[problem.free], sign * moves) for sign in (1, -1))
+    change = (behind.residuals(observed) - ahead.residuals(observed)) / 2
+    expected = np.einsum("nij,nj->ni", by_camera, steps[:30].reshape(5, 6)[view])
+    expected += np.einsum("nij,nj->ni", by_point, moves[point]) + by_lens @ steps[30:]
+    assert np.allclose(change, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_view_of_another_place_is_left_out() -> None:
@@ -189,7 +230,7 @@ def test_adjustment_goes_back_to_the_truth_and_holds_the_first() -> None:
     assert worst(found, truth) < 0.01 and np.array_equal(found.camera_from_world[0], poses[0])
     assert found.log_focal == truth.log_focal
     zoomed = replace(off, log_focal=off.log_focal + 0.1)
-    free = adjust_structure(zoomed, observed, Focal(zoomed.log_focal, 0.5), iterations=40)
+    free = adjust_structure(zoomed, observed, Lens(Focal(zoomed.log_focal, 0.5)), iterations=40)
     assert free.log_focal == pytest.approx(truth.log_focal, abs=0.01)
 
 
@@ -218,16 +259,28 @@ def test_the_focal_length_is_read_from_fundamental_matrices() -> None:
 
 
 def test_belief_in_a_focal_length_grows_and_outvotes() -> None:
-    belief = FocalBelief()
+    belief = LensBelief()
     assert belief.focal(640.0).pixels == pytest.approx(PRIOR_FOCAL * 640)
     for truth in (0.80, 0.82, 0.81, 8.0, 0.79):
         prior = belief.focal(640.0)
-        belief.learn(prior, fused([prior, Focal(math.log(640 * truth), 0.05)]), 640.0)
+        belief.learn_focal(prior, fused([prior, Focal(math.log(640 * truth), 0.05)]), 640.0)
     after = belief.focal(640.0)
     assert after.pixels == pytest.approx(0.805 * 640, rel=0.03) and 0.01 < after.log_sigma < 0.06
-    count = len(belief.estimates)
-    belief.learn(after, after, 640.0)
-    assert len(belief.estimates) == count, "a window that adds nothing says nothing"
+    count = belief.estimates
+    belief.learn_focal(after, after, 640.0)
+    assert belief.estimates == count, "a window that adds nothing says nothing"
+
+
+def test_belief_in_a_distortion_grows_and_outvotes() -> None:
+    belief = LensBelief()
+    assert belief.radial.mean == 0 and belief.radial.sigma > 0.02
+    for truth in (-0.06, -0.05, 0.2, -0.055):
+        prior = belief.radial
+        information = 0.01**-2
+        gained = prior.sigma**-2 + information
+        mean = (prior.mean * prior.sigma**-2 + truth * information) / gained
+        belief.learn_radial(prior, Radial(mean, gained**-0.5))
+    assert belief.radial.mean == pytest.approx(-0.055, abs=0.01) and belief.radial.sigma < 0.01
 
 
 def test_matches_of_shared_keyframes_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

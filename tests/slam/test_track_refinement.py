@@ -12,10 +12,11 @@ import torch
 from benchmarks.slam.posed_pictures import Posed
 from benchmarks.slam.refinement import consecutive
 from ff3r_model.core.geometry import invert_rigid, project, transform_points
-from ff3r_model.core.types import Cameras, Gaussians, Prediction, Window
+from ff3r_model.core.types import Cameras, Gaussians, Prediction, SparsePoints, Window
 from ff3r_model.evaluation.metrics import depth_rel, pair_errors
 from ff3r_model.frames.prepare import prepare, prepare_picture
 from ff3r_model.gaussians.transform import with_geometry
+from ff3r_model.slam.reference.depth_scale import scale_from_depth
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
 from ff3r_model.slam.refinement.features import find_features
@@ -112,6 +113,34 @@ def test_quality_claims_what_is_true(truth: tuple[Window, Prediction], refined: 
     assert quality.reprojection < 1 and quality.parallax > 1
     assert quality.pose_covariance.shape == (VIEWS, 6, 6) and quality.pose_covariance.isfinite().all()
     assert 0 < quality.focal_sigma < 0.2
+
+
+def test_depth_images_are_compared_at_points_and_not_with_a_biased_depth(
+    truth: tuple[Window, Prediction], refined: Prediction
+) -> None:
+    window, right = truth
+    centres = [torch.pdist(invert_rigid(one.cameras.camera_from_world)[:, :3, 3].double()) for one in (right, refined)]
+    scale = float(centres[0].sum() / centres[1].sum())
+    biased = replace(refined, depth=1.06 * refined.depth)
+    measured = replace(window, depth=right.depth.clone())
+    assert scale_from_depth(measured, biased, 0.05) == pytest.approx(scale, rel=0.01)
+    dense = scale_from_depth(measured, replace(biased, points_seen=None), 0.05)
+    assert dense is not None and abs(dense / scale - 1) > 0.03, "the dense depth is biased"
+    # Wrong in a quarter of the picture: the median of the others.
+    assert measured.depth is not None
+    measured.depth[:, :, :30] *= 2
+    assert scale_from_depth(measured, biased, 0.05) == pytest.approx(scale, rel=0.02)
+
+
+def test_few_points_leave_the_scale_to_the_dense_depth(truth: tuple[Window, Prediction], refined: Prediction) -> None:
+    window, right = truth
+    measured, points = replace(window, depth=right.depth), refined.points_seen
+    assert points is not None
+    few = SparsePoints(
+        points.positions * 3, points.point[:20], points.view[:20], points.feature[:20], points.pixels[:20]
+    )
+    with_few = scale_from_depth(measured, replace(refined, points_seen=few), 0.05)
+    assert with_few == scale_from_depth(measured, replace(refined, points_seen=None), 0.05)
 
 
 def test_known_intrinsics_stay(truth: tuple[Window, Prediction]) -> None:

@@ -17,7 +17,7 @@ CHANNELS = 64
 CHUNK = 8
 """Views that the dense heads take at once."""
 KEPT_LAYERS = 4
-REST_OF_HEAD = 56
+REST_OF_HEAD = 30
 """Numbers per pixel beside the depth head's channels: position embedding, outputs, the image."""
 REST_OF_GAUSSIAN = 28
 """Numbers per pixel beside the feature: mean, scale, rotation, colour, …, and what they are computed from."""

@@ -16,6 +16,7 @@ from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, check_range
 from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Prediction, Similarity, Window
+from ff3r_model.slam.reference.depth_scale import scale_from_depth
 from ff3r_model.slam.reference.floor import floor_below
 from ff3r_model.slam.reference.seen_floors import MAX_UNDER, SeenFloors
 
@@ -209,17 +210,6 @@ class ScaleLadder:
 def better(source: str, other: str) -> bool:
     """Whether a source stands above another, or above one that is not on the ladder."""
     return other not in LADDER or LADDER.index(source) < LADDER.index(other)
-
-
-def scale_from_depth(window: Window, prediction: Prediction, min_valid: float) -> float | None:
-    """Metres per window unit: the median of measured over predicted depth, weighted by the predicted confidence."""
-    if window.depth is None or window.depth.shape != prediction.depth.shape:
-        return None
-    measured, predicted = window.depth.to(prediction.depth), prediction.depth
-    valid = (measured > 0) & measured.isfinite() & (predicted > 0)
-    if float(valid.float().mean()) < min_valid:
-        return None
-    return float(weighted_median(measured[valid] / predicted[valid], prediction.depth_confidence[valid]))
 
 
 def scale_from_odometry(window: Window, prediction: Prediction, min_baseline: float) -> float | None:

@@ -13,7 +13,7 @@ from numpy import ndarray
 from ff3r_model.core.types import Window
 from ff3r_model.frames.optical_flow import grey
 from ff3r_model.slam.refinement.features import Features
-from ff3r_model.slam.refinement.structure_adjustment import Focal
+from ff3r_model.slam.refinement.lens import Focal
 
 
 @dataclass(frozen=True)

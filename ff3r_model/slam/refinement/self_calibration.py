@@ -1,4 +1,4 @@
-"""Self-calibration: the focal length from matches alone, under a prior on the field of view, shared by a run."""
+"""Self-calibration: focal length and distortion from matches alone, under priors, shared by a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ff3r_model.slam.refinement.features import Features
+from ff3r_model.slam.refinement.lens import Focal, Radial
 from ff3r_model.slam.refinement.matching import Pairs
-from ff3r_model.slam.refinement.structure_adjustment import Focal
 
 PRIOR_FOCAL = 0.85
 """Of the long side: a field of view of 61 degrees."""
@@ -32,6 +32,10 @@ PRIOR_WEIGHT = 0.02
 """Of a deviation of one sigma, in the same unit."""
 WINDOW_SIGMA = 0.04
 """What a window's estimate is at least off by: its errors are not those of its pixels alone."""
+RADIAL_SIGMA = 0.05
+"""Of k₁ before anything is known: few cameras bend the corners of their pictures by more than a twentieth."""
+RADIAL_WINDOW_SIGMA = 0.01
+"""As `WINDOW_SIGMA`, of k₁."""
 LEAST_GAIN = 0.1
 """Information that a window must add, of what was known, to say anything."""
 REMEMBERED = 200
@@ -41,39 +45,74 @@ ROUNDS = 10
 
 
 @dataclass
-class FocalBelief:
-    """What a run believes of its camera's focal length: the prior, and every window's estimate with its confidence.
+class Belief:
+    """What a run believes of one unknown of its camera: a prior, and every window's estimate with its confidence."""
 
-    In units of the long side, so that pictures of any size share it.
-    """
-
+    mean: float
+    sigma: float
+    """Of the prior, like `mean`."""
+    window_sigma: float
+    """What a window's estimate is at least off by."""
     estimates: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    """(log focal length, sigma) of each window."""
+    """(mean, sigma) of each window."""
 
-    def learn(self, before: Focal, after: Focal, long_side: float) -> None:
-        """What a window adds, whose estimate was `after` under the prior `before`, both in pixels of the pictures."""
-        information, prior = after.log_sigma**-2, before.log_sigma**-2
+    def learn(self, before: tuple[float, float], after: tuple[float, float]) -> None:
+        """What a window adds, whose estimate was `after` under the prior `before`, both as (mean, sigma)."""
+        information, prior = after[1] ** -2, before[1] ** -2
         gained = information - prior
         if gained < LEAST_GAIN * prior:
             return
-        mean = (after.log_mean * information - before.log_mean * prior) / gained
-        self.estimates.append((mean - math.log(long_side), math.hypot(gained**-0.5, WINDOW_SIGMA)))
+        mean = (after[0] * information - before[0] * prior) / gained
+        self.estimates.append((mean, math.hypot(gained**-0.5, self.window_sigma)))
 
-    def recall(self, focal: float, sigma: float) -> None:
-        """What an earlier run believed, as one window's estimate: windows of another camera soon outvote it."""
-        self.estimates.append((math.log(focal), sigma))
-
-    def focal(self, long_side: float = 1.0) -> Focal:
-        """The belief in pixels of a picture; a mean that estimates far from the others hardly move."""
-        values, sigmas = np.array([(math.log(PRIOR_FOCAL), PRIOR_SIGMA), *self.estimates]).T
+    @property
+    def best(self) -> tuple[float, float]:
+        """(mean, sigma): a mean that estimates far from the others hardly move."""
+        values, sigmas = np.array([(self.mean, self.sigma), *self.estimates]).T
         information = sigmas**-2.0
         mean = _median(values, information)
         for _ in range(ROUNDS):
             weights = information / (1 + ((values - mean) / (2 * sigmas)) ** 2)
             mean = float((weights * values).sum() / weights.sum())
         # Windows of one camera share their errors: confidence does not grow below a window's own floor over two.
-        sigma = max(float(weights.sum()) ** -0.5, WINDOW_SIGMA / 2)
+        return mean, max(float(weights.sum()) ** -0.5, self.window_sigma / 2)
+
+
+class LensBelief:
+    """What a run believes of its camera's lens. The focal length is in long sides, so that pictures of any size share
+    it."""
+
+    def __init__(self) -> None:
+        self._focal = Belief(math.log(PRIOR_FOCAL), PRIOR_SIGMA, WINDOW_SIGMA)
+        self._radial = Belief(0.0, RADIAL_SIGMA, RADIAL_WINDOW_SIGMA)
+
+    @property
+    def estimates(self) -> int:
+        """How many windows have said something of the focal length."""
+        return len(self._focal.estimates)
+
+    def learn_focal(self, before: Focal, after: Focal, long_side: float) -> None:
+        """What a window adds, whose estimate was `after` under the prior `before`, both in pixels of the pictures."""
+        unit = math.log(long_side)
+        self._focal.learn((before.log_mean - unit, before.log_sigma), (after.log_mean - unit, after.log_sigma))
+
+    def learn_radial(self, before: Radial, after: Radial) -> None:
+        """The same of the distortion."""
+        self._radial.learn((before.mean, before.sigma), (after.mean, after.sigma))
+
+    def recall(self, focal: float, sigma: float) -> None:
+        """What an earlier run believed, as one window's estimate: windows of another camera soon outvote it."""
+        self._focal.estimates.append((math.log(focal), sigma))
+
+    def focal(self, long_side: float = 1.0) -> Focal:
+        """The belief in pixels of a picture."""
+        mean, sigma = self._focal.best
         return Focal(mean + math.log(long_side), sigma)
+
+    @property
+    def radial(self) -> Radial:
+        """The belief in the distortion."""
+        return Radial(*self._radial.best)
 
 
 def fused(words: Sequence[Focal]) -> Focal:

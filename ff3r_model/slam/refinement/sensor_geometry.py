@@ -13,7 +13,8 @@ from ff3r_model.core.geometry import anchored, invert_rigid
 from ff3r_model.core.robust import weighted_median
 from ff3r_model.core.types import Cameras, Prediction, Window
 from ff3r_model.gaussians.transform import with_geometry
-from ff3r_model.slam.reference.scale import ScaleConfig, scale_from_depth, scale_from_odometry
+from ff3r_model.slam.reference.depth_scale import scale_from_depth
+from ff3r_model.slam.reference.scale import ScaleConfig, scale_from_odometry
 
 GeometrySource = Literal["predicted", "sensor"]
 MIN_PIXELS = 50

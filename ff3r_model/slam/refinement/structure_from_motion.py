@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from ff3r_model.slam.refinement.features import Features
+from ff3r_model.slam.refinement.lens import Focal, Lens, Radial
 from ff3r_model.slam.refinement.matching import Pairs
-from ff3r_model.slam.refinement.structure_adjustment import Focal, Observations, Structure, adjust_structure
+from ff3r_model.slam.refinement.structure_adjustment import Observations, Structure, adjust_structure
 from ff3r_model.slam.refinement.tracks import Tracks
 from ff3r_model.slam.refinement.triangulation import centres, parallax, triangulate
 
@@ -55,8 +56,8 @@ class Reconstruction:
     """Observations that agree with their point, which two views at least see; points without any mean nothing."""
     first: int
     """The view whose camera was held."""
-    focal: Focal
-    """What was known of the focal length before."""
+    lens: Lens
+    """What was known of the lens before."""
 
     def observations(self) -> Observations:
         """All observations in use, points by their row."""
@@ -95,7 +96,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    features: Sequence[Features], pairs: Pairs, tracks: Tracks, start: Structure, focal: Focal
+    features: Sequence[Features], pairs: Pairs, tracks: Tracks, start: Structure, lens: Lens
 ) -> Reconstruction | None:
     """Cameras and points from tracks; `start` gives the intrinsics to begin with. None where no two views fit.
 
@@ -110,7 +111,7 @@ def reconstruct(
     matched *= (tracks.seen.T.astype(np.int64) @ tracks.seen) / np.maximum(together, 1)
     best: Reconstruction | None = None
     for seed in _seeds(features, pairs, start):
-        found = _grown(seed, matched, tracks, start, focal)
+        found = _grown(seed, matched, tracks, start, lens)
         if best is None or found.used.sum() > best.used.sum():
             best = found
         if best.used.sum() > ENOUGH_EXPLAINED * tracks.seen.sum():
@@ -123,13 +124,13 @@ Seed = tuple[int, int, Float[ndarray, "4 4"]]
 
 
 def _grown(
-    seed: Seed, matched: Float[ndarray, "views views"], tracks: Tracks, start: Structure, focal: Focal
+    seed: Seed, matched: Float[ndarray, "views views"], tracks: Tracks, start: Structure, lens: Lens
 ) -> Reconstruction:
     """Everything that can be built onto two views."""
     first, second, pose = seed
     poses = np.tile(np.eye(4), (tracks.seen.shape[1], 1, 1))
     poses[second] = pose
-    build = _Build(replace(start, camera_from_world=poses, points=np.zeros((len(tracks), 3))), tracks, focal, first)
+    build = _Build(replace(start, camera_from_world=poses, points=np.zeros((len(tracks), 3))), tracks, lens, first)
     build.registered[[first, second]] = True
     build.extend(iterations=8, calibrate=False)
     # The view that sees most points is next, as long as there is one that fits.
@@ -144,7 +145,7 @@ def _grown(
     while (view := build.contradicted(matched)) is not None:
         build.leave_out(view)
         build.extend(iterations=4, calibrate=True)
-    return Reconstruction(build.structure, build.registered, tracks, build.used, build.first, focal)
+    return Reconstruction(build.structure, build.registered, tracks, build.used, build.first, lens)
 
 
 def _seeds(features: Sequence[Features], pairs: Pairs, start: Structure) -> list[Seed]:
@@ -172,7 +173,7 @@ def _pair_rays(
 ) -> tuple[Float[ndarray, "n 3"], Float[ndarray, "n 3"]]:
     both = []
     for side, view in enumerate(pair):
-        local = (features[view].pixels[pairs[pair][:, side]] - start.centre) / start.focal
+        local = start.tangents(features[view].pixels[pairs[pair][:, side]])
         local = np.concatenate([local, np.ones_like(local[:, :1])], axis=1)
         both.append(local / np.linalg.norm(local, axis=1, keepdims=True))
     return both[0], both[1]
@@ -182,7 +183,7 @@ def _relative_pose(
     features: Sequence[Features], pairs: Pairs, pair: tuple[int, int], start: Structure
 ) -> tuple[float, Float[ndarray, "4 4"]]:
     """How well a pair serves as the first one (0: not at all), and its relative pose, of unit length."""
-    here, there = (features[view].pixels[pairs[pair][:, side]] for side, view in enumerate(pair))
+    here, there = (start.straightened(features[view].pixels[pairs[pair][:, side]]) for side, view in enumerate(pair))
     pose = np.eye(4)
     try:
         essential, inliers = cv2.findEssentialMat(
@@ -210,7 +211,7 @@ class _Build:
 
     structure: Structure
     tracks: Tracks
-    focal: Focal
+    lens: Lens
     first: int
     registered: Bool[ndarray, " views"] = field(init=False)
     used: Bool[ndarray, "points views"] = field(init=False)
@@ -235,8 +236,9 @@ class _Build:
     def register(self, view: int) -> bool:
         """Find a view's pose from the points that it sees; refuse it where too few fit."""
         points = np.flatnonzero(self.known & self.tracks.seen[:, view])
+        straight = self.structure.straightened(self.tracks.pixels[points, view])
         ok, turn, translation, inliers = cv2.solvePnPRansac(
-            self.structure.points[points], self.tracks.pixels[points, view], self.structure.matrix, None,
+            self.structure.points[points], straight, self.structure.matrix, None,
             iterationsCount=TRIALS, reprojectionError=REACH * NOISE, confidence=CONFIDENCE, flags=cv2.SOLVEPNP_SQPNP,
         )  # fmt: skip
         if not ok or inliers is None or len(inliers) < LEAST_POINTS - 1:
@@ -293,8 +295,8 @@ class _Build:
     def _adjust(self, iterations: int, calibrate: bool) -> None:
         """Bundle adjustment of the registered views and known points alone."""
         part, observed, first = _part(self.structure, self.tracks, self.registered, self.used, self.first)
-        focal = self.focal if calibrate else Focal(part.log_focal, 0.0)
-        part = adjust_structure(part, observed, focal, first, iterations)
+        lens = self.lens if calibrate else Lens(Focal(part.log_focal, 0.0), Radial(part.radial))
+        part = adjust_structure(part, observed, lens, first, iterations)
         poses, points = self.structure.camera_from_world.copy(), self.structure.points.copy()
         poses[self.registered], points[self.known] = part.camera_from_world, part.points
         self.structure = replace(part, camera_from_world=poses, points=points)

@@ -22,10 +22,11 @@ from ff3r_model.core.types import Cameras, Prediction, SparsePoints, Window
 from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
+from ff3r_model.slam.refinement.lens import Focal, Lens, Radial
 from ff3r_model.slam.refinement.matching import MatchCache
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
-from ff3r_model.slam.refinement.self_calibration import FocalBelief, focal_from_pairs, fused
-from ff3r_model.slam.refinement.structure_adjustment import Focal, Structure
+from ff3r_model.slam.refinement.self_calibration import LensBelief, focal_from_pairs, fused
+from ff3r_model.slam.refinement.structure_adjustment import Structure
 from ff3r_model.slam.refinement.structure_from_motion import Reconstruction, reconstruct
 from ff3r_model.slam.refinement.tracks import join_tracks
 from ff3r_model.slam.refinement.window_quality import Uncertainty, measure_quality, unmeasured
@@ -61,7 +62,7 @@ class TrackConfig:
 
 
 class TrackRefinement:
-    """Refines windows, one after the other; remembers features, matches and what the focal length seems to be."""
+    """Refines windows, one after the other; remembers features, matches and what the lens seems to be."""
 
     def __init__(self, config: TrackConfig | None = None, flow: RefineConfig | None = None) -> None:
         self.config, self.flow = config or TrackConfig(), flow or RefineConfig()
@@ -69,7 +70,7 @@ class TrackRefinement:
 
     def reset(self) -> None:
         """Forget the camera and all keyframes."""
-        self.belief = FocalBelief()
+        self.belief = LensBelief()
         self._cache = self._matches()
 
     def __call__(self, prediction: Prediction, window: Window) -> Prediction:
@@ -79,8 +80,9 @@ class TrackRefinement:
         """
         canvas = Canvas.of(window)
         focal = canvas.known_focal or self._expected_focal(prediction, canvas)
+        lens = Lens(focal, self.belief.radial)
         # Cameras and points that explain the tracks.
-        found = self._reconstruct(window, canvas, focal)
+        found = self._reconstruct(window, canvas, lens)
         if found is None:
             return self._without_tracks(prediction, window, canvas, focal)
         if self.config.gaps == "network":
@@ -89,7 +91,8 @@ class TrackRefinement:
         found = _in_unit_of(found, prediction.depth, canvas)
         uncertainty = Uncertainty.of(found)
         if canvas.known_focal is None:
-            self.belief.learn(focal, Focal(found.structure.log_focal, uncertainty.focal_sigma), canvas.long_side)
+            self.belief.learn_focal(focal, Focal(found.structure.log_focal, uncertainty.focal_sigma), canvas.long_side)
+        self.belief.learn_radial(lens.radial, Radial(found.structure.radial, uncertainty.radial_sigma))
         cameras, depth = _completed(found, prediction, canvas), _bent(found, prediction.depth, canvas)
         if self.config.gaps == "flow" and canvas.scale.max() < SHARPER:
             # Where features are no sharper than the network's images, dense flow is the more exact.
@@ -115,16 +118,17 @@ class TrackRefinement:
         word = prediction.cameras.intrinsics[:, 0, 0].double().median() * canvas.scale[0]
         return fused([self.belief.focal(canvas.long_side), Focal(math.log(float(word)), NETWORK_SIGMA)])
 
-    def _reconstruct(self, window: Window, canvas: Canvas, focal: Focal) -> Reconstruction | None:
+    def _reconstruct(self, window: Window, canvas: Canvas, lens: Lens) -> Reconstruction | None:
         # Frames from the archive have small pictures, whose features are not those of the keyframe as it came.
         cache = self._matches() if window.pictures is None else self._cache
         features, pairs = cache.look(window.keyframes, canvas.pictures)
         features = canvas.as_first(features)
-        pixels = focal.pixels
-        if focal.log_sigma > 0:
-            pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, focal)
-        start = Structure(np.zeros((0, 4, 4)), np.zeros((0, 3)), math.log(pixels), canvas.aspect, canvas.centre)
-        return reconstruct(features, pairs, join_tracks(features, pairs), start, focal)
+        pixels = lens.focal.pixels
+        if lens.focal.log_sigma > 0:
+            pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, lens.focal)
+        nothing = (np.zeros((0, 4, 4)), np.zeros((0, 3)))
+        start = Structure(*nothing, math.log(pixels), canvas.aspect, canvas.centre, lens.radial.mean)
+        return reconstruct(features, pairs, join_tracks(features, pairs), start, lens)
 
     def _without_tracks(self, prediction: Prediction, window: Window, canvas: Canvas, focal: Focal) -> Prediction:
         """The prediction with the focal length that is believed, and cameras from flow where it may stand in."""

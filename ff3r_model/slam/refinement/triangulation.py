@@ -18,7 +18,7 @@ RIDGE = 1e-9
 
 def rays(structure: Structure, tracks: Tracks) -> Float[ndarray, "points views 3"]:
     """Unit directions of all observations, in the world."""
-    local = (tracks.pixels - structure.centre) / structure.focal
+    local = structure.tangents(tracks.pixels)
     local = np.concatenate([local, np.ones_like(local[..., :1])], axis=-1)
     local /= np.linalg.norm(local, axis=-1, keepdims=True)
     return np.einsum("mvi,vij->mvj", local, structure.camera_from_world[:, :3, :3])

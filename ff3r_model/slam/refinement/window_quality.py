@@ -37,17 +37,20 @@ class Uncertainty:
     """Degrees, of registered views, in their order."""
     focal_sigma: float
     """Of the logarithm."""
+    radial_sigma: float
+    """Of the distortion."""
 
     @classmethod
     def of(cls, found: Reconstruction) -> Uncertainty:
         """From the information of all observations that are in use."""
         views = np.flatnonzero(found.registered)
         structure, observed, first = found.registered_part()
-        covariance = pose_covariance(structure, observed, found.focal, first)
+        covariance = pose_covariance(structure, observed, found.lens, first)
         poses = np.full((len(found.registered), 6, 6), np.nan)
         poses[views] = covariance_beside_first(structure.camera_from_world, covariance)
         errors = relative_errors(structure.camera_from_world, covariance)
-        return cls(poses, errors, float(np.sqrt(max(covariance[-1, -1], 0.0))))
+        focal, radial = np.sqrt(np.maximum(covariance.diagonal()[-2:], 0))
+        return cls(poses, errors, float(focal), float(radial))
 
 
 def measure_quality(found: Reconstruction, uncertainty: Uncertainty, long_side: float) -> WindowQuality:

@@ -10,6 +10,7 @@ from benchmarks.network.cost import build, computed_bytes
 from ff3r_model.engine.frame_cache import CacheConfig
 from ff3r_model.engine.half_precision import halve_weights
 from ff3r_model.network import FF3RConfig
+from ff3r_model.network.config import TIPSv2Config
 from ff3r_model.network.named_weights import memory
 from ff3r_model.network.named_weights.memory import file_bytes, gpu_bytes, peak_bytes
 from ff3r_model.network.named_weights.recipes import RECIPES
@@ -22,6 +23,22 @@ VGGT_LSEG = RECIPES["vggt-lseg"]
 def test_what_is_alive_at_once(views: int) -> None:
     _, counted = computed_bytes(LIFTING, (views, *memory.SIZE), bfloat16=True)
     assert peak_bytes(VGGT_LSEG, views) == pytest.approx(counted, rel=0.1)
+
+
+APACHE = {
+    "apache-small": FF3RConfig.da3_small(),
+    "apache": FF3RConfig.da3_base(),
+}
+"""Recipes of Depth Anything 3 with TIPSv2-B, by their geometry."""
+
+
+@pytest.mark.parametrize("views", [8, pytest.param(64, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", APACHE)
+def test_what_is_alive_at_once_with_other_backbones(name: str, views: int) -> None:
+    words = TIPSv2Config.b14()
+    config = replace(APACHE[name], lseg=None, tipsv2=words, text_width=words.vit.width, decode_gaussians=False)
+    _, counted = computed_bytes(config, (views, *memory.SIZE), bfloat16=True)
+    assert peak_bytes(RECIPES[name], views) == pytest.approx(counted, rel=0.1)
 
 
 def test_weights() -> None:
