@@ -57,7 +57,9 @@ def with_geometry(
         harmonics=torch.cat([rotate_harmonics(turn, each) for turn, each in zip(turns, harmonics, strict=True)]),
     )
     if confidence is not None:
-        gained = (confidence / prediction.depth_confidence).log().flatten()
+        # What nobody is to trust, 0, stays so.
+        confidence = torch.where(prediction.depth_confidence > 0, confidence, 0)
+        gained = (confidence / prediction.depth_confidence).log().flatten().nan_to_num(0)
         gaussians = replace(gaussians, confidences=old.confidences + DEPTH_CONFIDENCE_WEIGHT * gained)
     else:
         confidence = prediction.depth_confidence
