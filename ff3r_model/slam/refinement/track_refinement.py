@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
 from ff3r_model.slam.refinement.features import Features
-from ff3r_model.slam.refinement.matching import LEAST, MatchCache, Pairs
+from ff3r_model.slam.refinement.matching import MatchCache
 from ff3r_model.slam.refinement.moving import moving_pixels
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
 from ff3r_model.slam.refinement.self_calibration import FocalBelief, focal_from_pairs, fused
@@ -142,7 +142,7 @@ class TrackRefinement:
         features, pairs = cache.look(window.keyframes, canvas.pictures)
         features = canvas.as_first(features)
         if moving is not None:
-            pairs = _standing(features, pairs, moving, canvas)
+            pairs = cache.matched_anew(features, pairs, _standing(features, moving, canvas))
         pixels = focal.pixels
         if focal.log_sigma > 0:
             pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, focal)
@@ -190,17 +190,16 @@ def _moving(
 
 
 def _standing(
-    features: Sequence[Features], pairs: Pairs, moving: Bool[Tensor, "views h w"], canvas: Canvas
-) -> dict[tuple[int, int], Int[ndarray, "matches 2"]]:
-    """The matches of features that do not lie on what moves."""
+    features: Sequence[Features], moving: Bool[Tensor, "views h w"], canvas: Canvas
+) -> list[Bool[ndarray, " features"]]:
+    """Which features of each view do not lie on what moves."""
     height, width = moving.shape[1:]
     stands = []
     for view, each in enumerate(features):
         pixels = canvas.to_images(each.pixels, np.full(len(each), view)).astype(int)
         column, row = np.clip(pixels, 0, [width - 1, height - 1]).T
         stands.append(~moving[view].numpy()[row, column])
-    kept = {(i, j): match[stands[i][match[:, 0]] & stands[j][match[:, 1]]] for (i, j), match in pairs.items()}
-    return {pair: match for pair, match in kept.items() if len(match) >= LEAST}
+    return stands
 
 
 def _better(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Reconstruction:
