@@ -21,7 +21,7 @@ NEIGHBOURS = 8
 REMEMBERED = 128
 """Keyframes whose features are kept."""
 
-Pairs = Mapping[tuple[int, int], Int[ndarray, "matches 2"]]
+Pairs = Mapping[tuple[int, int], Int[ndarray, "_ 2"]]
 """By pair of views (lower, higher): which feature of the one is which of the other."""
 
 
@@ -84,9 +84,7 @@ class MatchCache:
         found = {pair: matches for pair, matches in pairs.items() if len(matches)}
         return [self.features[keyframe] for keyframe in keyframes], found
 
-    def matched_anew(
-        self, features: Sequence[Features], pairs: Pairs, keep: Sequence[Bool[ndarray, " features"]]
-    ) -> Pairs:
+    def matched_anew(self, features: Sequence[Features], pairs: Pairs, keep: Sequence[Bool[ndarray, " _"]]) -> Pairs:
         """The matches, found anew between views of which only some features are to be kept: others led astray."""
         kept = [np.flatnonzero(each) for each in keep]
         left = [Features(each.pixels[k], each.descriptors[k]) for each, k in zip(features, kept, strict=True)]

@@ -191,7 +191,7 @@ def _moving(
 
 def _standing(
     features: Sequence[Features], moving: Bool[Tensor, "views h w"], canvas: Canvas
-) -> list[Bool[ndarray, " features"]]:
+) -> list[Bool[ndarray, " _"]]:
     """Which features of each view do not lie on what moves."""
     height, width = moving.shape[1:]
     stands = []
