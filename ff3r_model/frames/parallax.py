@@ -47,13 +47,13 @@ class ImageMotion:
 
 
 def odometry_motion(
-    before_from_after: Float[Tensor, "4 4"], shape: tuple[int, int], intrinsics: Float[Tensor, "3 3"] | None
+    before_from_after: Float[Tensor, "4 4"], long_side: int, intrinsics: Float[Tensor, "3 3"] | None
 ) -> ImageMotion:
-    """What a motion of the camera (metres) moves in its picture of height × width, things being `ASSUMED_DEPTH` away.
+    """What a motion of the camera (metres) moves in its picture, things being `ASSUMED_DEPTH` away.
 
     Flow says less than that on blank walls, and where a camera walks round a thing: there turn and step cancel out.
     """
-    share = ASSUMED_FOCAL if intrinsics is None else float(intrinsics[0, 0]) / max(shape)
+    share = ASSUMED_FOCAL if intrinsics is None else float(intrinsics[0, 0]) / long_side
     cosine = (float(before_from_after[:3, :3].trace()) - 1) / 2
     angle = math.acos(min(max(cosine, -1.0), 1.0))
     return ImageMotion(share * angle, share * float(before_from_after[:3, 3].norm()) / ASSUMED_DEPTH)

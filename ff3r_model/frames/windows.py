@@ -228,7 +228,7 @@ class WindowBuilder:
         moved = self._counted(motion)
         if odom_from_camera is not None and other.odom_from_camera is not None:
             step = invert_rigid(other.odom_from_camera.double()) @ odom_from_camera.double()
-            moved = max(moved, self._counted(odometry_motion(step, image.shape[1:], intrinsics)))
+            moved = max(moved, self._counted(odometry_motion(step, max(image.shape[1:]), intrinsics)))
         familiar = motion.found and _difference(blurred, _blurred(other.image)) < self.config.new_view
         if familiar and moved < self.config.min_motion:
             raise FrameRejected("little motion", f"the picture moved by {moved:.3f} < {self.config.min_motion}")

@@ -49,7 +49,7 @@ def moving_pixels(
     step = -(-max(height, width) // SIDE)
     small, intrinsics = depth[:, step // 2 :: step, step // 2 :: step].float(), cameras.intrinsics.float().clone()
     scale = intrinsics.new_tensor([small.shape[2] / width, small.shape[1] / height, 1.0])
-    colors = adaptive_avg_pool2d(images.float(), small.shape[1:])
+    colors = adaptive_avg_pool2d(images.float(), (small.shape[1], small.shape[2]))
     colors = colors - colors.mean((2, 3), keepdim=True) + colors.mean()
     views = Cameras(cameras.camera_from_world.float(), intrinsics * scale[:, None])
     # How many views show another colour than a pixel has, and how many its own.
