@@ -58,8 +58,9 @@ def with_geometry(
     )
     if confidence is not None:
         # What nobody is to trust, 0, stays so.
-        confidence = torch.where(prediction.depth_confidence > 0, confidence, 0)
-        gained = (confidence / prediction.depth_confidence).log().flatten().nan_to_num(0)
+        known = prediction.depth_confidence > 0
+        confidence = torch.where(known, confidence, 0)
+        gained = torch.where(known, confidence / prediction.depth_confidence, 1).log().flatten()
         gaussians = replace(gaussians, confidences=old.confidences + DEPTH_CONFIDENCE_WEIGHT * gained)
     else:
         confidence = prediction.depth_confidence
