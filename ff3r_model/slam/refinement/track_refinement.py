@@ -43,6 +43,8 @@ AS_WELL, EXACT = 1.5, 0.5
 pixels: then they are as exact, and do not depend on this window's parallax."""
 LIKELY = 0.3
 """Log ratio by which a point's depth may be off from the predicted one, at the window's scale: networks are."""
+TELLING = 1500
+"""Observations of a window with fewer of which cameras are too poor to tell what moves, and its depth no better."""
 SHARPER = 1.5
 """Pixels of a picture per pixel of the network's images from which on features are the more exact."""
 
@@ -172,6 +174,8 @@ class TrackRefinement:
 
 def _likely(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> float:
     """The share of the observations whose point lies where the predicted depth has it, at a common scale."""
+    if found.tracks.seen.sum() < TELLING:
+        return 1.0
     if not found.used.any():
         return 0.0
     apart = np.log(_Depths.of(found, canvas).over(depth))
@@ -182,7 +186,7 @@ def _moving(
     found: Reconstruction | None, prediction: Prediction, window: Window, canvas: Canvas
 ) -> Bool[Tensor, "views h w"]:
     """Pixels of what moves, as far as these cameras and the depth bent to their points tell."""
-    if found is None:
+    if found is None or found.tracks.seen.sum() < TELLING:
         return torch.zeros(prediction.depth.shape, dtype=torch.bool)
     found = _in_unit_of(found, prediction.depth, canvas)
     cameras = _completed(found, prediction, canvas)
