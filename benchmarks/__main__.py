@@ -11,7 +11,7 @@ from pathlib import Path
 
 ALL = (
     "voxel_map.voxelize", "voxel_map.query", "voxel_map.million", "ros.conversions", "network.engine", "network.sparse",
-    "ros.node_overhead", "slam.accuracy", "slam.refinement", "slam.long_run",
+    "ros.node_overhead", "slam.accuracy", "slam.refinement", "slam.moving", "slam.long_run",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

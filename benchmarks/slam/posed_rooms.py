@@ -45,13 +45,20 @@ class PosedRoom:
 
     def window(self, numbers: tuple[int, ...], long_side: int, patch: int) -> tuple[Window, Float[Tensor, "views 4 4"]]:
         """A window as the pipeline would cut it, and its true cameras."""
-        frames = list(self.sequence.select(list(numbers)).frames())
-        prepared = [prepare(frame.image, frame.intrinsics, long_side, patch) for frame in frames]
-        pictures = [prepare_picture(frame.image, crop) for frame, (_, _, crop) in zip(frames, prepared, strict=True)]
-        intrinsics = torch.stack([matrix for _, matrix, _ in prepared if matrix is not None])
-        images = torch.stack([image for image, _, _ in prepared])
-        window = Window(images, numbers, numbers, intrinsics, pictures=torch.stack(pictures))
-        return window, invert_rigid(self.sequence.world_from_camera[list(numbers)])
+        return window_of(self.sequence, numbers, long_side, patch)
+
+
+def window_of(
+    sequence: Sequence, numbers: tuple[int, ...], long_side: int, patch: int
+) -> tuple[Window, Float[Tensor, "views 4 4"]]:
+    """A window of a sequence's frames as the pipeline would cut it, and its true cameras."""
+    frames = list(sequence.select(list(numbers)).frames())
+    prepared = [prepare(frame.image, frame.intrinsics, long_side, patch) for frame in frames]
+    pictures = [prepare_picture(frame.image, crop) for frame, (_, _, crop) in zip(frames, prepared, strict=True)]
+    intrinsics = torch.stack([matrix for _, matrix, _ in prepared if matrix is not None])
+    images = torch.stack([image for image, _, _ in prepared])
+    window = Window(images, numbers, numbers, intrinsics, pictures=torch.stack(pictures))
+    return window, invert_rigid(sequence.world_from_camera[list(numbers)])
 
 
 def open_rooms(count: int) -> list[PosedRoom]:

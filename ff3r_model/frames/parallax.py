@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,6 +15,8 @@ from ff3r_model.frames.optical_flow import dense_flow, grey
 
 ASSUMED_FOCAL = 0.8
 """Focal length over the picture's long side where the intrinsics are unknown: 64° across."""
+ASSUMED_DEPTH = 4.0
+"""Metres, of what is seen, where odometry says how far the camera has moved: a keyframe every 0.3 m."""
 GRID = 4
 """Pixels between the points whose flow is looked at."""
 ROUNDS = 4
@@ -41,6 +44,19 @@ class ImageMotion:
 
     def __add__(self, other: ImageMotion) -> ImageMotion:
         return ImageMotion(self.turn + other.turn, self.parallax + other.parallax, self.found and other.found)
+
+
+def odometry_motion(
+    before_from_after: Float[Tensor, "4 4"], long_side: int, intrinsics: Float[Tensor, "3 3"] | None
+) -> ImageMotion:
+    """What a motion of the camera (metres) moves in its picture, things being `ASSUMED_DEPTH` away.
+
+    Flow says less than that on blank walls, and where a camera walks round a thing: there turn and step cancel out.
+    """
+    share = ASSUMED_FOCAL if intrinsics is None else float(intrinsics[0, 0]) / long_side
+    cosine = (float(before_from_after[:3, :3].trace()) - 1) / 2
+    angle = math.acos(min(max(cosine, -1.0), 1.0))
+    return ImageMotion(share * angle, share * float(before_from_after[:3, 3].norm()) / ASSUMED_DEPTH)
 
 
 class MotionTracker:

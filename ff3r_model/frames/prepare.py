@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,13 @@ MIN_SIDE = 14
 """Fewest pixels along the short side: one patch of the network. Our choice; smaller pictures are icons."""
 MAX_ASPECT = 4.0
 """Longer strips than 1:4 are refused: the network never saw any. Our choice; the paper's data stays within 1:2."""
-
+MAX_STRETCH = 0.05
+"""By which pixels may become higher than wide, or wider than high, so that less is cut off: the network hardly sees it,
+and the intrinsics say it. Our choice."""
+WHOLE = 0.98
+"""Share of an image that the network is to see."""
+LEAST_SIDE = 0.85
+"""Of the long side that is asked for, which whole patches may take less of where more of the image is seen so."""
 
 PICTURE_SIDE = 640
 """Long side at most of the pictures that features are found in: more costs time and hardly helps."""
@@ -71,7 +78,7 @@ class Crop:
 
     @property
     def step(self) -> tuple[float, float]:
-        """Original pixels per prepared pixel, (x, y); the two differ only by rounding to whole pixels."""
+        """Original pixels per prepared pixel, (x, y); the two differ by `MAX_STRETCH` and rounding at most."""
         return self.crop_width / self.width, self.crop_height / self.height
 
     def to_original(self, pixels: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
@@ -88,18 +95,28 @@ class Crop:
 
 
 def plan_crop(height: int, width: int, long_side: int, patch: int) -> Crop:
-    """The largest centred rectangle of a height × width image that fits whole patches without stretching.
+    """The largest centred rectangle of a height × width image that fits whole patches, stretched by 5 % at most.
 
-    The long side becomes the largest multiple of `patch` within `long_side`, the short side the nearest multiple.
+    The long side becomes the largest multiple of `patch` within `long_side` with which 98 % of the image are seen, the
+    short side the nearest multiple; where none of at least 0.85 · `long_side` shows as much, the one that shows most.
     Raises ImageError as `check_size` does, and for a `long_side` below one patch.
     """
     check_size(height, width)
     if long_side < patch:
         raise ImageError(f"long_side={long_side} is less than one patch of {patch} pixels")
-    long_patches = long_side // patch
+    most = long_side // patch
+    crops = [_crop(height, width, long, patch) for long in range(most, math.ceil(LEAST_SIDE * most) - 1, -1)]
+    seen = [crop.crop_width * crop.crop_height / (width * height) for crop in crops]
+    whole = [crop for crop, share in zip(crops, seen, strict=True) if share >= WHOLE]
+    return whole[0] if whole else crops[int(np.argmax(seen))]
+
+
+def _crop(height: int, width: int, long_patches: int, patch: int) -> Crop:
+    """The crop that becomes so many patches long."""
     short_patches = max(1, round(long_patches * min(height, width) / max(height, width)))
     out_width, out_height = (long_patches, short_patches) if width >= height else (short_patches, long_patches)
-    scale = min(width / out_width, height / out_height)
+    # Original pixels per patch: along one side all fit, along the other as many more as may be squeezed in.
+    scale = min(width / out_width, height / out_height) * (1 + MAX_STRETCH)
     crop_width = min(width, max(1, round(scale * out_width)))
     crop_height = min(height, max(1, round(scale * out_height)))
     return Crop(
@@ -118,7 +135,7 @@ def prepare(
     long_side: int,
     patch: int,
 ) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "3 3"] | None, Crop]:
-    """The image centre-cropped, resized with antialiasing and scaled to [0, 1]; its intrinsics; the way back.
+    """The image, resized with antialiasing and scaled to [0, 1], its intrinsics, and the way back.
 
     Stays on the image's device. Raises ImageError where `plan_crop` does.
     """

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ff3r_model.core.config_file import NOT_IN_FILES
+from ff3r_model.core.geometry import invert_rigid
 from ff3r_model.core.ranges import NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Frame, Window
-from ff3r_model.frames.parallax import MotionTracker
+from ff3r_model.frames.parallax import ImageMotion, MotionTracker, odometry_motion
 from ff3r_model.frames.prepare import prepare, prepare_depth, prepare_picture
 from ff3r_model.frames.used_camera import UsedCamera
 
@@ -49,7 +50,8 @@ class WindowConfig:
     """Mean absolute difference of prepared images (RGB in [0, 1]) below which a frame repeats the last one."""
     min_motion: float = 0.06
     """Parallax since the last keyframe, as a share of the picture's long side, when the next is due: views from one
-    place say nothing about depth. What a turn of the camera moves counts by `turn_share`. 0: any motion will do."""
+    place say nothing about depth. What a turn of the camera moves counts by `turn_share`. Odometry, where there is any,
+    counts if it says more than the picture. 0: any motion will do."""
     turn_share: float = 0.4
     """A turn shows new things, but no depth: at 0.4 views of a camera that only turns overlap by five sixths."""
     max_keyframe_rate: float = 10.0
@@ -187,7 +189,7 @@ class WindowBuilder:
             image, intrinsics, crop = prepare(frame.image, frame.intrinsics, self._long_side, self.config.patch)
         except ValueError as error:
             raise FrameRejected("unusable size", str(error)) from error
-        self._check_content(image, intrinsics)
+        self._check_content(image, intrinsics, frame.odom_from_camera)
         depth = None if frame.depth is None else prepare_depth(frame.depth, crop)
         picture = prepare_picture(frame.image, crop)
         height, width = frame.image.shape[:2]
@@ -203,7 +205,12 @@ class WindowBuilder:
         if (stamp - self._last.stamp) * self.config.max_keyframe_rate < 1e9 * (1 - RATE_SLACK):
             raise FrameRejected("too soon", f"{(stamp - self._last.stamp) / 1e9:.3f} s after the last keyframe")
 
-    def _check_content(self, image: Float[Tensor, "3 height width"], intrinsics: Float[Tensor, "3 3"] | None) -> None:
+    def _check_content(
+        self,
+        image: Float[Tensor, "3 height width"],
+        intrinsics: Float[Tensor, "3 3"] | None,
+        odom_from_camera: Float[Tensor, "4 4"] | None,
+    ) -> None:
         blurred = _blurred(image)
         contrast = float(blurred.std())
         if contrast < self.config.min_contrast:
@@ -218,10 +225,16 @@ class WindowBuilder:
         if difference < self.config.min_difference:
             raise FrameRejected("identical image", f"difference {difference:.4f} < {self.config.min_difference}")
         motion = self._motion.update(image, intrinsics)
-        moved = motion.parallax + self.config.turn_share * motion.turn
+        moved = self._counted(motion)
+        if odom_from_camera is not None and other.odom_from_camera is not None:
+            step = invert_rigid(other.odom_from_camera.double()) @ odom_from_camera.double()
+            moved = max(moved, self._counted(odometry_motion(step, max(image.shape[1:]), intrinsics)))
         familiar = motion.found and _difference(blurred, _blurred(other.image)) < self.config.new_view
         if familiar and moved < self.config.min_motion:
             raise FrameRejected("little motion", f"the picture moved by {moved:.3f} < {self.config.min_motion}")
+
+    def _counted(self, motion: ImageMotion) -> float:
+        return motion.parallax + self.config.turn_share * motion.turn
 
 
 def _blurred(image: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 h w"]:

@@ -57,7 +57,10 @@ def with_geometry(
         harmonics=torch.cat([rotate_harmonics(turn, each) for turn, each in zip(turns, harmonics, strict=True)]),
     )
     if confidence is not None:
-        gained = (confidence / prediction.depth_confidence).log().flatten()
+        # What nobody is to trust, 0, stays so.
+        known = prediction.depth_confidence > 0
+        confidence = torch.where(known, confidence, 0)
+        gained = torch.where(known, confidence / prediction.depth_confidence, 1).log().flatten()
         gaussians = replace(gaussians, confidences=old.confidences + DEPTH_CONFIDENCE_WEIGHT * gained)
     else:
         confidence = prediction.depth_confidence

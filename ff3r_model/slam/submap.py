@@ -112,9 +112,9 @@ class Submap:
 
 
 def certain_gaussians(prediction: Prediction, views: Int[Tensor, " n"], drop: float) -> Gaussians:
-    """The Gaussians of some views, without the least certain share of them."""
+    """The Gaussians of some views, without the least certain share of them and those of no confidence, which move."""
     confidence = prediction.depth_confidence[views.to(prediction.depth.device)]
     sample = confidence.flatten()[:: 1 + confidence.numel() // 100_000]
     keep = torch.zeros_like(prediction.depth, dtype=torch.bool)
-    keep[views] = confidence >= torch.quantile(sample, drop)
+    keep[views] = (confidence >= torch.quantile(sample, drop)) & (confidence > 0)
     return prediction.gaussians.select(keep.flatten())

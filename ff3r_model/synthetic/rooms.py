@@ -12,11 +12,14 @@ from torch import Tensor
 
 from ff3r_model.synthetic.layout import Placed, furnish
 from ff3r_model.synthetic.materials import COLUMNS, Palette, surface_row
-from ff3r_model.synthetic.primitives import PLANE, UNIT_CORNERS, part_bounds
+from ff3r_model.synthetic.primitives import PLANE, UNIT_CORNERS, Part, part_bounds
 from ff3r_model.synthetic.vocabulary import CLASS_ID, CLASSES, COLOR_ID, COLORS, draw_color
 
 SHELL = ("wall", "wall", "wall", "wall", "floor", "ceiling")
 """Classes of the shell's faces in the order x low, x high, y low, y high, z low, z high; also instances 0 to 5."""
+
+FIGURE = "box"
+"""Class of a figure that walks: this world has no word for people."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,17 @@ def assemble(
     return Room(seed, *corners, _stack(rows), lighting, tuple(instances))
 
 
+def with_figure(room: Room, color: str, parts: tuple[Part, ...], rng: np.random.Generator) -> Room:
+    """The room with one thing more, as its last instance; `rng` draws what it looks like."""
+    figure = _instance(len(room.instances), FIGURE, color, part_bounds(parts))
+    more = _stack(_part_rows(parts, Palette(color, rng), figure))
+    table = {
+        column.name: torch.cat([getattr(room.primitives, column.name), getattr(more, column.name).to(room.low.device)])
+        for column in fields(Primitives)
+    }
+    return replace(room, primitives=Primitives(**table), instances=(*room.instances, figure))
+
+
 def _instance(number: int, name: str, color: str, bounds: np.ndarray) -> Instance:
     low, high = (tuple(float(value) for value in corner) for corner in bounds)
     return Instance(number, CLASS_ID[name], COLOR_ID[color], low, high)  # type: ignore[arg-type]
@@ -169,9 +183,12 @@ def _shell_rows(low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _thing_rows(thing: Placed, instance: Instance, rng: np.random.Generator) -> list[dict]:
-    palette = Palette(thing.color, rng)
+    return _part_rows(thing.parts, Palette(thing.color, rng), instance)
+
+
+def _part_rows(parts: tuple[Part, ...], palette: Palette, instance: Instance) -> list[dict]:
     rows = []
-    for part in thing.parts:
+    for part in parts:
         linear = part.rotation.T / part.half[:, None]
         matrix = np.hstack([linear, -(linear @ part.centre)[:, None]])
         material = palette.material(part.paint)

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ff3r_model.core.geometry import invert_rigid, transform_points, unproject
+from ff3r_model.core.geometry import transform_points, unproject
 from ff3r_model.core.types import Frame, Window
 from ff3r_model.frames.prepare import prepare, prepare_depth
 from ff3r_model.frames.rgbd import RgbdSource
 from ff3r_model.synthetic import Room, pinhole, render
+from ff3r_model.synthetic.walker import Walker
 
 PATCH = 14
 FRAME_NANOSECONDS = 100_000_000
@@ -36,6 +37,8 @@ class Sequence:
     world_up: Float[Tensor, " 3"] | None = None
     classes: Int[Tensor, "n h w"] | None = None
     """Indices into synthetic.CLASSES, where known."""
+    moving: Bool[Tensor, "n h w"] | None = None
+    """Pixels that show a figure which walks, where there is one."""
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -49,12 +52,14 @@ class Sequence:
         """Some of the frames, in that order, with new stamps so that time still grows."""
         stamps = tuple(range(0, len(index) * FRAME_NANOSECONDS, FRAME_NANOSECONDS))
         classes = None if self.classes is None else self.classes[index]
+        moving = None if self.moving is None else self.moving[index]
         return replace(
             self,
             images=self.images[index],
             depth=self.depth[index],
             world_from_camera=self.world_from_camera[index],
             classes=classes,
+            moving=moving,
             stamps=stamps,
         )
 
@@ -109,18 +114,35 @@ def rgbd_sequence(path: Path, long_side: int = 56, limit: int | None = None) -> 
     return Sequence(source.name, torch.stack(images), torch.stack(depths), poses, intrinsics, stamps, source.world_up)
 
 
-def room_sequence(room: Room, world_from_camera: Float[Tensor, "n 4 4"], width: int = 56, name: str = "") -> Sequence:
-    """What a camera of 70° sees along a path through a synthetic world, images 4:3."""
-    height = width * 3 // 4
+def room_sequence(
+    room: Room,
+    world_from_camera: Float[Tensor, "n 4 4"],
+    width: int = 56,
+    name: str = "",
+    walker: Walker | None = None,
+) -> Sequence:
+    """What a camera of 70° sees along a path through a synthetic world, images 4:3.
+
+    The `walker` is in it, the frames' numbers being the time.
+    """
+    height, views = width * 3 // 4, len(world_from_camera)
     intrinsics = pinhole(height, width)
-    views = render(room, world_from_camera, intrinsics.expand(len(world_from_camera), 3, 3), height, width)
+    if walker is None:
+        parts = [render(room, world_from_camera, intrinsics.expand(views, 3, 3), height, width)]
+    else:
+        rooms = (walker.room_at(room, time) for time in range(views))
+        parts = [
+            render(now, pose[None], intrinsics[None], height, width)
+            for now, pose in zip(rooms, world_from_camera, strict=True)
+        ]
     return Sequence(
         name=name or f"room{room.seed}",
-        images=views.images.permute(0, 3, 1, 2).float() / 255,
-        depth=views.depth,
-        world_from_camera=invert_rigid(views.cameras.camera_from_world),
+        images=torch.cat([part.images for part in parts]).permute(0, 3, 1, 2).float() / 255,
+        depth=torch.cat([part.depth for part in parts]),
+        world_from_camera=world_from_camera.clone(),
         intrinsics=intrinsics,
-        stamps=tuple(range(0, len(world_from_camera) * FRAME_NANOSECONDS, FRAME_NANOSECONDS)),
+        stamps=tuple(range(0, views * FRAME_NANOSECONDS, FRAME_NANOSECONDS)),
         world_up=torch.tensor([0.0, 0.0, 1.0]),
-        classes=views.classes.long(),
+        classes=torch.cat([part.classes for part in parts]).long(),
+        moving=None if walker is None else torch.cat([part.instances for part in parts]) == len(room.instances),
     )

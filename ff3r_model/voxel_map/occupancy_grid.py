@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
+from ff3r_model.voxel_map.hash_index import pack
 from ff3r_model.voxel_map.queries import Mask
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
@@ -92,18 +93,25 @@ def floor_height(voxel_map: VoxelMap) -> float:
 
 
 class MaskGrids:
-    """Grids of masks, all over one ground: what the map has seen in the band, found once per change of the map."""
+    """Grids of masks, all over one ground: what the map has seen in the band, found once per change of the map.
+
+    What windows brought that are not trusted is neither seen nor a match, as in `occupancy_grid`.
+    """
 
     def __init__(self, voxel_map: VoxelMap, config: GridConfig) -> None:
         self.config = config
-        self._seen = _places(voxel_map, _within(_heights(voxel_map), config.band), config.resolution)
+        trusted = voxel_map.trusted
+        self._untrusted = pack(voxel_map.cells((~trusted).nonzero().squeeze(1)).cpu())
+        seen = _within(_heights(voxel_map), config.band) & trusted.cpu()
+        self._seen = _places(voxel_map, seen, config.resolution)
         self._canvas = _Canvas(self._seen, config.resolution)
         self._canvas.paint(self._seen, FREE)
 
     def grid(self, mask: Mask) -> Grid:
         """The largest score of the mask's voxels in each column of the band; 0 where others were seen, else −1."""
         config = self.config
-        rows = _within(mask.indices[:, 2].double() * mask.voxel_size, config.band).nonzero().squeeze(1)
+        chosen = _within(mask.indices[:, 2].double() * mask.voxel_size, config.band)
+        rows = (chosen & ~torch.isin(pack(mask.indices), self._untrusted)).nonzero().squeeze(1)
         places, which = _spread(mask.indices[rows], mask.voxel_size, config.resolution)
         canvas = self._canvas.copy()
         scores = (OCCUPIED * mask.scores[rows].double()).round()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ff3r_model.core import geometry
-from ff3r_model.frames.prepare import Crop, ImageError, plan_crop, prepare, unprepare
+from ff3r_model.frames.prepare import LEAST_SIDE, MAX_STRETCH, Crop, ImageError, plan_crop, prepare, unprepare
 
 sides = st.integers(20, 3000)
 
@@ -30,16 +32,44 @@ def test_any_aspect_keeps_patches_shape_and_content(height: int, width: int, tar
             plan_crop(height, width, long_side, patch)
         return
     crop = plan_crop(height, width, long_side, patch)
-    assert max(crop.width, crop.height) == long_side // patch * patch
+    most = long_side // patch
+    assert math.ceil(LEAST_SIDE * most) * patch <= max(crop.width, crop.height) <= most * patch
     assert crop.width % patch == 0 and crop.height % patch == 0 and min(crop.width, crop.height) >= patch
     assert crop.left >= 0 and crop.left + crop.crop_width <= width
     assert crop.top >= 0 and crop.top + crop.crop_height <= height
     assert crop.crop_width == width or crop.crop_height == height  # as much as fits: one side is whole
     assert abs(2 * crop.left + crop.crop_width - width) <= 1 and abs(2 * crop.top + crop.crop_height - height) <= 1
-    # Never stretched: either step is the other's within the half pixel that the cut to whole pixels may cost.
+    # Stretched by no more than is allowed, and the half pixel that the cut to whole pixels may cost.
     step_x, step_y = crop.step
-    assert abs(step_x * crop.height - crop.crop_height) <= 0.51 * max(1, crop.height / crop.width) + 1e-6
-    assert abs(step_y * crop.width - crop.crop_width) <= 0.51 * max(1, crop.width / crop.height) + 1e-6
+    assert step_x * crop.height * (1 - 1e-9) <= (1 + MAX_STRETCH) * crop.crop_height + max(1, crop.height / crop.width)
+    assert step_y * crop.width * (1 - 1e-9) <= (1 + MAX_STRETCH) * crop.crop_width + max(1, crop.width / crop.height)
+
+
+@pytest.mark.parametrize("long_side", [112, 448])
+@pytest.mark.parametrize(
+    "size", [(1080, 1920), (720, 1280), (480, 640), (480, 848), (1350, 1080), (1920, 1080), (2048, 3072), (720, 720)]
+)
+def test_pictures_of_common_shapes_are_seen_whole(size: tuple[int, int], long_side: int) -> None:
+    """Nothing is cut but two percent, and points project into the prepared image where the picture shows them."""
+    height, width = size
+    dots = torch.tensor([[0.25, 0.3], [0.5, 0.5], [0.7, 0.65]], dtype=torch.float64) * torch.tensor([width, height])
+    v, u = np.mgrid[:height, :width]
+    picture = sum(np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * (width / 60) ** 2)) for x, y in dots.tolist())
+    image = torch.from_numpy((200 * picture).astype(np.uint8))[..., None].repeat(1, 1, 3)
+    original = torch.tensor([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1]], dtype=torch.float64)
+    prepared, intrinsics, crop = prepare(image, original, long_side, 14)
+    assert crop.crop_width * crop.crop_height >= 0.98 * width * height
+    # The points at two metres that the dots show, found again by the centre of mass of what is bright around them.
+    depth = torch.full((3,), 2.0, dtype=torch.float64)
+    rays = torch.cat([dots + 0.5, torch.ones(3, 1, dtype=torch.float64)], dim=1) @ torch.linalg.inv(original).T
+    assert intrinsics is not None
+    pixels, _ = geometry.project(rays * depth[:, None], intrinsics)
+    grey = prepared.mean(0).double()
+    grid = geometry.pixel_grid(*grey.shape, grey)
+    for pixel in pixels:
+        weight = grey * ((grid - pixel).norm(dim=2) < crop.width / 15)
+        found = (grid * weight[..., None]).sum((0, 1)) / weight.sum()
+        torch.testing.assert_close(found, pixel, atol=0.15, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (333, 1001), (1080, 1080), (60, 80), (717, 1283)])

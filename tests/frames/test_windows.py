@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
@@ -215,6 +216,41 @@ def test_a_step_counts_for_more_than_a_turn_and_both_are_followed(room_views: to
     assert len(turns) >= 4
     assert gaps.min() >= 4, "degrees; a picture is 70 wide"
     assert gaps.max() <= 14, "neighbours overlap by four fifths"
+
+
+@pytest.mark.parametrize("step", [1.5, 6.0])
+def test_a_camera_that_only_turns_before_pale_walls_is_followed(step: float) -> None:
+    """Hardly any texture: a fiftieth of the patterns' contrast is left."""
+    room, intrinsics = make_room(3), pinhole(84, 112)
+    paints = room.primitives.material.clone()
+    paints[:, 3:6] = paints[:, :3] + (paints[:, 3:6] - paints[:, :3]) / 50
+    pale = dataclasses.replace(room, primitives=dataclasses.replace(room.primitives, material=paints))
+    start = make_trajectory(room, 0, 1, "robot")[0]
+    angles = np.arange(0, 120, step)
+    turns = torch.from_numpy(Rotation.from_euler("y", angles[:, None], degrees=True).as_matrix()).float()
+    poses = start @ rigid(turns, torch.zeros(len(turns), 3))
+    pictures = render(pale, poses, intrinsics.expand(len(poses), 3, 3), 84, 112).images
+    kept = offer(WindowBuilder(WindowConfig(long_side=112)), pictures)
+    assert np.diff(kept).max() * step <= 18, "degrees; a picture is 70 wide"
+
+
+def test_odometry_tells_of_motion_that_the_picture_hides() -> None:
+    """Before a wall of noise that says nothing, and for a robot that stands: by odometry, where there is one."""
+    grey = (128 + 20 * torch.randn(42, 56, 3, generator=torch.Generator().manual_seed(0))).byte()
+    angles, steps = np.radians(3.0 * np.arange(20)), 0.101 * np.arange(20)
+    turning = rigid(torch.from_numpy(Rotation.from_euler("z", angles[:, None]).as_matrix()).float(), torch.zeros(20, 3))
+    walking = rigid(torch.eye(3).expand(20, 3, 3), torch.tensor(np.outer(steps, [1.0, 0, 0])).float())
+    poses = {"turning": turning, "walking": walking, "standing": walking[:1].expand(20, 4, 4)}
+    kept = {}
+    for name, odometry in poses.items():
+        builder = chooser(min_difference=0.0)
+        for number, pose in enumerate(odometry):
+            with suppress(FrameRejected):
+                builder.add(Frame(grey, number * 10**9, odom_from_camera=pose))
+                kept.setdefault(name, []).append(number)
+    assert kept["turning"] == [0, 4, 8, 12, 16], "every 12 degrees: 0.06 / 0.4 of the long side, 0.8 of which is f"
+    assert kept["walking"] == [0, 3, 6, 9, 12, 15, 18], "0.3 m"
+    assert kept["standing"] == [0]
 
 
 def test_keyframes_come_no_faster_than_they_may(room_views: torch.Tensor) -> None:

@@ -50,3 +50,16 @@ def test_geometry_corrected_afterwards_is_geometry_decoded() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     kept = with_geometry(predict(first), want.cameras, want.depth)
     assert torch.equal(kept.gaussians.confidences, predict(first).gaussians.confidences)
+
+
+def test_what_is_not_to_be_trusted_stays_so() -> None:
+    """A confidence of 0, of what moves, is not raised by a sensor that measures depth; all stay finite."""
+    given = predict(output(0, bands=1))
+    moves = torch.zeros_like(given.depth, dtype=torch.bool)
+    moves[0, :3] = True
+    masked = replace(given, depth_confidence=given.depth_confidence.masked_fill(moves, 0))
+    got = with_geometry(masked, given.cameras, given.depth, torch.full_like(given.depth, 7.0))
+    assert torch.equal(got.depth_confidence == 0, moves)
+    assert got.gaussians.confidences.isfinite().all()
+    raised = got.gaussians.confidences > given.gaussians.confidences
+    assert torch.equal(raised.view_as(moves), ~moves & (given.depth_confidence < 7))

@@ -35,11 +35,15 @@ def gaussians(means: torch.Tensor) -> Gaussians:
     )
 
 
-def map_of(cells: Cells, voxel_size: float = 0.1, members: float = 10.0) -> VoxelMap:
+def voxels_at(cells: Cells, voxel_size: float = 0.1, members: float = 10.0) -> VoxelizedGaussians:
     places = torch.tensor(cells, dtype=torch.int32).view(-1, 3)
-    voxel_map = VoxelMap(MapConfig(voxel_size=voxel_size, max_map_bytes=2**24, max_keyframes=0), 2)
     mass = torch.full((len(places),), math.log(members))
-    voxel_map.integrate(VoxelizedGaussians(gaussians(places * voxel_size), places, mass, voxel_size), 0)
+    return VoxelizedGaussians(gaussians(places * voxel_size), places, mass, voxel_size)
+
+
+def map_of(cells: Cells, voxel_size: float = 0.1, members: float = 10.0) -> VoxelMap:
+    voxel_map = VoxelMap(MapConfig(voxel_size=voxel_size, max_map_bytes=2**24, max_keyframes=0), 2)
+    voxel_map.integrate(voxels_at(cells, voxel_size, members), 0)
     return voxel_map
 
 
@@ -129,6 +133,17 @@ def test_what_untrusted_windows_brought_is_neither_obstacle_nor_floor() -> None:
     assert listed(occupancy_grid(voxel_map, config)) == {}
     restored = VoxelMap.restored(voxel_map.header(), voxel_map.tensors(), None)
     assert restored.untrusted == {0}
+
+
+def test_what_untrusted_windows_brought_is_in_no_mask_grid() -> None:
+    """Neither as a match nor as seen; what trusted windows brought beside and above it stays."""
+    cells = [(0, 0, 2), (1, 0, 2), (0, 0, 5), (2, 0, 2)]
+    voxel_map = map_of(cells[:2])
+    voxel_map.integrate(voxels_at(cells[2:]), window_id=1)
+    mask, config = mask_of(cells, [0.3, 0.6, 0.9, 0.8]), GridConfig(resolution=0.1)
+    assert listed(MaskGrids(voxel_map, config).grid(mask)) == {(0, 0): 90, (0, 1): 60, (0, 2): 80}
+    voxel_map.untrusted.add(1)
+    assert listed(MaskGrids(voxel_map, config).grid(mask)) == {(0, 0): 30, (0, 1): 60}
 
 
 def test_a_keepout_filter_finds_its_values() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 from numpy import ndarray
 
 from ff3r_model.slam.refinement.features import Features, find_features
@@ -21,7 +21,7 @@ NEIGHBOURS = 8
 REMEMBERED = 128
 """Keyframes whose features are kept."""
 
-Pairs = Mapping[tuple[int, int], Int[ndarray, "matches 2"]]
+Pairs = Mapping[tuple[int, int], Int[ndarray, "_ 2"]]
 """By pair of views (lower, higher): which feature of the one is which of the other."""
 
 
@@ -83,6 +83,17 @@ class MatchCache:
         self._forget()
         found = {pair: matches for pair, matches in pairs.items() if len(matches)}
         return [self.features[keyframe] for keyframe in keyframes], found
+
+    def matched_anew(self, features: Sequence[Features], pairs: Pairs, keep: Sequence[Bool[ndarray, " _"]]) -> Pairs:
+        """The matches, found anew between views of which only some features are to be kept: others led astray."""
+        kept = [np.flatnonzero(each) for each in keep]
+        left = [Features(each.pixels[k], each.descriptors[k]) for each, k in zip(features, kept, strict=True)]
+        found = dict(pairs)
+        for i, j in pairs_to_match(len(features)):
+            if not (keep[i].all() and keep[j].all()):
+                matches = verified(left[i], left[j], match(left[i], left[j], self.ratio), self.pixels)
+                found[i, j] = np.stack([kept[i][matches[:, 0]], kept[j][matches[:, 1]]], axis=1)
+        return {pair: matches for pair, matches in found.items() if len(matches)}
 
     def _pair(self, first: int, second: int) -> Int[ndarray, "matches 2"]:
         known = self.matches.get((first, second))

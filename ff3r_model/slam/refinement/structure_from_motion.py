@@ -5,7 +5,7 @@ After Snavely et al. 2006 and Schönberger and Frahm 2016. No network is needed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -36,8 +36,11 @@ LEAST_POINTS = 8
 """Points that a view must see to be registered."""
 MOST_OBSERVATIONS, LEAST_TRACKS = 9600, 150
 """Per window, shared out among its views, and per view: what keeps long windows within time and memory."""
-ENOUGH_EXPLAINED = 0.8
-"""Share of all observations at which no other beginning is tried: wrong cameras explain 0.7 at most."""
+ENOUGH_EXPLAINED, ENOUGH_LIKELY = 0.8, 0.8
+"""Share of all observations at which no other beginning is tried: wrong cameras of a still scene explain 0.7 at most.
+Where something moves they explain more, and so the structure must be likely, too."""
+WELL_EXPLAINED = 0.9
+"""The share at which that does not matter."""
 LEAST_EXPLAINED = 0.55
 """Share of a view's matches that the points explain: 0.85 and more where all is well."""
 CONFIDENCE = 0.999
@@ -95,12 +98,23 @@ class Reconstruction:
         return replace(self, structure=structure)
 
 
+Likelihood = Callable[[Reconstruction], float]
+"""How well a structure agrees with what else is known of the scene: 0 to 1."""
+
+
 def reconstruct(
-    features: Sequence[Features], pairs: Pairs, tracks: Tracks, start: Structure, lens: Lens
+    features: Sequence[Features],
+    pairs: Pairs,
+    tracks: Tracks,
+    start: Structure,
+    lens: Lens,
+    likely: Likelihood = lambda _: 1.0,
 ) -> Reconstruction | None:
     """Cameras and points from tracks; `start` gives the intrinsics to begin with. None where no two views fit.
 
-    Where a beginning leads to cameras that leave many observations unexplained, others are tried.
+    Where a beginning leads to cameras that leave many observations unexplained, or to an unlikely structure, others
+    are tried. The one is taken that explains most observations, times how likely it is: where something moves, a wrong
+    structure can explain both motions.
     """
     # How many matches the tracks that are kept of each pair stand for, those of contradicting tracks included.
     matched = np.zeros((len(features), len(features)))
@@ -110,11 +124,13 @@ def reconstruct(
     tracks = tracks.thinned(max(MOST_OBSERVATIONS // len(features), LEAST_TRACKS))
     matched *= (tracks.seen.T.astype(np.int64) @ tracks.seen) / np.maximum(together, 1)
     best: Reconstruction | None = None
+    most = 0.0
     for seed in _seeds(features, pairs, start):
         found = _grown(seed, matched, tracks, start, lens)
-        if best is None or found.used.sum() > best.used.sum():
-            best = found
-        if best.used.sum() > ENOUGH_EXPLAINED * tracks.seen.sum():
+        explained, share = found.used.sum() / max(tracks.seen.sum(), 1), likely(found)
+        if best is None or explained * share > most:
+            best, most = found, explained * share
+        if explained > WELL_EXPLAINED or (explained > ENOUGH_EXPLAINED and share > ENOUGH_LIKELY):
             break
     return best if best is not None and best.used.any(axis=1).sum() >= LEAST_POINTS else None
 

@@ -7,7 +7,9 @@ pixels that are found again in many views determine cameras anywhere, where ther
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,8 +24,10 @@ from ff3r_model.core.types import Cameras, Prediction, SparsePoints, Window
 from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
+from ff3r_model.slam.refinement.features import Features
 from ff3r_model.slam.refinement.lens import Focal, Lens, Radial
 from ff3r_model.slam.refinement.matching import MatchCache
+from ff3r_model.slam.refinement.moving import moving_pixels
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
 from ff3r_model.slam.refinement.self_calibration import LensBelief, focal_from_pairs, fused
 from ff3r_model.slam.refinement.structure_adjustment import Structure
@@ -38,6 +42,10 @@ NETWORK_SIGMA = 0.2
 AS_WELL, EXACT = 1.5, 0.5
 """The network's cameras stay where they miss what was seen by at most so many times what tracks' own do, or so many
 pixels: then they are as exact, and do not depend on this window's parallax."""
+LIKELY = 0.3
+"""Log ratio by which a point's depth may be off from the predicted one, at the window's scale: networks are."""
+TELLING = 1500
+"""Observations of a window with fewer of which cameras are too poor to tell what moves, and its depth no better."""
 SHARPER = 1.5
 """Pixels of a picture per pixel of the network's images from which on features are the more exact."""
 
@@ -81,8 +89,11 @@ class TrackRefinement:
         canvas = Canvas.of(window)
         focal = canvas.known_focal or self._expected_focal(prediction, canvas)
         lens = Lens(focal, self.belief.radial)
-        # Cameras and points that explain the tracks.
-        found = self._reconstruct(window, canvas, lens)
+        # Cameras and points that explain the tracks; once more without those on things that move.
+        found = self._reconstruct(window, canvas, lens, prediction.depth)
+        moving = _moving(found, prediction, window, canvas)
+        if moving.any():
+            found = self._reconstruct(window, canvas, lens, prediction.depth, moving)
         if found is None:
             return self._without_tracks(prediction, window, canvas, focal)
         if self.config.gaps == "network":
@@ -103,6 +114,10 @@ class TrackRefinement:
         elif self.config.gaps == "flow" and not found.registered.all():
             # Views without tracks follow the flow between them and the others.
             cameras, depth = self._flow(cameras, depth, window, found.registered)
+        # What moves is not to be trusted anywhere: neither mapped, nor aligned, nor looked through.
+        if moving.any():
+            moving = moving_pixels(window.images.cpu(), depth, cameras).to(prediction.depth.device)
+            prediction = replace(prediction, depth_confidence=prediction.depth_confidence.masked_fill(moving, 0))
         first = Cameras(anchored(cameras.camera_from_world), cameras.intrinsics)
         return replace(
             with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth)),
@@ -118,17 +133,28 @@ class TrackRefinement:
         word = prediction.cameras.intrinsics[:, 0, 0].double().median() * canvas.scale[0]
         return fused([self.belief.focal(canvas.long_side), Focal(math.log(float(word)), NETWORK_SIGMA)])
 
-    def _reconstruct(self, window: Window, canvas: Canvas, lens: Lens) -> Reconstruction | None:
+    def _reconstruct(
+        self,
+        window: Window,
+        canvas: Canvas,
+        lens: Lens,
+        depth: Float[Tensor, "views h w"],
+        moving: Bool[Tensor, "views h w"] | None = None,
+    ) -> Reconstruction | None:
+        """The likeliest structure by the predicted `depth`, from matches that do not lie on what is `moving`."""
         # Frames from the archive have small pictures, whose features are not those of the keyframe as it came.
         cache = self._matches() if window.pictures is None else self._cache
         features, pairs = cache.look(window.keyframes, canvas.pictures)
         features = canvas.as_first(features)
+        if moving is not None:
+            pairs = cache.matched_anew(features, pairs, _standing(features, moving, canvas))
         pixels = lens.focal.pixels
         if lens.focal.log_sigma > 0:
             pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, lens.focal)
         nothing = (np.zeros((0, 4, 4)), np.zeros((0, 3)))
         start = Structure(*nothing, math.log(pixels), canvas.aspect, canvas.centre, lens.radial.mean)
-        return reconstruct(features, pairs, join_tracks(features, pairs), start, lens)
+        likely = partial(_likely, depth=depth, canvas=canvas)
+        return reconstruct(features, pairs, join_tracks(features, pairs), start, lens, likely)
 
     def _without_tracks(self, prediction: Prediction, window: Window, canvas: Canvas, focal: Focal) -> Prediction:
         """The prediction with the focal length that is believed, and cameras from flow where it may stand in."""
@@ -148,6 +174,40 @@ class TrackRefinement:
     ) -> tuple[Cameras, Float[Tensor, "views h w"]]:
         adjusted = refine_cameras(window.images, depth, cameras, True, self.flow, torch.from_numpy(held))
         return adjusted.cameras, depth * adjusted.depth_scale.to(depth)[:, None, None]
+
+
+def _likely(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> float:
+    """The share of the observations whose point lies where the predicted depth has it, at a common scale."""
+    if found.tracks.seen.sum() < TELLING:
+        return 1.0
+    if not found.used.any():
+        return 0.0
+    apart = np.log(_Depths.of(found, canvas).over(depth))
+    return float((np.abs(apart - np.median(apart)) < LIKELY).mean())
+
+
+def _moving(
+    found: Reconstruction | None, prediction: Prediction, window: Window, canvas: Canvas
+) -> Bool[Tensor, "views h w"]:
+    """Pixels of what moves, as far as these cameras and the depth bent to their points tell."""
+    if found is None or found.tracks.seen.sum() < TELLING:
+        return torch.zeros(prediction.depth.shape, dtype=torch.bool)
+    found = _in_unit_of(found, prediction.depth, canvas)
+    cameras = _completed(found, prediction, canvas)
+    return moving_pixels(window.images.cpu(), _bent(found, prediction.depth, canvas), cameras)
+
+
+def _standing(
+    features: Sequence[Features], moving: Bool[Tensor, "views h w"], canvas: Canvas
+) -> list[Bool[ndarray, " _"]]:
+    """Which features of each view do not lie on what moves."""
+    height, width = moving.shape[1:]
+    stands = []
+    for view, each in enumerate(features):
+        pixels = canvas.to_images(each.pixels, np.full(len(each), view)).astype(int)
+        column, row = np.clip(pixels, 0, [width - 1, height - 1]).T
+        stands.append(~moving[view].numpy()[row, column])
+    return stands
 
 
 def _better(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Reconstruction:
@@ -183,14 +243,16 @@ class _Depths:
         z = found.structure.seen_from(observed)[:, 2]
         return cls(observed.view, canvas.to_images(observed.pixels, observed.view), z)
 
+    def over(self, depth: Float[Tensor, "views h w"]) -> Float[ndarray, " n"]:
+        """The points' depths over those of depth images."""
+        height, width = depth.shape[1:]
+        column, row = np.clip(self.pixels.astype(int), 0, [width - 1, height - 1]).T
+        return np.asarray(self.z / depth.cpu().double().numpy()[self.view, row, column])
+
 
 def _in_unit_of(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> Reconstruction:
     """The reconstruction at the size at which its points lie, by the median, where the predicted depth has them."""
-    measured = _Depths.of(found, canvas)
-    height, width = depth.shape[1:]
-    column, row = np.clip(measured.pixels.astype(int), 0, [width - 1, height - 1]).T
-    predicted = depth.cpu().double().numpy()[measured.view, row, column]
-    return found.scaled(float(np.exp(np.median(np.log(predicted / measured.z)))))
+    return found.scaled(float(np.exp(-np.median(np.log(_Depths.of(found, canvas).over(depth))))))
 
 
 def _completed(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Cameras:
