@@ -78,7 +78,7 @@ class DA3Aggregator(VisionTransformer):
     ) -> Aggregated:
         """What `encode` gave, views together; `size`: the images' height and width. `sparse` approximates.
 
-        `known`: pose encodings of camera_from_world, prepared by `known_cameras`, that tell the network where the views
+        `known`: pose encodings of camera_from_world, as `encode_known` makes them, that tell the network where the views
         are; it still predicts them.
         """
         # The camera's token takes the place of the class token.
