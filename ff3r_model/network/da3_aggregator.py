@@ -78,8 +78,8 @@ class DA3Aggregator(VisionTransformer):
     ) -> Aggregated:
         """What `encode` gave, views together; `size`: the images' height and width. `sparse` approximates.
 
-        `known`: pose encodings of camera_from_world, prepared by `known_cameras`, that tell the network where the views
-        are; it still predicts them.
+        `known`: pose encodings of camera_from_world, as `encode_known` makes them, that tell the network where the
+        views are; it still predicts them.
         """
         # The camera's token takes the place of the class token.
         camera = self.camera_tokens(encoded[:, :, 0]) if known is None else self.camera_encoder(known)

@@ -119,7 +119,7 @@ class FF3R(nn.Module):
         `sparse` approximates the global attention of long windows; None is exact. `dense_views` decodes depth and
         Gaussians of some views only, as training does: places among the views of all windows, window by window, the
         same as `frames` were encoded with. The output's dense maps are then one row of n views. `known`: pose encodings
-        of cameras that are known, where the backbone takes them (`config.da3`); see `network.known_cameras`.
+        of cameras that are known, where the backbone takes them (`config.da3`), as `encode_known` makes them.
         """
         # Cameras: all views see each other.
         poses, aggregated = self.estimate_cameras(images, frames.patches, sparse, known)
