@@ -64,7 +64,7 @@ def drawn(planes: list[Plane], centre: Float[ndarray, " 3"], scale: int) -> tupl
     return np.clip(picture, 0, 255).astype(np.uint8), depth
 
 
-PLACES = np.array([[0.0, 0, 0], [0.25, 0, 0], [0, 0.25, 0], [0.25, 0.25, 0.1], [-0.2, 0.1, 0]])
+PLACES = np.array([[0.0, 0, 0], [0.25, 0, 0], [0, 0.25, 0], [-0.2, 0.1, 0.1]])
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Scene:
     """The truth."""
     found: Reconstruction
 
-    def dense(self, given: ndarray, keyframes: tuple[int, ...] = (0, 1, 2, 3, 4), by: DenseDepth | None = None):
+    def dense(self, given: ndarray, keyframes: tuple[int, ...] = (0, 1, 2, 3), by: DenseDepth | None = None):
         made = (by or DenseDepth())(
             self.found, self.canvas, self.cameras, self.images, keyframes, torch.from_numpy(given)
         )
@@ -160,8 +160,8 @@ def test_what_views_contradict_is_not_overruled(slanted: Scene) -> None:
     depth, surer = replace(slanted, canvas=replace(slanted.canvas, pictures=pictures)).dense(given)
     middle = np.zeros((HEIGHT, WIDTH), bool)
     middle[22:38, 29:51] = True
-    assert (surer[:, middle] > 1).mean() < 0.1
-    assert miss(depth[0], slanted.depth[0], middle) < 0.05
+    assert (surer[:, middle] > 1).mean() < 0.03
+    assert miss(depth[0], slanted.depth[0], middle) < 0.02
 
 
 def test_frames_of_the_window_before_are_not_swept_again(slanted: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +173,11 @@ def test_frames_of_the_window_before_are_not_swept_again(slanted: Scene, monkeyp
 
     monkeypatch.setattr("ff3r_model.slam.refinement.dense_depth.sweep", counted)
     by, given = DenseDepth(), np.full_like(slanted.depth, 3.0)
-    slanted.dense(given, (10, 11, 12, 13, 14), by)
+    slanted.dense(given, (10, 11, 12, 13), by)
     # The next window has another unit.
     twice = scene([Plane(3.0, 0.5, textured(1))], size=2.0)
-    depth, surer = twice.dense(2 * given, (10, 11, 12, 20, 21), by)
-    assert swept == [0, 1, 2, 3, 4, 3, 4]
+    depth, surer = twice.dense(2 * given, (10, 11, 20, 21), by)
+    assert swept == [0, 1, 2, 3, 2, 3]
     assert miss(depth, twice.depth, surer > 1) < 0.01 and (surer > 1).mean() > 0.75
 
 
@@ -233,7 +233,7 @@ def test_paths_of_a_cost_volume_are_the_cheapest() -> None:
 
 def test_sources_share_points_at_a_good_parallax(slanted: Scene) -> None:
     chosen = choose_sources(slanted.found)
-    assert all(len(others) == 4 and view not in others for view, others in enumerate(chosen))
+    assert all(len(others) == 3 and view not in others for view, others in enumerate(chosen))
     used = slanted.found.used.copy()
     used[:, 3] = False
     assert choose_sources(replace(slanted.found, used=used))[3] == []

@@ -94,6 +94,29 @@ def test_depth_is_bent_and_gaussians_follow(truth: tuple[Window, Prediction], re
     assert torch.allclose(scales, 0.01 * growth * zoom, rtol=0.02)
 
 
+def test_dense_depth_is_better_than_bent_where_windows_are_trusted(
+    truth: tuple[Window, Prediction], refined: Prediction, caplog: pytest.LogCaptureFixture
+) -> None:
+    window, right = truth
+    dense = TrackRefinement(depth="dense")(poor(right), window)
+    assert depth_rel(dense.depth, right.depth) < 0.95 * depth_rel(refined.depth, right.depth)
+    # Surer pixels weigh more where Gaussians are merged.
+    surer = (dense.depth_confidence / refined.depth_confidence).flatten()
+    assert 1 == surer.min() < surer.max() == 4
+    assert torch.allclose(dense.gaussians.confidences - refined.gaussians.confidences, surer.log())
+    local = transform_points(dense.cameras.camera_from_world, dense.points.flatten(1, 2))
+    assert torch.allclose(local[..., 2], dense.depth.flatten(1), rtol=1e-3), "Gaussians follow"
+    with caplog.at_level("INFO"):
+        doubted = TrackRefinement(depth="dense", max_pose_error=0.1)(poor(right), window)
+    assert torch.equal(doubted.depth, refined.depth) and "depth is bent, not dense" in caplog.text
+
+
+def test_the_networks_depth_stays_where_that_is_wanted(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    kept = TrackRefinement(depth="network")(poor(right), window)
+    assert torch.equal(kept.depth, poor(right).depth) and errors(kept, right).mean() < 2
+
+
 def test_points_are_where_views_see_them(refined: Prediction) -> None:
     seen = refined.points_seen
     assert seen is not None and len(seen.positions) > 50 and int(seen.view.max()) == VIEWS - 1

@@ -22,12 +22,14 @@ from ff3r_model.slam.refinement.sweep_sources import choose_sources
 SWEPT_SIDE = 224
 """Long side of the pictures that are compared, pixels, about: a multiple of the network's images."""
 HYPOTHESES = 64
-MARGIN = 1.3
+MARGIN = 1.2
 """Factor by which depths may lie beyond what points and bent depth say."""
 GOOD_MATCH = 0.25
 """Matching cost below which there is texture and it is the same: patches correlate by half."""
 TOLERANCE, WITNESSES = 0.03, 2
 """Share of the depth within which so many other views must agree."""
+SPECKLE = 40
+"""Pixels of the smallest patch that is believed."""
 CERTAINTY = 4.0
 """A pixel that triangulates weighs as much as so many others."""
 REMEMBERED = 64
@@ -83,7 +85,7 @@ class DenseDepth:
         for view, one in swept.items():
             witnesses = agreeing(views, depth, view, sources[view], TOLERANCE)
             sure = one.sure | ((witnesses >= WITNESSES) & (one.cost < GOOD_MATCH))
-            self._keep(keyframes[view], replace(one, sure=sure))
+            self._keep(keyframes[view], replace(one, sure=_without_speckles(one.depth, sure)))
         # Fusion at the size of the images.
         fused, surer = given.copy(), np.ones_like(given)
         for view in swept:
@@ -128,6 +130,13 @@ def _hypotheses(depth: Float[ndarray, "h w"], points: Float[ndarray, " n"]) -> F
     if len(points):
         near, far = min(near, np.quantile(points, 0.01)), max(far, np.quantile(points, 0.99))
     return np.linspace(1 / (far * MARGIN), MARGIN / near, HYPOTHESES)
+
+
+def _without_speckles(depth: Float[ndarray, "h w"], sure: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """The sure pixels without those that hang together in small patches only: chance agrees on no large ones."""
+    thousandths = np.where(sure, 1000 * np.log(depth / depth.min()) + 1, 0).astype(np.int16)
+    cv2.filterSpeckles(thousandths, 0, SPECKLE, round(1000 * TOLERANCE))
+    return thousandths > 0
 
 
 def _reduced(swept: Swept, zoom: int) -> tuple[Float[ndarray, "h w"], Float[ndarray, "h w"]]:

@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy.sparse import coo_array, csr_array, diags_array
 from scipy.sparse.linalg import spsolve
 
-STIFFNESS = 0.05
+STIFFNESS = 0.2
 """Weight of a difference between neighbours beside that of a value."""
 CONTRAST = 0.1
 """Difference of colours (RGB in [0, 1]) between neighbours at which their tie is weaker by e."""
@@ -18,7 +18,7 @@ LEAST_TIE = 0.003
 """Of neighbours across the sharpest edge."""
 DISAGREEMENT = 0.2
 """Distance from the field at which a value counts half (Cauchy's loss)."""
-ROUNDS = 2
+ROUNDS = 3
 """Of reweighting."""
 HELD = 1e-7
 """Weight of the median in every cell: holds fields of which nothing else is known."""
