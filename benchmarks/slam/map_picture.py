@@ -22,6 +22,8 @@ from ff3r_model.gaussians.render import render
 
 PAPER = 0.98
 """Grey of the background."""
+BRIGHT = 0.99
+"""Quantile of what is seen that is shown as white."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def shown(cloud: Gaussians, map_from_camera: Float[Tensor, "4 4"], size: tuple[i
     width, height = size
     intrinsics = torch.tensor([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1]])
     made = render(cloud, Cameras(invert_rigid(map_from_camera)[None], intrinsics[None]), height, width)
-    return (made.colors[0] + PAPER * (1 - made.alpha[0, ..., None])).clamp(0, 1)
+    bright = float(made.colors[0].max(dim=2).values.quantile(BRIGHT))
+    return (made.colors[0] / max(bright, 0.1) + PAPER * (1 - made.alpha[0, ..., None])).clamp(0, 1)
 
 
 if __name__ == "__main__":
