@@ -47,7 +47,7 @@ CHANGED: dict[str, Any] = {
     "window.long_side": 56, "window.overlap": 3,
     "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
     "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2,
-    "refine": "off", "tracks.gaps": "network",
+    "refine": "off", "tracks.gaps": "network", "depth": "network",
     "mapping.align.method": "points",
     "mapping.camera_height": 0.3, "geometry": "sensor",
     "queries.negatives": ["thing"],

@@ -16,6 +16,8 @@ from ff3r_model.slam.refinement.structure_from_motion import Reconstruction
 
 GRID = 56
 """Cells of a field along the long side, at most."""
+MOST_WEIGHT = 4
+"""Points of a cell that count."""
 LEAST_POINTS = 3
 MOST = math.log(2.5)
 """Log ratio by which no depth is changed: a network is not as wrong as points of a wrong structure can be."""
@@ -85,7 +87,7 @@ def bend(
     count = np.bincount(cell, minlength=height * width).reshape(height, width)
     mean = np.bincount(cell, ratio, height * width).reshape(height, width) / np.maximum(count, 1)
     guide = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    field = smooth_field(mean, np.minimum(count, 1).astype(np.float64), guide.astype(np.float64))
+    field = smooth_field(mean, np.minimum(count, MOST_WEIGHT).astype(np.float64), guide.astype(np.float64))
     fine = cv2.resize(field, depth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return depth * np.exp(np.clip(np.log(shaped / depth) + fine, -MOST, MOST))
 
