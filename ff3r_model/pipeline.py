@@ -29,7 +29,7 @@ from ff3r_model.slam.refinement.lens import Focal
 from ff3r_model.slam.refinement.optical_flow import RefineConfig
 from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
 from ff3r_model.slam.refinement.sensor_geometry import GeometrySource, use_sensor_geometry
-from ff3r_model.slam.refinement.track_refinement import TrackConfig
+from ff3r_model.slam.refinement.track_refinement import Depth, TrackConfig
 from ff3r_model.voxel_map.queries import QueryConfig, QuerySet
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
@@ -46,6 +46,10 @@ class PipelineConfig:
     with flow in their gaps where the checkpoint says that its network needs it; off where there is no checkpoint."""
     tracks: TrackConfig = field(default_factory=TrackConfig)
     flow: RefineConfig = field(default_factory=RefineConfig)
+    depth: Depth = "bent"
+    """network: depth as predicted. bent: that, smoothly bent to the points of the tracks. dense: by plane sweep where
+    pictures have texture and views agree, else bent, as in windows that are not trusted; needs cameras by tracks, and
+    twice the time."""
     mapping: MappingConfig = field(default_factory=MappingConfig)
     geometry: GeometrySource = "predicted"
     """sensor: measured depth and odometry, where frames carry them, take the place of the network's geometry."""
@@ -124,7 +128,7 @@ class Pipeline:
         except ValueError as error:
             cap = self.config.mapping.map.max_map_bytes
             raise ConfigError(f"mapping.map.max_map_bytes = {cap} leaves no room for voxels: {error}") from error
-        self.refinement = Refinement(self.config.refine, self.config.tracks, self.config.flow)
+        self.refinement = refinement(self.config)
         self.queries = QuerySet(text.encode, space, self.config.queries, text.unknown_words, text.temperature)
 
     @property
@@ -272,6 +276,12 @@ class Pipeline:
         if camera is not None:
             self.refinement.tracks.belief.recall(camera.focal, camera.sigma)
         self.windows.reset()
+
+
+def refinement(config: PipelineConfig) -> Refinement:
+    """The refinement that a configuration asks for. Raises ConfigError for parts that do not go together."""
+    limit = config.mapping.max_pose_error
+    return Refinement(config.refine, config.tracks, config.flow, config.depth, limit)
 
 
 def _seen(window: Window, prediction: Prediction) -> Window:

@@ -39,8 +39,8 @@ class Options:
     device: str = "auto"
     """Where the network runs: auto, cpu, or another of torch's names."""
     config: Path | None = None
-    """YAML file of the pipeline's configuration, of which `engine.torch`, `refine` and `flow` count here; `ff3r config`
-    prints one."""
+    """YAML file of the pipeline's configuration, of which `engine.torch`, `refine`, `depth` and `flow` count here;
+    `ff3r config` prints one."""
 
     @property
     def picture_folder(self) -> Path | None:

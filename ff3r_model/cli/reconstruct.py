@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -63,6 +63,9 @@ class Reconstruct:
     """Image topic of a bag; the one with the most colour images if not given."""
     depth: str | None = None
     """Topic of a bag's depth images, registered to the image topic; they make the map metric."""
+    depth_from: Literal["network", "bent", "dense"] | None = None
+    """Where depth comes from without depth images: network, bent to the points of tracks, or dense: plane sweeps of the
+    pictures, twice the time; if not given, as in --config (its key is `depth`), else bent."""
     odom_frame: str | None = None
     """Odometry's frame in a bag's TF, such as odom: its poses make the map metric."""
     depth_unit: float | None = None
@@ -139,6 +142,7 @@ class Reconstruct:
             "window.min_motion": self.min_motion,
             "window.max_keyframe_rate": math.inf if self.min_motion == 0 else None,
             "mapping.camera_height": self.camera_height,
+            "depth": self.depth_from,
         }
         return PipelineConfig.from_yaml(self.config, options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,8 @@ from ff3r_model.evaluation.sample import Sample
 from ff3r_model.evaluation.vocabulary import Vocabulary
 from ff3r_model.network.checkpoint import load_checkpoint
 from ff3r_model.network.named_weights.places import find_weights
-from ff3r_model.pipeline import PipelineConfig
-from ff3r_model.slam.refinement.optical_flow import RefineConfig
-from ff3r_model.slam.refinement.refine import Refine, Refinement, settle
-from ff3r_model.slam.refinement.track_refinement import TrackConfig
+from ff3r_model.pipeline import PipelineConfig, refinement
+from ff3r_model.slam.refinement.refine import settle
 
 
 class CheckpointUnderTest:
@@ -34,7 +33,7 @@ class CheckpointUnderTest:
         trunk: torch.nn.Module | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
-        """`config`: of the pipeline, whose `engine.torch`, `refine`, `tracks` and `flow` are measured."""
+        """`config`: of the pipeline, whose `engine.torch`, `refine`, `tracks`, `flow` and `depth` are measured."""
         config = config or PipelineConfig()
         self.path, self.device = find_weights(weights), device_named(device)
         self.trunk = None if trunk is None else trunk.to(self.device)
@@ -44,8 +43,10 @@ class CheckpointUnderTest:
         self.image_side, self.patch = network.config.image_side, network.config.encoder.patch
         self.engine = TorchEngine(network, config.engine.torch)
         refine, tracks = settle(config.refine, config.tracks, network.config.refine_poses)
+        config = replace(config, refine=refine, tracks=tracks)
+        refinement(config)  # refuses what does not go together, before the work
         engine = TorchEngine(network, config.engine.torch)
-        self.refining = None if refine == "off" else _refining(engine, refine, tracks, config.flow)
+        self.refining = None if refine == "off" else _refining(engine, config)
 
     def judge(self, vocabularies: Sequence[Vocabulary], config: BenchmarkConfig | None = None) -> Judge:
         """A judge of this checkpoint's predictions."""
@@ -71,6 +72,6 @@ class CheckpointUnderTest:
             yield about | {"windows": windows, "pictures": drawn} | judge.figures()
 
 
-def _refining(engine: TorchEngine, refine: Refine, tracks: TrackConfig, flow: RefineConfig) -> Predict:
+def _refining(engine: TorchEngine, config: PipelineConfig) -> Predict:
     """The engine with the refinement that the pipeline would add to it, each window on its own."""
-    return lambda window: Refinement(refine, tracks, flow)(engine(window), window)
+    return lambda window: refinement(config)(engine(window), window)

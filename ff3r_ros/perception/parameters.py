@@ -72,6 +72,12 @@ class NodeParameters:
         "sensor: measured depth and odometry take the place of the network's depth and poses, where there are any.",
         choices=("predicted", "sensor"),
     )
+    depth: str = parameter(
+        PipelineConfig.depth,
+        "Where depth comes from: network; bent: that, bent to the points of tracks; dense: plane sweeps where there is "
+        "texture, twice the time. (The topic of depth images is `depth` too: remap that with -r.)",
+        choices=("network", "bent", "dense"),
+    )
     use_imu: bool = parameter(False, "Subscribe to `imu` (sensor_msgs/Imu) to know where up is.")
     sync_tolerance: float = parameter(
         0.02, "Seconds by which the stamps of an image and its depth may differ.", low=0.0, high=10.0

@@ -27,6 +27,7 @@ KEYS = {
     "engine_image_size": "engine.image_size",
     "engine_max_views": "engine.max_views",
     "geometry": "geometry",
+    "depth": "depth",
     "max_queries": "queries.max_queries",
     "threshold": "queries.threshold",
 }

@@ -48,7 +48,7 @@ CHANGED: dict[str, Any] = {
     "engine.kind": "auto", "engine.precision": "float32", "engine.cache": "/tmp/plans",
     "engine.image_size": [1280, 720], "engine.max_views": 32, "engine.torch.sparse.early": 2,
     "engine.metric.weights": "/tmp/metric.safetensors",
-    "refine": "off", "tracks.gaps": "network",
+    "refine": "off", "tracks.gaps": "network", "depth": "network",
     "mapping.align.method": "points",
     "mapping.camera_height": 0.3, "geometry": "sensor",
     "queries.negatives": ["thing"], "queries.temperature": 0.02,

@@ -95,6 +95,29 @@ def test_depth_is_bent_and_gaussians_follow(truth: tuple[Window, Prediction], re
     assert torch.allclose(scales, 0.01 * growth * zoom, rtol=0.02)
 
 
+def test_dense_depth_is_better_than_bent_where_windows_are_trusted(
+    truth: tuple[Window, Prediction], refined: Prediction, caplog: pytest.LogCaptureFixture
+) -> None:
+    window, right = truth
+    dense = TrackRefinement(depth="dense")(poor(right), window)
+    assert depth_rel(dense.depth, right.depth) < 0.95 * depth_rel(refined.depth, right.depth)
+    # Surer pixels weigh more where Gaussians are merged.
+    surer = (dense.depth_confidence / refined.depth_confidence).flatten()
+    assert 1 == surer.min() < surer.max() == 4
+    assert torch.allclose(dense.gaussians.confidences - refined.gaussians.confidences, surer.log())
+    local = transform_points(dense.cameras.camera_from_world, dense.points.flatten(1, 2))
+    assert torch.allclose(local[..., 2], dense.depth.flatten(1), rtol=1e-3), "Gaussians follow"
+    with caplog.at_level("INFO"):
+        doubted = TrackRefinement(depth="dense", max_pose_error=0.1)(poor(right), window)
+    assert torch.equal(doubted.depth, refined.depth) and "depth is bent, not dense" in caplog.text
+
+
+def test_the_networks_depth_stays_where_that_is_wanted(truth: tuple[Window, Prediction]) -> None:
+    window, right = truth
+    kept = TrackRefinement(depth="network")(poor(right), window)
+    assert torch.equal(kept.depth, poor(right).depth) and errors(kept, right).mean() < 2
+
+
 def test_points_are_where_views_see_them(refined: Prediction) -> None:
     seen = refined.points_seen
     assert seen is not None and len(seen.positions) > 50 and int(seen.view.max()) == VIEWS - 1
@@ -215,6 +238,9 @@ def test_small_pictures_are_sharpened_by_flow(truth: tuple[Window, Prediction]) 
     assert errors(found, right).mean() < 5 and found.points_seen is not None
 
 
+GREY = np.full((60, 80, 3), 0.5)
+
+
 def test_depth_passes_through_measured_pixels_and_keeps_its_shape() -> None:
     rng = np.random.default_rng(0)
     depth = rng.uniform(1, 2, (60, 80))
@@ -223,11 +249,21 @@ def test_depth_passes_through_measured_pixels_and_keeps_its_shape() -> None:
     pixels = np.stack([column, row], axis=1)
     measured = depth[row.astype(int), column.astype(int)] * field
     measured[::10] *= 3
-    ratio = bend(depth, pixels, measured) / depth / (1.4 * np.exp(0.004 * (np.arange(80) + 0.5)))
+    ratio = bend(depth, GREY, pixels, measured) / depth / (1.4 * np.exp(0.004 * (np.arange(80) + 0.5)))
     assert np.abs(np.log(ratio)).mean() < 0.05
-    assert bend(depth, pixels[:0], measured[:0]) is depth
-    two = bend(depth, pixels[:2], 2 * depth[row.astype(int), column.astype(int)][:2])
+    assert bend(depth, GREY, pixels[:0], measured[:0]) is depth
+    two = bend(depth, GREY, pixels[:2], 2 * depth[row.astype(int), column.astype(int)][:2])
     assert np.allclose(two, 2 * depth)
+
+
+def test_depth_is_bent_up_to_the_edges_of_the_picture() -> None:
+    """Two walls, of two colours, of which one is twice as far as predicted; points lie far from the edge."""
+    halves = GREY.copy()
+    halves[:, 40:] = [0.9, 0.2, 0.1]
+    rng = np.random.default_rng(1)
+    pixels = np.concatenate([rng.uniform([5, 0], [20, 60], (30, 2)), rng.uniform([60, 0], [75, 60], (30, 2))])
+    bent = bend(np.ones((60, 80)), halves, pixels, np.repeat([1.0, 2.0], 30))
+    assert np.abs(bent[:, :38] - 1).max() < 0.1 and np.abs(bent[:, 42:] - 2).max() < 0.2
 
 
 def test_features_lie_where_they_are_drawn() -> None:
@@ -260,6 +296,7 @@ def test_the_benchmarks_windows_are_cut_by_numbers(tmp_path: Path) -> None:
 def test_points_of_a_wrong_structure_change_no_depth_by_more_than_a_factor() -> None:
     depth = np.full((24, 32), 2.0)
     pixels = np.random.default_rng(0).uniform([0, 0], [32, 24], (60, 2))
-    assert bend(depth, pixels, np.full(60, 20.0)).max() == pytest.approx(5.0)
-    assert bend(depth, pixels, np.full(60, 0.1)).min() == pytest.approx(0.8)
-    assert bend(depth, pixels, np.full(60, 3.0)) == pytest.approx(3.0)
+    image = np.full((24, 32, 3), 0.5)
+    assert bend(depth, image, pixels, np.full(60, 20.0)).max() == pytest.approx(5.0)
+    assert bend(depth, image, pixels, np.full(60, 0.1)).min() == pytest.approx(0.8)
+    assert bend(depth, image, pixels, np.full(60, 3.0)) == pytest.approx(3.0)

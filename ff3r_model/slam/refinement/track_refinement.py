@@ -6,6 +6,7 @@ pixels that are found again in many views determine cameras anywhere, where ther
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from ff3r_model.core.geometry import anchored, invert_rigid
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
-from ff3r_model.core.types import Cameras, Prediction, SparsePoints, Window
+from ff3r_model.core.types import Cameras, Prediction, SparsePoints, Window, WindowQuality
 from ff3r_model.gaussians.transform import with_geometry
-from ff3r_model.slam.refinement.bent_depth import bend
+from ff3r_model.slam.refinement.bent_depth import MeasuredDepths, bend_all
 from ff3r_model.slam.refinement.canvas import Canvas
+from ff3r_model.slam.refinement.dense_depth import DenseDepth
 from ff3r_model.slam.refinement.features import Features
 from ff3r_model.slam.refinement.lens import Focal, Lens, Radial
 from ff3r_model.slam.refinement.matching import MatchCache
@@ -35,7 +37,10 @@ from ff3r_model.slam.refinement.structure_from_motion import Reconstruction, rec
 from ff3r_model.slam.refinement.tracks import join_tracks
 from ff3r_model.slam.refinement.window_quality import Uncertainty, measure_quality, unmeasured
 
+log = logging.getLogger(__name__)
+
 Gaps = Literal["flow", "network"]
+Depth = Literal["network", "bent", "dense"]
 NETWORK_SIGMA = 0.2
 """Of the logarithm of a focal length that the network predicts: nano's is off by that on real pictures."""
 
@@ -72,13 +77,21 @@ class TrackConfig:
 class TrackRefinement:
     """Refines windows, one after the other; remembers features, matches and what the lens seems to be."""
 
-    def __init__(self, config: TrackConfig | None = None, flow: RefineConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: TrackConfig | None = None,
+        flow: RefineConfig | None = None,
+        depth: Depth = "bent",
+        max_pose_error: float = 15.0,
+    ) -> None:
+        """`depth`: where it comes from (PipelineConfig.depth); dense only up to a claimed pose error, degrees."""
         self.config, self.flow = config or TrackConfig(), flow or RefineConfig()
+        self.depth, self.max_pose_error = depth, max_pose_error
         self.reset()
 
     def reset(self) -> None:
         """Forget the camera and all keyframes."""
-        self.belief = LensBelief()
+        self.belief, self._dense = LensBelief(), DenseDepth()
         self._cache = self._matches()
 
     def __call__(self, prediction: Prediction, window: Window) -> Prediction:
@@ -91,7 +104,7 @@ class TrackRefinement:
         lens = Lens(focal, self.belief.radial)
         # Cameras and points that explain the tracks; once more without those on things that move.
         found = self._reconstruct(window, canvas, lens, prediction.depth)
-        moving = _moving(found, prediction, window, canvas)
+        moving = self._moving(found, prediction, window, canvas)
         if moving.any():
             found = self._reconstruct(window, canvas, lens, prediction.depth, moving)
         if found is None:
@@ -104,13 +117,13 @@ class TrackRefinement:
         if canvas.known_focal is None:
             self.belief.learn_focal(focal, Focal(found.structure.log_focal, uncertainty.focal_sigma), canvas.long_side)
         self.belief.learn_radial(lens.radial, Radial(found.structure.radial, uncertainty.radial_sigma))
-        cameras, depth = _completed(found, prediction, canvas), _bent(found, prediction.depth, canvas)
+        cameras, depth = _completed(found, prediction, canvas), self._bent(found, prediction, window, canvas)
         if self.config.gaps == "flow" and canvas.scale.max() < SHARPER:
             # Where features are no sharper than the network's images, dense flow is the more exact.
             held = np.arange(len(found.registered)) == found.registered.argmax()
             cameras, _ = self._flow(cameras, depth, window, held)
             found = found.with_cameras(cameras.camera_from_world.numpy())
-            depth = _bent(found, prediction.depth, canvas)
+            depth = self._bent(found, prediction, window, canvas)
         elif self.config.gaps == "flow" and not found.registered.all():
             # Views without tracks follow the flow between them and the others.
             cameras, depth = self._flow(cameras, depth, window, found.registered)
@@ -118,12 +131,52 @@ class TrackRefinement:
         if moving.any():
             moving = moving_pixels(window.images.cpu(), depth, cameras).to(prediction.depth.device)
             prediction = replace(prediction, depth_confidence=prediction.depth_confidence.masked_fill(moving, 0))
+        quality = measure_quality(found, uncertainty, canvas.long_side)
+        depth, surer = self._swept(found, cameras, depth, window, canvas, quality)
         first = Cameras(anchored(cameras.camera_from_world), cameras.intrinsics)
+        confidence = prediction.depth_confidence * surer.to(prediction.depth_confidence)
         return replace(
-            with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth)),
+            with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth), confidence),
             points_seen=_points(found, canvas, cameras),
-            quality=measure_quality(found, uncertainty, canvas.long_side),
+            quality=quality,
         )
+
+    def _bent(
+        self, found: Reconstruction, prediction: Prediction, window: Window, canvas: Canvas
+    ) -> Float[Tensor, "views h w"]:
+        """Each registered view's depth, passing through the points that it sees, unless the network's is wanted."""
+        depth = prediction.depth.cpu().double()
+        if self.depth == "network":
+            return depth
+        measured = MeasuredDepths.of(found, canvas)
+        return torch.from_numpy(bend_all(depth.numpy(), _colors(window), measured))
+
+    def _moving(
+        self, found: Reconstruction | None, prediction: Prediction, window: Window, canvas: Canvas
+    ) -> Bool[Tensor, "views h w"]:
+        """Pixels of what moves, as far as these cameras and the depth bent to their points tell."""
+        if found is None or found.tracks.seen.sum() < TELLING:
+            return torch.zeros(prediction.depth.shape, dtype=torch.bool)
+        found = _in_unit_of(found, prediction.depth, canvas)
+        cameras = _completed(found, prediction, canvas)
+        return moving_pixels(window.images.cpu(), self._bent(found, prediction, window, canvas), cameras)
+
+    def _swept(
+        self,
+        found: Reconstruction,
+        cameras: Cameras,
+        depth: Float[Tensor, "views h w"],
+        window: Window,
+        canvas: Canvas,
+        quality: WindowQuality,
+    ) -> tuple[Float[Tensor, "views h w"], Float[Tensor, "views h w"]]:
+        """Depth by plane sweep where that is wanted and cameras allow it, and how many times as sure it is."""
+        if self.depth != "dense" or canvas.scale.min() < SHARPER:
+            return depth, torch.ones_like(depth)
+        if quality.pose_error > self.max_pose_error:
+            log.info("depth is bent, not dense: poses of the window may be off by %.0f degrees", quality.pose_error)
+            return depth, torch.ones_like(depth)
+        return self._dense(found, canvas, cameras, _colors(window), window.keyframes, depth)
 
     def _matches(self) -> MatchCache:
         return MatchCache(self.config.features, self.config.ratio, self.config.epipolar)
@@ -182,19 +235,8 @@ def _likely(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Ca
         return 1.0
     if not found.used.any():
         return 0.0
-    apart = np.log(_Depths.of(found, canvas).over(depth))
+    apart = np.log(_over(found, depth, canvas))
     return float((np.abs(apart - np.median(apart)) < LIKELY).mean())
-
-
-def _moving(
-    found: Reconstruction | None, prediction: Prediction, window: Window, canvas: Canvas
-) -> Bool[Tensor, "views h w"]:
-    """Pixels of what moves, as far as these cameras and the depth bent to their points tell."""
-    if found is None or found.tracks.seen.sum() < TELLING:
-        return torch.zeros(prediction.depth.shape, dtype=torch.bool)
-    found = _in_unit_of(found, prediction.depth, canvas)
-    cameras = _completed(found, prediction, canvas)
-    return moving_pixels(window.images.cpu(), _bent(found, prediction.depth, canvas), cameras)
 
 
 def _standing(
@@ -222,37 +264,24 @@ def _better(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Re
     return predicted if misses[1] < max(AS_WELL * misses[0], EXACT) else found
 
 
+def _colors(window: Window) -> Float[ndarray, "views h w 3"]:
+    return window.images.movedim(1, -1).cpu().numpy()
+
+
 def _like(cameras: Cameras, prediction: Prediction) -> Cameras:
     """Cameras in the type and on the device of the prediction's."""
     old = prediction.cameras
     return Cameras(cameras.camera_from_world.to(old.camera_from_world), cameras.intrinsics.to(old.intrinsics))
 
 
-@dataclass(frozen=True)
-class _Depths:
-    """What triangulated points say of the depth at the pixels that saw them."""
-
-    view: ndarray
-    pixels: Float[ndarray, "n 2"]
-    """(u, v) of the network's images."""
-    z: Float[ndarray, " n"]
-
-    @classmethod
-    def of(cls, found: Reconstruction, canvas: Canvas) -> _Depths:
-        observed = found.observations()
-        z = found.structure.seen_from(observed)[:, 2]
-        return cls(observed.view, canvas.to_images(observed.pixels, observed.view), z)
-
-    def over(self, depth: Float[Tensor, "views h w"]) -> Float[ndarray, " n"]:
-        """The points' depths over those of depth images."""
-        height, width = depth.shape[1:]
-        column, row = np.clip(self.pixels.astype(int), 0, [width - 1, height - 1]).T
-        return np.asarray(self.z / depth.cpu().double().numpy()[self.view, row, column])
-
-
 def _in_unit_of(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> Reconstruction:
     """The reconstruction at the size at which its points lie, by the median, where the predicted depth has them."""
-    return found.scaled(float(np.exp(-np.median(np.log(_Depths.of(found, canvas).over(depth))))))
+    return found.scaled(float(np.exp(-np.median(np.log(_over(found, depth, canvas))))))
+
+
+def _over(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> Float[ndarray, " n"]:
+    """The points' depths over the predicted ones."""
+    return MeasuredDepths.of(found, canvas).over(depth.cpu().double().numpy())
 
 
 def _completed(found: Reconstruction, prediction: Prediction, canvas: Canvas) -> Cameras:
@@ -264,16 +293,6 @@ def _completed(found: Reconstruction, prediction: Prediction, canvas: Canvas) ->
         nearest = known[(known - view).abs().argmin()]
         poses[view] = predicted[view] @ invert_rigid(predicted[nearest]) @ poses[nearest]
     return Cameras(poses, torch.from_numpy(canvas.image_intrinsics(float(found.structure.focal[0]), len(poses))))
-
-
-def _bent(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canvas) -> Float[Tensor, "views h w"]:
-    """Each registered view's depth, passing through the points that it sees."""
-    measured, given = _Depths.of(found, canvas), depth.cpu().double().numpy()
-    bent = [
-        bend(image, measured.pixels[measured.view == view], measured.z[measured.view == view])
-        for view, image in enumerate(given)
-    ]
-    return torch.from_numpy(np.stack(bent))
 
 
 def _points(found: Reconstruction, canvas: Canvas, cameras: Cameras) -> SparsePoints:

@@ -64,6 +64,7 @@ OTHERS: dict[str, Any] = {
     "views": 16, "overlap": 2, "long_side": 56, "min_motion": 0.1, "max_keyframe_rate": 5.0, "voxel_size": 0.1,
     "max_map_bytes": 2**24, "camera_height": 0.5, "engine": "tensorrt", "build_engine": False,
     "engine_image_size": "1280x720", "engine_max_views": 32, "geometry": "sensor", "max_queries": 3, "threshold": 0.7,
+    "depth": "dense",
 }  # fmt: skip
 """A value that is no default, of each parameter that is a key of the configuration."""
 
