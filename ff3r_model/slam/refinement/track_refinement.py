@@ -7,6 +7,7 @@ pixels that are found again in many views determine cameras anywhere, where ther
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +23,8 @@ from ff3r_model.core.types import Cameras, Prediction, SparsePoints, Window
 from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
-from ff3r_model.slam.refinement.matching import MatchCache
+from ff3r_model.slam.refinement.features import DIMENSIONS, Features, quantised
+from ff3r_model.slam.refinement.matching import MatchCache, Pairs
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
 from ff3r_model.slam.refinement.self_calibration import FocalBelief, focal_from_pairs, fused
 from ff3r_model.slam.refinement.structure_adjustment import Focal, Structure
@@ -80,7 +82,8 @@ class TrackRefinement:
         canvas = Canvas.of(window)
         focal = canvas.known_focal or self._expected_focal(prediction, canvas)
         # Cameras and points that explain the tracks.
-        found = self._reconstruct(window, canvas, focal)
+        features, pairs = self._look(window, canvas)
+        found = self._reconstruct(features, pairs, canvas, focal)
         if found is None:
             return self._without_tracks(prediction, window, canvas, focal)
         if self.config.gaps == "network":
@@ -103,7 +106,7 @@ class TrackRefinement:
         first = Cameras(anchored(cameras.camera_from_world), cameras.intrinsics)
         return replace(
             with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth)),
-            points_seen=_points(found, canvas, cameras),
+            points_seen=_points(found, features, canvas, cameras),
             quality=measure_quality(found, uncertainty, canvas.long_side),
         )
 
@@ -115,11 +118,15 @@ class TrackRefinement:
         word = prediction.cameras.intrinsics[:, 0, 0].double().median() * canvas.scale[0]
         return fused([self.belief.focal(canvas.long_side), Focal(math.log(float(word)), NETWORK_SIGMA)])
 
-    def _reconstruct(self, window: Window, canvas: Canvas, focal: Focal) -> Reconstruction | None:
+    def _look(self, window: Window, canvas: Canvas) -> tuple[list[Features], Pairs]:
         # Frames from the archive have small pictures, whose features are not those of the keyframe as it came.
         cache = self._matches() if window.pictures is None else self._cache
         features, pairs = cache.look(window.keyframes, canvas.pictures)
-        features = canvas.as_first(features)
+        return canvas.as_first(features), pairs
+
+    def _reconstruct(
+        self, features: Sequence[Features], pairs: Pairs, canvas: Canvas, focal: Focal
+    ) -> Reconstruction | None:
         pixels = focal.pixels
         if focal.log_sigma > 0:
             pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, focal)
@@ -210,7 +217,7 @@ def _bent(found: Reconstruction, depth: Float[Tensor, "views h w"], canvas: Canv
     return torch.from_numpy(np.stack(bent))
 
 
-def _points(found: Reconstruction, canvas: Canvas, cameras: Cameras) -> SparsePoints:
+def _points(found: Reconstruction, features: Sequence[Features], canvas: Canvas, cameras: Cameras) -> SparsePoints:
     """The points in the frame of the window's first camera."""
     rows = np.flatnonzero(found.used.any(axis=1))
     point, view = np.nonzero(found.used[rows])
@@ -218,4 +225,7 @@ def _points(found: Reconstruction, canvas: Canvas, cameras: Cameras) -> SparsePo
     first = cameras.camera_from_world[0].numpy()
     positions = found.structure.points[rows] @ first[:3, :3].T + first[:3, 3]
     feature = found.tracks.feature[rows[point], view]
-    return SparsePoints(*(torch.from_numpy(each) for each in (positions, point, view, feature, pixels)))
+    descriptors = np.zeros((len(view), DIMENSIONS), np.uint8)
+    for number, each in enumerate(features):
+        descriptors[view == number] = quantised(each.descriptors[feature[view == number]])
+    return SparsePoints(*(torch.from_numpy(each) for each in (positions, point, view, feature, pixels, descriptors)))
