@@ -78,6 +78,8 @@ class Verified:
     """Distance of the matched points, relative to their depth: root mean square."""
     reach: float
     """Their median depth, in the unit of the earlier visit."""
+    share: float
+    """Of the matches that agree."""
     pair: tuple[int, int]
     """The two views that share most, (here, there) by place."""
     refusal: str = ""
@@ -136,28 +138,28 @@ class _Matches:
 
 def verify(
     here: Sequence[Sighting], there: Sequence[Sighting], config: VerificationConfig, scale: float | None = None
-) -> Verified | None:
+) -> Verified:
     """Find the similarity under which what one visit triangulated lies where the other saw it, and judge it.
 
-    `scale` is kept where it is known. None where no two views share enough to tell.
+    `scale` is kept where it is known. What comes back is no proof where it has a `refusal`.
     """
     matches = _match(here, there, config.ratio)
-    if len(matches) < LEAST:
-        return None
-    best: tuple[int, Similarity] | None = None
-    for guess in _guesses(matches, config.miss):
-        count = int(_within(matches.misses(guess), config.miss).sum())
-        best = (count, guess) if best is None or count > best[0] else best
-    if best is None:
-        return None
-    found = best[1]
+    guesses = _guesses(matches, config.miss)
+    found = max(guesses, key=lambda guess: int(_within(matches.misses(guess), config.miss).sum()), default=None)
+    if found is None:
+        return nothing_shared()
     for _ in range(ROUNDS):
-        inliers = _within(matches.misses(found), 2 * config.miss)
-        if inliers.sum() < LEAST:
-            return None
-        found = _fitted(matches.select(_thinned(np.flatnonzero(inliers))), found, config.miss, scale)
+        inliers = np.flatnonzero(_within(matches.misses(found), 2 * config.miss))
+        if len(inliers) < LEAST:
+            return nothing_shared()
+        found = _fitted(matches.select(_thinned(inliers)), found, config.miss, scale)
     inliers = _within(matches.misses(found), config.miss)
-    return _judged(matches, inliers, found, config) if inliers.any() else None
+    return _judged(matches, inliers, found, config) if inliers.any() else nothing_shared()
+
+
+def nothing_shared() -> Verified:
+    """Of two visits that have no points in common."""
+    return Verified(Similarity(), 0, math.inf, 1.0, 0.0, (0, 0), "they have hardly any points in common")
 
 
 def _match(here: Sequence[Sighting], there: Sequence[Sighting], ratio: float) -> _Matches:
@@ -259,7 +261,7 @@ def _judged(matches: _Matches, inliers: Bool[ndarray, " n"], found: Similarity, 
         refusal = f"{share:.0%} of the matches agree, {config.min_share:.0%} are needed"
     elif spread < config.min_spread:
         refusal = f"the points that agree lie on a spot {spread:.2f} of the focal length wide"
-    return Verified(found, points, rms, float(depths.median()), pair, refusal)
+    return Verified(found, points, rms, float(depths.median()), share, pair, refusal)
 
 
 def _spread(matches: _Matches) -> float:
