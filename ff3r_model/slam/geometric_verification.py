@@ -19,13 +19,16 @@ from ff3r_model.core.geometry import apply_similarity, compose, invert_similarit
 from ff3r_model.core.ranges import AT_LEAST_ONE, POSITIVE, SHARE, check_range
 from ff3r_model.core.types import Similarity
 from ff3r_model.slam.landmarks import Landmarks
-from ff3r_model.slam.refinement.features import Features, unquantised
-from ff3r_model.slam.refinement.matching import match
+from ff3r_model.slam.refinement.features import unquantised
+from ff3r_model.slam.refinement.matching import match_descriptors
 
 TRIALS, CONFIDENCE = 1000, 0.999
 """Of RANSAC."""
 LEAST = 6
 """Matches of two views below which they say nothing."""
+LEAST_ERROR = 0.15
+"""What the graph takes two visits to differ by at least: their points agree better than their cameras, which are off by
+a degree and some percent within each window."""
 ROUNDS = 3
 """Of choosing the inliers and fitting to them."""
 MOST_FITTED = 600
@@ -75,7 +78,7 @@ class Verified:
     points: int
     """Points that agree with it, of one view."""
     rms: float
-    """Distance of the matched points, relative to their depth: root mean square."""
+    """Distance of the matched points, relative to their depth: root mean square, at least `LEAST_ERROR`."""
     reach: float
     """Their median depth, in the unit of the earlier visit."""
     share: float
@@ -164,11 +167,11 @@ def nothing_shared() -> Verified:
 
 def _match(here: Sequence[Sighting], there: Sequence[Sighting], ratio: float) -> _Matches:
     """Mutual nearest neighbours of the descriptors of every two views."""
-    ours, theirs = [_features(each) for each in here], [_features(each) for each in there]
+    ours, theirs = ([unquantised(each.landmarks.descriptors.numpy()) for each in side] for side in (here, there))
     tables = [np.zeros((0, 4), np.int64)]
     for i, a in enumerate(ours):
         for j, b in enumerate(theirs):
-            pairs = match(a, b, ratio)
+            pairs = match_descriptors(a, b, ratio)
             tables.append(np.concatenate([np.tile([i, j], (len(pairs), 1)), pairs], axis=1))
     table = np.concatenate(tables)
     points = [_chosen(side, table[:, [place, place + 2]]) for place, side in enumerate((here, there))]
@@ -245,7 +248,8 @@ def _judged(matches: _Matches, inliers: Bool[ndarray, " n"], found: Similarity, 
     agreeing = matches.select(inliers)
     at_here, at_there = (torch.from_numpy(each) for each in agreeing.in_frames)
     depths = torch.from_numpy(agreeing.there[:, 2])
-    rms = float(((apply_similarity(found, at_here) - at_there).norm(dim=1) / depths).square().mean().sqrt())
+    apart = (apply_similarity(found, at_here) - at_there).norm(dim=1) / depths
+    rms = max(float(apart.square().mean().sqrt()), LEAST_ERROR)
     # How many points each view contributes: of either visit, whose views all see much the same ones.
     counts = [agreeing.points_by_view(side) for side in (0, 1)]
     ranked = [np.append(np.sort(count)[::-1], 0) for count in counts]
@@ -278,10 +282,6 @@ def _within(misses: Float[ndarray, "n 4"], miss: float) -> Bool[ndarray, " n"]:
 
 def _thinned(rows: Int[ndarray, " n"]) -> Int[ndarray, " m"]:
     return rows[:: -(-len(rows) // MOST_FITTED)]
-
-
-def _features(sighting: Sighting) -> Features:
-    return Features(_directions(_positions(sighting)), unquantised(sighting.landmarks.descriptors.numpy()))
 
 
 def _positions(sighting: Sighting) -> Float[ndarray, "n 3"]:

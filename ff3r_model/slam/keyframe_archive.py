@@ -303,11 +303,19 @@ def _jpeg(image: Float[Tensor, "3 h w"], quality: int) -> UInt8[np.ndarray, " by
     return data.reshape(-1)
 
 
+def view_distance(
+    some: Sequence[ArchivedFrame], others: Sequence[ArchivedFrame], heading: float
+) -> Float[Tensor, "n m"]:
+    """How different the views of two frames of one submap are: their distance as a share of the nearer one's depth,
+    and the difference of their viewing directions over `heading`."""
+    poses, other_poses = _poses(some), _poses(others)
+    reach, other_reach = (torch.tensor([frame.unit for frame in frames]) for frames in (some, others))
+    apart = torch.cdist(poses[:, :3, 3], other_poses[:, :3, 3]) / torch.minimum(reach[:, None], other_reach[None])
+    return apart + torch.cdist(poses[:, :3, 2], other_poses[:, :3, 2]) / heading
+
+
 def _apart(frames: Sequence[ArchivedFrame], heading: float) -> Float[Tensor, "n n"]:
     """How different the views of two frames are; infinite across submaps and on the diagonal."""
-    poses = _poses(frames)
-    reach = torch.tensor([frame.unit for frame in frames])
-    apart = torch.cdist(poses[:, :3, 3], poses[:, :3, 3]) / torch.minimum(reach[:, None], reach[None])
-    apart += torch.cdist(poses[:, :3, 2], poses[:, :3, 2]) / heading
+    apart = view_distance(frames, frames, heading)
     submaps = torch.tensor([frame.submap for frame in frames])
     return apart.masked_fill((submaps[:, None] != submaps[None]), 1e6).fill_diagonal_(torch.inf)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,12 +21,18 @@ from ff3r_model.slam.keyframe_archive import ArchivedFrame
 from ff3r_model.slam.landmarks import Landmarks
 from ff3r_model.slam.place_recognition import Visit, likeness, prove
 from ff3r_model.slam.placed_frames import PlacedFrames
+from ff3r_model.slam.refinement.features import unquantised
+from ff3r_model.slam.refinement.matching import match_descriptors
 from ff3r_model.voxel_map.config import NO_WINDOW
 
 log = logging.getLogger(__name__)
 
 TRIES = 4
 """Places of the archive that a window is compared with, the most alike first: about a tenth of a second each."""
+CANDIDATES = 48
+"""Frames of the archive whose landmarks are looked at, the most alike by the network's word."""
+ASKED = 3
+"""Views of the window that they are matched with."""
 TORN = 3
 """Views that tracks must tie to each other, and to no view of the map, for a window to be two scenes."""
 VIEWS = 6
@@ -53,7 +61,7 @@ class Relocalisation:
             return None
         placed = PlacedFrames.of(prediction, window, Node(NO_WINDOW)).select(fresh)
         visit = Visit(here, placed.thinned(atlas.config.archive.depth_side))
-        for frames in self._places(descriptors[fresh], window.keyframes):
+        for frames in self._places(here, descriptors[fresh]):
             submap = atlas.submap(frames[0].submap)
             scale = submap.reference.known_scale(window, prediction, submap.map.scale)
             found = prove(visit, Visit.of(frames), atlas.config.loops, scale)
@@ -63,22 +71,35 @@ class Relocalisation:
         return None
 
     def _places(
-        self, descriptors: Float[Tensor, "views channels"], known: Collection[int]
+        self, here: Sequence[Sighting], descriptors: Float[Tensor, "views channels"]
     ) -> Iterator[list[ArchivedFrame]]:
-        """Up to `TRIES` groups of neighbours in time, around the frames that are most alike; each frame once."""
+        """Up to `TRIES` groups of neighbours in time: the most alike frames, those with most matches first."""
         archive = self.atlas.archive
-        frames = list(archive.frames.values())
+        frames = [frame for frame in archive.frames.values() if len(frame.landmarks)]
         if not frames:
             return
-        alike = likeness(archive.descriptors(), descriptors.float().cpu()).max(dim=1).values
-        order = [frames[place] for place in alike.argsort(descending=True).tolist()]
-        seen, tries = set(known), 0
-        for frame in order:
+        archived = torch.stack([frame.descriptor for frame in frames]).float()
+        alike = likeness(archived, descriptors.float().cpu()).max(dim=1).values
+        candidates = [frames[place] for place in alike.argsort(descending=True).tolist()[:CANDIDATES]]
+        seen: set[int] = set()
+        tries = 0
+        for frame in most_matched(here, candidates, self.atlas.config.loops.points.ratio):
             if frame.keyframe not in seen and tries < TRIES:
-                group = [each for each in archive.around(frame, VIEWS) if each.keyframe not in known]
+                group = archive.around(frame, VIEWS)
                 seen |= {each.keyframe for each in group}
                 tries += 1
                 yield group
+
+
+def most_matched(here: Sequence[Sighting], frames: Sequence[ArchivedFrame], ratio: float) -> list[ArchivedFrame]:
+    """The frames, those first that have most matches with a few of the views."""
+    few = [here[place] for place in np.unique(np.linspace(0, len(here) - 1, ASKED).round().astype(int))]
+    ours = [unquantised(each.landmarks.descriptors.numpy()) for each in few]
+    votes = []
+    for frame in frames:
+        theirs = unquantised(frame.landmarks.descriptors.numpy())
+        votes.append(sum(len(match_descriptors(each, theirs, ratio)) for each in ours))
+    return [frames[place] for place in np.argsort(votes, kind="stable")[::-1]]
 
 
 def _relocalised(frame: ArchivedFrame, found: Verified) -> Relocalised:

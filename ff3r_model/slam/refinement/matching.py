@@ -27,9 +27,16 @@ Pairs = Mapping[tuple[int, int], Int[ndarray, "matches 2"]]
 
 def match(a: Features, b: Features, ratio: float) -> Int[ndarray, "matches 2"]:
     """Mutual nearest neighbours whose distance is below `ratio` times that of the second nearest (Lowe 2004)."""
+    return match_descriptors(a.descriptors, b.descriptors, ratio)
+
+
+def match_descriptors(
+    a: Float32[ndarray, "a 128"], b: Float32[ndarray, "b 128"], ratio: float
+) -> Int[ndarray, "matches 2"]:
+    """`match` of descriptors alone."""
     if min(len(a), len(b)) < LEAST:
         return np.zeros((0, 2), np.int64)
-    likeness: Float32[ndarray, "a b"] = a.descriptors @ b.descriptors.T
+    likeness: Float32[ndarray, "a b"] = a @ b.T
     rows, nearest = np.arange(len(a)), likeness.argmax(axis=1)
     mutual = likeness.argmax(axis=0)[nearest] == rows
     best = likeness[rows, nearest]
