@@ -191,6 +191,8 @@ class WindowQuality:
     """Of the pictures' long side, as it was taken for."""
     focal_sigma: float
     """Of its logarithm; 0 where it was given."""
+    elsewhere: tuple[bool, ...] = ()
+    """Views that many features tie to each other and hardly any to a registered one: they show another place."""
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,13 @@ def sightings(window: Window, prediction: Prediction, views: Int[Tensor, " n"], 
 
 
 def torn(quality: WindowQuality | None, fresh: Int[Tensor, " fresh"]) -> bool:
-    """Whether tracks determine the cameras of the fresh views, and of no other: nothing ties them to the map.
+    """Whether a window is two scenes: features tie its fresh views to each other, and to nothing that the map knows.
 
-    The network then places what the map knows beside them by guess.
+    Either tracks determine the cameras of fresh views alone, or of none of them though they see one place.
     """
     if quality is None or len(fresh) == len(quality.registered):
         return False
-    return sum(quality.registered[view] for view in fresh.tolist()) == sum(quality.registered) >= TORN
+    registered = sum(quality.registered[view] for view in fresh.tolist())
+    if registered == 0:
+        return sum(quality.elsewhere[view] for view in fresh.tolist() if quality.elsewhere) >= TORN
+    return registered == sum(quality.registered) and registered >= TORN

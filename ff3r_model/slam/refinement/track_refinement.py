@@ -24,7 +24,7 @@ from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import bend
 from ff3r_model.slam.refinement.canvas import Canvas
 from ff3r_model.slam.refinement.features import DIMENSIONS, Features, quantised
-from ff3r_model.slam.refinement.matching import MatchCache, Pairs
+from ff3r_model.slam.refinement.matching import MatchCache, Pairs, elsewhere
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
 from ff3r_model.slam.refinement.self_calibration import FocalBelief, focal_from_pairs, fused
 from ff3r_model.slam.refinement.structure_adjustment import Focal, Structure
@@ -107,7 +107,9 @@ class TrackRefinement:
         return replace(
             with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth)),
             points_seen=_points(found, features, canvas, cameras),
-            quality=measure_quality(found, uncertainty, canvas.long_side),
+            quality=replace(
+                measure_quality(found, uncertainty, canvas.long_side), elsewhere=elsewhere(pairs, found.registered)
+            ),
         )
 
     def _matches(self) -> MatchCache:
