@@ -44,9 +44,9 @@ class VerificationConfig:
     miss: float = 0.008
     """Largest angle (tangent) between where one visit has a point and where the other saw it, both ways; 4 pixels of a
     picture whose focal length is 500."""
-    min_points: int = 25
+    min_points: int = 20
     """Points within that of one view of either visit,"""
-    min_second: int = 12
+    min_second: int = 10
     """and of another: what one view says must hold for a second."""
     min_share: float = 0.3
     """Share of the matches that agree."""
