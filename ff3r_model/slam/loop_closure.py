@@ -52,8 +52,9 @@ class LoopClosure:
         # Pose graph optimisation; a loop that it cannot agree with is taken back.
         corrections = active.graph.optimise(fixed_scale=active.map.metric)
         if corrections is None:
-            for each in revisits:
-                active.graph.edges.pop((each.before.node.window, each.now.node.window), None)
+            for pair in [(each.before.node.window, each.now.node.window) for each in revisits]:
+                if pair in active.graph.edges and active.graph.edges[pair].loop:
+                    del active.graph.edges[pair]
             refusal = "a loop is refused: it strains the map too much"
             log.warning("%s", refusal)
             return refusal, False
