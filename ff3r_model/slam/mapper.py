@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 class Mapper:
     """The map and where everything lies in it. Not thread safe.
 
-    Windows are added to the active submap. One that cannot be joined to it begins a new submap; two become one when a
-    place of the one is seen again from the other. `map` is the submap that is shown: the last good one, until the
-    active one is joined to it or is the better one, with more keyframes, and in metres where the shown one is.
+    Windows are added to the active submap. One that cannot be joined to it is looked for in the archive, and goes on in
+    the submap that has seen its place; else it begins a new one. Two become one when a place of the one is seen again.
+    `map` is the submap that is shown: the last good one, until the active one is joined to it or is the better one,
+    with more keyframes, and in metres where the shown one is.
     """
 
     def __init__(self, engine: Predict, space: TextSpace | int, config: MappingConfig | None = None) -> None:
@@ -82,7 +83,7 @@ class Mapper:
     def place(self, window: Window, prediction: Prediction) -> MapUpdate:
         """Put a window and what the network says of it into the map, or say why not."""
         seconds: dict[str, float] = {}
-        # 1. Locate: where the window lies in the active submap, or that it begins a new one.
+        # 1. Locate: where the window lies in the active submap or, lost, in any; or that it begins a new one.
         with timed(seconds, "align"):
             alignment, fresh, beside = self._locate(window, prediction)
         if not alignment.accepted:
@@ -121,7 +122,8 @@ class Mapper:
     def load(self, path: Path, words: str = "") -> CameraRecord | None:
         """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
-        Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
+        Windows that follow go on in it where they see a place of it by points; else they begin a new submap, which is
+        joined to it once a place is recognised.
         A file with another fingerprint than `words` is refused. Raises MapFileError. Returns what the run that wrote it
         believed of its camera.
         """
