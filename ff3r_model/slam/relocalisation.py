@@ -118,11 +118,11 @@ def sightings(window: Window, prediction: Prediction, views: Int[Tensor, " n"], 
 def torn(quality: WindowQuality | None, fresh: Int[Tensor, " fresh"]) -> bool:
     """Whether a window is two scenes: features tie its fresh views to each other, and to nothing that the map knows.
 
-    Either tracks determine the cameras of fresh views alone, or of none of them though they see one place.
+    Either tracks determine the cameras of fresh views alone, or fresh views show another place than those whose they do.
     """
     if quality is None or len(fresh) == len(quality.registered):
         return False
+    if sum(quality.elsewhere[view] for view in fresh.tolist() if quality.elsewhere) >= TORN:
+        return True
     registered = sum(quality.registered[view] for view in fresh.tolist())
-    if registered == 0:
-        return sum(quality.elsewhere[view] for view in fresh.tolist() if quality.elsewhere) >= TORN
     return registered == sum(quality.registered) and registered >= TORN
