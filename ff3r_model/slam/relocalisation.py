@@ -118,7 +118,7 @@ def sightings(window: Window, prediction: Prediction, views: Int[Tensor, " n"], 
 def torn(quality: WindowQuality | None, fresh: Int[Tensor, " fresh"]) -> bool:
     """Whether a window is two scenes: features tie its fresh views to each other, and to nothing that the map knows.
 
-    Either tracks determine the cameras of fresh views alone, or fresh views show another place than those whose they do.
+    Either tracks determine the cameras of fresh views alone, or some of these show another place than what they do.
     """
     if quality is None or len(fresh) == len(quality.registered):
         return False
