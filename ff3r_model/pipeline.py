@@ -269,8 +269,9 @@ class Pipeline:
     def load(self, path: Path) -> None:
         """Show a saved map in place of the present one, which stays if the file is not a map of this network.
 
-        Raises MapFileError. Frames that follow begin a new submap, which is joined to the saved map once a place of it
-        is recognised. The focal length is estimated from what the saved map's run believed.
+        Raises MapFileError. Frames that follow go on in the saved map where they see a place of it; until they do they
+        are a submap apart, which is joined to it once a place is recognised. The focal length is estimated from what
+        the saved map's run believed.
         """
         camera = self.mapper.load(path, self.words)
         if camera is not None:

@@ -150,11 +150,14 @@ class SparsePoints:
     """which of the keyframe's features: windows that share a keyframe share its numbers, and so the point,"""
     pixels: Float[Tensor, "n 2"]
     """and where (u, v), in the pixels of the window's images."""
+    descriptors: UInt8[Tensor, "n 128"] | None = None
+    """Root-SIFT of the features, quantised; None where nobody needs them any more."""
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(each.nbytes for each in (self.positions, self.point, self.view, self.feature, self.pixels))
+        held = (self.positions, self.point, self.view, self.feature, self.pixels, self.descriptors)
+        return sum(each.nbytes for each in held if each is not None)
 
     def of_views(self, views: Int[Tensor, " chosen"]) -> SparsePoints:
         """What some of the views saw, which count from 0 in this order; the points keep their numbers."""
@@ -162,7 +165,10 @@ class SparsePoints:
         place[views] = torch.arange(len(views))
         view = place[self.view]
         seen = view >= 0
-        return SparsePoints(self.positions, self.point[seen], view[seen], self.feature[seen], self.pixels[seen])
+        descriptors = None if self.descriptors is None else self.descriptors[seen]
+        return SparsePoints(
+            self.positions, self.point[seen], view[seen], self.feature[seen], self.pixels[seen], descriptors
+        )
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,8 @@ class WindowQuality:
     """Of the pictures' long side, as it was taken for."""
     focal_sigma: float
     """Of its logarithm; 0 where it was given."""
+    elsewhere: tuple[bool, ...] = ()
+    """Views that many features tie to each other and hardly any to a registered one: they show another place."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,16 @@ class Atlas:
         self.share_out()
         return self.active
 
+    def resume(self, number: int) -> None:
+        """Go on in another submap, or in the active one at another place: the next window is aligned to no other."""
+        if number != self.active.number:
+            before, self.active = self.active, self.others.pop(number)
+            before.frames = None
+            self.others[before.number] = before
+            self._squeeze()
+        self.active.frames = None
+        self.share_out()
+
     def choose_shown(self) -> bool:
         """Show the active submap from now on, where it is the better one; True where it was not shown before."""
         if not self.active.outdoes(self.shown):
@@ -124,9 +134,17 @@ class Atlas:
             self.active.map.set_budget(spare)
 
     def integrate(
-        self, window: Window, prediction: Prediction, alignment: Alignment, fresh: Int[Tensor, " fresh"]
+        self,
+        window: Window,
+        prediction: Prediction,
+        alignment: Alignment,
+        fresh: Int[Tensor, " fresh"],
+        beside: Node | None = None,
     ) -> None:
-        """Put a window that has been located into the active submap, with its `fresh` views as keyframes."""
+        """Put a window that has been located into the active submap, with its `fresh` views as keyframes.
+
+        `beside`: the node that it was located by, where that is not the newest.
+        """
         config, active = self.config, self.active
         # Its node of the pose graph, which all that it brings is relative to.
         node = Node(self.next_window, alignment.map_from_window, active.number)
@@ -142,7 +160,7 @@ class Atlas:
         if config.distrust(prediction.quality):
             active.map.untrusted.add(node.window)
         stamps = [window.stamps[view] for view in fresh]
-        active.integrate(frames, placed.select(fresh), stamps, gaussians, alignment.rms)
+        active.integrate(frames, placed.select(fresh), stamps, gaussians, alignment.rms, beside)
         self.archive.add(archived(window, prediction, placed, fresh, config.archive))
         # As many nodes as the graph may have.
         stand_ins = active.merge_old_windows()

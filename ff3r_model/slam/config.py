@@ -41,7 +41,7 @@ class MappingConfig:
     drop_uncertain: float = 0.2
     """Share of a window's pixels, the least confident, that never reach the map."""
     patience: int = 2
-    """Windows in a row that may be left out because they cannot be joined to the map; the next begins a new submap.
+    """Windows in a row that may be left out because nothing of the map shows their place; the next begins a new submap.
     One that shares no keyframe with the map begins one at once."""
     archive_share: float = 0.1
     """Of `max_map_bytes`, for what is remembered of the frames."""

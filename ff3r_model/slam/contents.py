@@ -18,6 +18,7 @@ from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, 
 from ff3r_model.slam.keyframe_archive import HALF_MAX
 from ff3r_model.slam.reference.gravity import Source
 from ff3r_model.slam.reference.scale import Ladder
+from ff3r_model.slam.refinement.features import DIMENSIONS
 from ff3r_model.voxel_map.contents import LENGTHS, STAMPS, WINDOWS, are_rigid, are_rotations, check_ids
 
 Vector = tuple[float, float, float]
@@ -47,6 +48,9 @@ ARCHIVE: Table = {
     "full_intrinsics": Column(torch.float32, ("rows", 3, 3), None),
     "poses": Column(torch.float32, ("rows", 4, 4), LENGTHS),
     "descriptors": Column(torch.float16, ("rows", "channels"), Range(-10, 10)),
+    "landmark_counts": Column(torch.int64, ("rows",), NOT_NEGATIVE, optional=True),
+    "landmarks": Column(torch.float32, ("landmarks", 3), LENGTHS, optional=True),
+    "landmark_descriptors": Column(torch.uint8, ("landmarks", DIMENSIONS), None, optional=True),
 }
 
 
@@ -90,6 +94,22 @@ def check_archive(tensors: Mapping[str, Tensor], nodes: Mapping[int, Node]) -> N
     if int(sizes.sum()) != tensors["jpegs"].numel():
         raise ValueError(f"{where}jpegs holds {tensors['jpegs'].numel()} bytes, and its ids {int(sizes.sum())}")
     _check_pictures(tensors["jpegs"], sizes, where)
+    _check_landmarks(tensors, where)
+
+
+def _check_landmarks(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise ValueError unless all there is of landmarks is there, and before the cameras; older files have none."""
+    names = ("landmark_counts", "landmarks", "landmark_descriptors")
+    missing = [name for name in names if name not in tensors]
+    if len(missing) == len(names):
+        return
+    if missing:
+        raise ValueError(f"{where}{missing[0]} is missing")
+    counts, positions = tensors["landmark_counts"], tensors["landmarks"]
+    check_values(counts, Range(0, len(positions)), f"{where}landmark_counts")
+    if int(counts.sum()) != len(positions):
+        raise ValueError(f"{where}landmarks has {len(positions)} rows, and its counts {int(counts.sum())}")
+    check_rows(positions[:, 2] > 0, f"{where}landmarks", "a point behind the camera")
 
 
 def _check_pictures(jpegs: Tensor, sizes: Tensor, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor
 from ff3r_model.core.node import Node, place_each
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, check_range
 from ff3r_model.core.types import Prediction, Window
+from ff3r_model.slam.geometric_verification import Sighting
+from ff3r_model.slam.landmarks import Landmarks, joined, split
 from ff3r_model.slam.placed_frames import PlacedFrames
 from ff3r_model.voxel_map.config import NO_WINDOW
 
@@ -35,13 +37,15 @@ class ArchiveConfig:
     depth_side: int = 56
     """Depth and confidence are thinned until their long side is at most this."""
     jpeg_quality: int = 95
+    landmarks: int = 200
+    """Triangulated points of each, at most, by which its place is proved when it is seen again: 140 bytes each."""
     heading: float = 2.0
     """Difference of two unit viewing directions that counts as much as the frames' median distance to what they see."""
     evict_share: float = 0.1
     """Share of the frames that go at once when there are too many, the most redundant in space first."""
 
     def __post_init__(self) -> None:
-        check_range(self, NOT_NEGATIVE, "max_frames", "heading")
+        check_range(self, NOT_NEGATIVE, "max_frames", "landmarks", "heading")
         check_range(self, AT_LEAST_ONE, "depth_side")
         check_range(self, Range(1, 100), "jpeg_quality")
         check_range(self, SHARE, "evict_share")
@@ -67,6 +71,8 @@ class ArchivedFrame:
     """In the pixels of the picture, where they were given."""
     node_from_camera: Float[Tensor, "4 4"]
     descriptor: Float16[Tensor, " channels"]
+    landmarks: Landmarks = field(default_factory=Landmarks.none)
+    """In the node's unit."""
 
     @property
     def submap(self) -> int:
@@ -87,7 +93,12 @@ class ArchivedFrame:
     def nbytes(self) -> int:
         """Bytes held."""
         arrays = (self.depth, self.confidence, self.descriptor, self.node_from_camera, self.intrinsics)
-        return self.jpeg.nbytes + sum(array.nbytes for array in arrays) + FRAME_OVERHEAD
+        return self.jpeg.nbytes + self.landmarks.nbytes + sum(array.nbytes for array in arrays) + FRAME_OVERHEAD
+
+    @property
+    def sighting(self) -> Sighting:
+        """The view and its landmarks, in the frame and unit of the submap."""
+        return Sighting(self.keyframe, self.map_from_camera, self.landmarks.scaled(self.node.map_from_node.scale))
 
     @property
     def image(self) -> Float[Tensor, "3 h w"]:
@@ -168,7 +179,7 @@ class KeyframeArchive:
             "full_intrinsics": torch.stack(known),
             "poses": _poses(frames),
             "descriptors": torch.stack([f.descriptor for f in frames]),
-        }
+        } | joined([frame.sighting.landmarks for frame in frames])
 
     def restore(self, tensors: Mapping[str, Tensor], nodes: Mapping[int, Node]) -> None:
         """Take over what `tensors` gave. `nodes`: by window, of all submaps; a KeyError names one that is missing."""
@@ -176,6 +187,7 @@ class KeyframeArchive:
             return
         ids = tensors["ids"].tolist()
         jpegs = np.split(tensors["jpegs"].numpy(), np.cumsum([row[4] for row in ids])[:-1])
+        landmarks = split(tensors, len(ids))
         for i, (keyframe, stamp, window, _, _) in enumerate(ids):
             full, node = tensors["full_intrinsics"][i], nodes[window]
             depth, confidence, descriptor = (
@@ -193,6 +205,7 @@ class KeyframeArchive:
                 full_intrinsics=None if full.isnan().any() else full.clone(),
                 node_from_camera=node.relative(tensors["poses"][i]),
                 descriptor=descriptor,
+                landmarks=landmarks[i].scaled(1 / node.map_from_node.scale),
             )
             self.add([frame])
 
@@ -243,6 +256,7 @@ def archived(
             full_intrinsics=None if window.intrinsics is None else window.intrinsics[view].float().cpu(),
             node_from_camera=thin.node_from_camera[view].float().cpu(),
             descriptor=descriptors[view],
+            landmarks=Landmarks.seen(prediction, view, config.landmarks),
         )
 
     return [frame(view) for view in views.tolist()]
@@ -273,7 +287,8 @@ def joint_window(frames: Sequence[ArchivedFrame]) -> Window:
 
 def _reanchored(frame: ArchivedFrame, node: Node) -> ArchivedFrame:
     pose, unit = node.relative(frame.map_from_camera), frame.unit / node.map_from_node.scale
-    return replace(frame, node=node, node_from_camera=pose, node_unit=unit)
+    landmarks = frame.landmarks.scaled(frame.node.map_from_node.scale / node.map_from_node.scale)
+    return replace(frame, node=node, node_from_camera=pose, node_unit=unit, landmarks=landmarks)
 
 
 def _poses(frames: Sequence[ArchivedFrame]) -> Float[Tensor, "n 4 4"]:
@@ -288,11 +303,19 @@ def _jpeg(image: Float[Tensor, "3 h w"], quality: int) -> UInt8[np.ndarray, " by
     return data.reshape(-1)
 
 
+def view_distance(
+    some: Sequence[ArchivedFrame], others: Sequence[ArchivedFrame], heading: float
+) -> Float[Tensor, "n m"]:
+    """How different the views of two frames of one submap are: their distance as a share of the nearer one's depth,
+    and the difference of their viewing directions over `heading`."""
+    poses, other_poses = _poses(some), _poses(others)
+    reach, other_reach = (torch.tensor([frame.unit for frame in frames]) for frames in (some, others))
+    apart = torch.cdist(poses[:, :3, 3], other_poses[:, :3, 3]) / torch.minimum(reach[:, None], other_reach[None])
+    return apart + torch.cdist(poses[:, :3, 2], other_poses[:, :3, 2]) / heading
+
+
 def _apart(frames: Sequence[ArchivedFrame], heading: float) -> Float[Tensor, "n n"]:
     """How different the views of two frames are; infinite across submaps and on the diagonal."""
-    poses = _poses(frames)
-    reach = torch.tensor([frame.unit for frame in frames])
-    apart = torch.cdist(poses[:, :3, 3], poses[:, :3, 3]) / torch.minimum(reach[:, None], reach[None])
-    apart += torch.cdist(poses[:, :3, 2], poses[:, :3, 2]) / heading
+    apart = view_distance(frames, frames, heading)
     submaps = torch.tensor([frame.submap for frame in frames])
     return apart.masked_fill((submaps[:, None] != submaps[None]), 1e6).fill_diagonal_(torch.inf)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ff3r_model.core.geometry import compose, invert_similarity
 from ff3r_model.core.types import Predict, Similarity
 from ff3r_model.slam.atlas import Atlas
+from ff3r_model.slam.covisibility import covisible
 from ff3r_model.slam.place_recognition import PlaceRecognition, Revisit
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,15 @@ class LoopClosure:
 
     def close(self) -> tuple[str, bool]:
         """Look whether the newest window's place was seen before, and correct the map: (what happened, what moved)."""
-        active = self.atlas.active
-        revisits = self.places.look(active.newest, self.atlas.corrections)
+        # What older keyframes nearby say, which is cheap; then what the whole archive does.
+        active, atlas = self.atlas.active, self.atlas
+        revisits = covisible(atlas.archive, active.newest, atlas.config.loops)
+        note, moved = self._close_loop(revisits) if revisits else ("", False)
+        if moved:
+            return note, moved
+        revisits = self.places.look(active.newest, atlas.corrections)
         if not revisits:
-            return "", False
+            return note, False
         if revisits[0].before.submap == active.number:
             return self._close_loop(revisits)
         return self._join_submaps(revisits)
@@ -34,16 +40,21 @@ class LoopClosure:
     def _close_loop(self, revisits: Sequence[Revisit]) -> tuple[str, bool]:
         """A place of the same submap: more edges, and everything moves to where all edges agree best."""
         active = self.atlas.active
-        # An edge for each revisit; where none is off by a voxel there is nothing to correct.
+        # An edge for each revisit; where none is off by a voxel, or by more than points can tell, nothing is corrected.
         for each in revisits:
             self._connect(each, each.before_from_now, each.node_reach)
-        if all(each.error < active.map.config.voxel_size / 2 for each in revisits):
+        noise = 2 * active.graph.config.certainty
+        least = [
+            max(active.map.config.voxel_size / 2, noise * each.rms * each.reach * each.proved) for each in revisits
+        ]
+        if all(each.error < smallest for each, smallest in zip(revisits, least, strict=True)):
             return "", False
         # Pose graph optimisation; a loop that it cannot agree with is taken back.
         corrections = active.graph.optimise(fixed_scale=active.map.metric)
         if corrections is None:
-            for each in revisits:
-                active.graph.edges.pop((each.before.node.window, each.now.node.window), None)
+            for pair in [(each.before.node.window, each.now.node.window) for each in revisits]:
+                if pair in active.graph.edges and active.graph.edges[pair].loop:
+                    del active.graph.edges[pair]
             refusal = "a loop is refused: it strains the map too much"
             log.warning("%s", refusal)
             return refusal, False

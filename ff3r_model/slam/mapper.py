@@ -21,8 +21,10 @@ from ff3r_model.slam.atlas import Atlas
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.contents import CameraRecord
 from ff3r_model.slam.file import load_atlas, save_atlas
+from ff3r_model.slam.keyframe_archive import ArchivedFrame
 from ff3r_model.slam.loop_closure import LoopClosure
 from ff3r_model.slam.pose_covariance import covariance_in_map
+from ff3r_model.slam.relocalisation import Relocalisation, torn
 from ff3r_model.voxel_map.voxel_map import VoxelMap
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,10 @@ log = logging.getLogger(__name__)
 class Mapper:
     """The map and where everything lies in it. Not thread safe.
 
-    Windows are added to the active submap. One that cannot be joined to it begins a new submap; two become one when a
-    place of the one is seen again from the other. `map` is the submap that is shown: the last good one, until the
-    active one is joined to it or is the better one, with more keyframes, and in metres where the shown one is.
+    Windows are added to the active submap. One that cannot be joined to it is looked for in the archive, and goes on in
+    the submap that has seen its place; else it begins a new one. Two become one when a place of the one is seen again.
+    `map` is the submap that is shown: the last good one, until the active one is joined to it or is the better one,
+    with more keyframes, and in metres where the shown one is.
     """
 
     def __init__(self, engine: Predict, space: TextSpace | int, config: MappingConfig | None = None) -> None:
@@ -80,14 +83,14 @@ class Mapper:
     def place(self, window: Window, prediction: Prediction) -> MapUpdate:
         """Put a window and what the network says of it into the map, or say why not."""
         seconds: dict[str, float] = {}
-        # 1. Locate: where the window lies in the active submap, or that it begins a new one.
+        # 1. Locate: where the window lies in the active submap or, lost, in any; or that it begins a new one.
         with timed(seconds, "align"):
-            alignment, fresh = self._locate(window, prediction)
+            alignment, fresh, beside = self._locate(window, prediction)
         if not alignment.accepted:
             return self._update(window, prediction, alignment, seconds)
         # 2. Integrate: its voxels, its node of the pose graph, its keyframes.
         with timed(seconds, "integrate"):
-            self._atlas.integrate(window, prediction, alignment, fresh)
+            self._atlas.integrate(window, prediction, alignment, fresh, None if beside is None else beside.node)
             # 3. Hold to the world: turn, scale and floor of the whole submap, once windows have shown them.
             corrected = self._atlas.hold_to_world(window, prediction)
         # 4. Close loops: where this place was seen before, the map is corrected, or two submaps become one.
@@ -98,7 +101,8 @@ class Mapper:
         reason = "; ".join(part for part in (alignment.reason, doubt, note) if part)
         placed = replace(alignment, map_from_window=self._atlas.active.newest.map_from_node, reason=reason)
         update = self._update(window, prediction, placed, seconds)
-        return replace(update, corrected=corrected or moved, trusted=not doubt)
+        relocalised = None if beside is None else beside.keyframe
+        return replace(update, corrected=corrected or moved, trusted=not doubt, relocalised=relocalised)
 
     def trajectory(self) -> Iterator[tuple[int, Float[Tensor, "4 4"]]]:
         """(stamp in ns, map_from_camera) of each keyframe of the map, in the order they came."""
@@ -118,7 +122,8 @@ class Mapper:
     def load(self, path: Path, words: str = "") -> CameraRecord | None:
         """Go on with a saved map in place of the present one, which stays if the file is not a map of this network.
 
-        Windows that follow begin a new submap, which is joined to the saved one once they see a place of it.
+        Windows that follow go on in it where they see a place of it by points; else they begin a new submap, which is
+        joined to it once a place is recognised.
         A file with another fingerprint than `words` is refused. Raises MapFileError. Returns what the run that wrote it
         believed of its camera.
         """
@@ -129,35 +134,45 @@ class Mapper:
     def _start(self, atlas: Atlas) -> None:
         self._atlas = atlas
         self._loops = LoopClosure(self.engine, atlas)
+        self._relocalisation = Relocalisation(atlas)
         self._lost = 0
         """Windows in a row that could not be aligned."""
 
-    def _locate(self, window: Window, prediction: Prediction) -> tuple[Alignment, Int[Tensor, " fresh"]]:
-        """Where the window lies in the map, and which of its views are new there."""
+    def _locate(
+        self, window: Window, prediction: Prediction
+    ) -> tuple[Alignment, Int[Tensor, " fresh"], ArchivedFrame | None]:
+        """Where the window lies in the map, which of its views are new there, and the old keyframe that told."""
         active, config = self._atlas.active, self.config
         # The views that the map has not seen yet, which must show something.
         known = () if active.frames is None else active.frames.keyframes
         fresh = torch.tensor([view for view, key in enumerate(window.keyframes) if key not in known], dtype=torch.int64)
         usable = int(((prediction.depth[fresh] > 0) & prediction.depth[fresh].isfinite()).sum())
         if usable < config.align.min_pairs:
-            return refused(f"only {usable} pixels of the new views have a depth"), fresh
+            return refused(f"only {usable} pixels of the new views have a depth"), fresh, None
         if not bool(prediction.cameras.camera_from_world.isfinite().all()):
-            return refused("the predicted poses are no finite numbers"), fresh
-        # The first window of all, or the first after a map from a file.
-        if active.frames is None:
-            reason = "it follows a map from a file" if len(active.map) else ""
-            return self._begin(window, prediction, fresh, reason), fresh
+            return refused("the predicted poses are no finite numbers"), fresh, None
         # Aligned to the window before, then pulled towards what is known of up and floor.
-        alignment = active.locate(window, prediction, config.align)
+        alignment = refused("it follows a map from a file" if len(active.map) else "")
+        if torn(prediction.quality, fresh):
+            alignment = refused("nothing ties what the new views show to what was mapped before")
+        elif active.frames is not None:
+            alignment = active.locate(window, prediction, config.align)
         if alignment.accepted:
             self._lost = 0
-            return alignment, fresh
-        # It does not fit: left out a few times, then the beginning of a submap.
+            return alignment, fresh, None
+        # It does not fit: the camera is looked for wherever it was before.
+        found = self._relocalisation.find(window, prediction, fresh)
+        if found is not None:
+            self._lost = 0
+            self._atlas.resume(found.keyframe.submap)
+            log.info("%s", found.alignment.reason)
+            return found.alignment, fresh, found.keyframe
+        # It was nowhere: left out a few times, then the beginning of a submap.
         self._lost += 1
-        alone = len(fresh) == len(window.keyframes)
+        alone = active.frames is None or len(fresh) == len(window.keyframes)
         if self._lost <= config.patience and not alone:
-            return alignment, fresh
-        return self._begin(window, prediction, fresh, alignment.reason), fresh
+            return alignment, fresh, None
+        return self._begin(window, prediction, fresh, alignment.reason), fresh, None
 
     def _begin(self, window: Window, prediction: Prediction, fresh: Int[Tensor, " fresh"], reason: str) -> Alignment:
         """The placement of a submap's first window, at its first new view. The first submap of all needs no reason."""
@@ -203,6 +218,8 @@ class MapUpdate:
     """How far the window's cameras may be off among each other; None where nobody measured it."""
     trusted: bool = True
     """Whether what the window shows may be an obstacle or floor, and measure lengths: its claimed error is small."""
+    relocalised: int | None = None
+    """The old keyframe beside which a camera that was lost was found again; None where it was not lost."""
     pose_covariance: Float[Tensor, "views 6 6"] | None = None
     """Of `map_from_camera` by `covariance_in_map`: position and rotation, about the submap's axes and relative to the
     window's first registered camera; NaN for views whose cameras tracks do not determine."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ff3r_model.core.geometry import apply_similarity, compose, invert_rigid, invert_similarity, transform_pose
@@ -16,8 +18,9 @@ from ff3r_model.core.overlap import overlaps
 from ff3r_model.core.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_range
 from ff3r_model.core.types import MAX_VIEWS, MIN_VIEWS, Cameras, Predict, Similarity
 from ff3r_model.slam.alignment import AlignConfig, align_window
+from ff3r_model.slam.geometric_verification import Sighting, VerificationConfig, Verified, verify
 from ff3r_model.slam.keyframe_archive import ArchivedFrame, KeyframeArchive, joint_window, placed_frames
-from ff3r_model.slam.placed_frames import thinned_prediction
+from ff3r_model.slam.placed_frames import PlacedFrames, thinned_prediction
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class LoopConfig:
     """Two joint windows say the same within this angle, and this share of depth and of scale."""
     confirm_within: int = 12
     """Windows within which that must happen."""
+    points: VerificationConfig = field(default_factory=VerificationConfig)
+    """Proof by points that both visits triangulated, for which no joint window and no confirmation is needed."""
 
     def __post_init__(self) -> None:
         check_range(self, NOT_NEGATIVE, "recent", "refused_for", "same_degrees", "same_place", "confirm_within")
@@ -75,6 +80,8 @@ class Revisit:
     rms: float
     reach: float
     """Typical depth, in the unit of the earlier visit's map."""
+    proved: bool = False
+    """By points, so that it needs no confirmation."""
 
     @property
     def before_from_now(self) -> Similarity:
@@ -131,6 +138,9 @@ class PlaceRecognition:
             refused = {key: when for key, when in self._refused.items() if window - when <= self.config.refused_for}
             self._refused = refused | {pair[0].keyframe: window}
             return []
+        if revisit.proved:
+            self._found.clear()
+            return [revisit]
         # One find may be wrong: several of different keyframes have to say the same.
         agreeing = [other for _, other in self._found if self._same(revisit, other)]
         self._found.append((window, revisit))
@@ -147,10 +157,9 @@ class PlaceRecognition:
         if not now or len(frames) < MIN_PLACES or not before:
             return None
         descriptors = self.archive.descriptors()
-        centred = (descriptors - descriptors.mean(0)) / descriptors.std(0).clamp_min(1e-6)
-        likeness = normalize(centred[before], dim=1) @ normalize(centred[now], dim=1).T
-        best = int(likeness.argmax())
-        if likeness.flatten()[best] < self.config.likeness:
+        alike = likeness(descriptors, descriptors[now])[before]
+        best = int(alike.argmax())
+        if alike.flatten()[best] < self.config.likeness:
             return None
         return frames[before[best // len(now)]], frames[now[best % len(now)]]
 
@@ -164,6 +173,12 @@ class PlaceRecognition:
         # A window of keyframes around both, as if both visits were one.
         half = self.config.views // 2
         then, here = self.archive.around(before, half), self.archive.around(now, self.config.views - half)
+        # By the points of both visits, where they have some; what these deny no network has to be asked.
+        earlier, present = Visit.of(then), Visit.of(here)
+        if earlier.has_points(self.config.points) and present.has_points(self.config.points):
+            found = prove(present, earlier, self.config)
+            revisit = Revisit(then[found.pair[1]], here[found.pair[0]], found.there_from_here, found.rms, found.reach)
+            return (None, found.refusal) if found.refusal else (replace(revisit, proved=True), "")
         window = joint_window([*then, *here])
         self.joint_windows += 1
         try:
@@ -180,9 +195,9 @@ class PlaceRecognition:
                 return None, f"the joint window does not fit the {name} visit: {side.reason}"
         correction = compose(sides[0].map_from_window, invert_similarity(sides[1].map_from_window))
         # Both visits' own depths, which know nothing of each other, must then show the same surfaces.
-        overlap, agreement = _seen_by_both(then, here, correction)
-        if overlap < self.config.min_overlap or agreement < self.config.min_agreement:
-            return None, f"the visits share {overlap:.0%} of their views, of which {agreement:.0%} agree"
+        refusal = unlike(placed_frames(then), placed_frames(here).transformed(correction), self.config)
+        if refusal:
+            return None, refusal
         reach = sum(frame.unit for frame in then) / len(then)
         return Revisit(before, now, correction, math.hypot(sides[0].rms, sides[1].rms), reach), ""
 
@@ -200,18 +215,55 @@ class PlaceRecognition:
         return angle < self.config.same_degrees and max(apart, stretch) < self.config.same_place
 
 
-def _seen_by_both(
-    then: Sequence[ArchivedFrame], here: Sequence[ArchivedFrame], correction: Similarity
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Visit:
+    """What was seen of a place at one time: points, and depth images, in one frame."""
+
+    sightings: Sequence[Sighting]
+    frames: PlacedFrames
+
+    @classmethod
+    def of(cls, frames: Sequence[ArchivedFrame]) -> Visit:
+        """Frames of the archive, in the frame of their submap."""
+        return cls([frame.sighting for frame in frames], placed_frames(frames))
+
+    def has_points(self, config: VerificationConfig) -> bool:
+        """Whether two views have as many as a proof takes."""
+        return sum(len(each.landmarks) >= config.min_points for each in self.sightings) >= 2
+
+
+def prove(here: Visit, there: Visit, config: LoopConfig, scale: float | None = None) -> Verified:
+    """Geometric verification by the points of two visits, and then by their depths; `scale` is kept where known."""
+    found = verify(here.sightings, there.sightings, config.points, scale)
+    if found.refusal:
+        return found
+    return replace(found, refusal=unlike(there.frames, here.frames.transformed(found.there_from_here), config))
+
+
+def likeness(archived: Float[Tensor, "n channels"], now: Float[Tensor, "m channels"]) -> Float[Tensor, "n m"]:
+    """Cosines of descriptors, centred and scaled by those of the archive."""
+    mean, deviation = archived.mean(0), archived.std(0, correction=0).clamp_min(1e-6)
+    return normalize((archived - mean) / deviation, dim=1) @ normalize((now - mean) / deviation, dim=1).T
+
+
+def unlike(there: PlacedFrames, here: PlacedFrames, config: LoopConfig) -> str:
+    """Why two visits' own depths, which know nothing of each other, do not show the same surfaces; empty if they do."""
+    overlap, agreement = _seen_by_both(there, here)
+    if overlap >= config.min_overlap and agreement >= config.min_agreement:
+        return ""
+    return f"the visits share {overlap:.0%} of their views, of which {agreement:.0%} agree"
+
+
+def _seen_by_both(first: PlacedFrames, second: PlacedFrames) -> tuple[float, float]:
     """(share of a view that a view of the other visit sees too, share of that which lies where the other saw it).
 
-    From the depths of both visits themselves, which know nothing of each other, and of the two views that share most.
+    Of the two views that share most.
     """
-    first, second = placed_frames(then), placed_frames(here).transformed(correction)
     poses = torch.cat([first.map_from_camera, second.map_from_camera.to(first.map_from_camera)])
-    cameras = Cameras(invert_rigid(poses), torch.cat([first.intrinsics, second.intrinsics]))
-    inside, agreeing = overlaps(torch.cat([first.depth, second.depth]), cameras)
-    count = len(then)
+    intrinsics = torch.cat([first.intrinsics, second.intrinsics.to(first.intrinsics)])
+    cameras = Cameras(invert_rigid(poses), intrinsics)
+    inside, agreeing = overlaps(torch.cat([first.depth, second.depth.to(first.depth)]), cameras)
+    count = len(first.keyframes)
     both = torch.minimum(inside[:count, count:], inside[count:, :count].T)
     alike = torch.minimum(agreeing[:count, count:], agreeing[count:, :count].T)
     best = int((both * alike).argmax())

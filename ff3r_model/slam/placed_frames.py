@@ -36,7 +36,7 @@ class PlacedFrames:
             prediction.depth,
             prediction.depth_confidence,
             prediction.cameras.intrinsics,
-            prediction.points_seen,
+            None if prediction.points_seen is None else replace(prediction.points_seen, descriptors=None),
         )
 
     @property

@@ -87,8 +87,12 @@ class PoseGraph:
     ) -> None:
         """Say where b lies seen from a; without `a_from_b`, as placed now.
 
-        `rms` is the alignment's error relative to depth, `reach` that depth, in the unit of b.
+        `rms` is the alignment's error relative to depth, `reach` that depth, in the unit of b. A loop takes the place
+        of no edge that holds the graph together.
         """
+        known = self.edges.get((a, b))
+        if loop and known is not None and not known.loop:
+            return
         if a_from_b is None:
             a_from_b = compose(invert_similarity(self.nodes[a].map_from_node), self.nodes[b].map_from_node)
         sigma = max(self.config.certainty * rms, self.config.least_sigma)

@@ -60,20 +60,27 @@ class Submap:
         return replace(alignment, map_from_window=held)
 
     def integrate(
-        self, frames: PlacedFrames, new: PlacedFrames, stamps: Sequence[int], gaussians: Gaussians, rms: float
+        self,
+        frames: PlacedFrames,
+        new: PlacedFrames,
+        stamps: Sequence[int],
+        gaussians: Gaussians,
+        rms: float,
+        beside: Node | None = None,
     ) -> None:
         """Take in a window: the frames that the next one is aligned to, the new views and their placed Gaussians.
 
-        `rms` is its alignment's.
+        `rms` is its alignment's, to the node `beside` or to the newest window.
         """
         node = new.node
         # What the new views look through fades, what they see is merged.
         self.map.fade(Cameras(invert_rigid(new.map_from_camera), new.intrinsics), new.depth, new.confidence)
         self.map.integrate(gaussians, node.window)
-        # A node of the pose graph, an edge to the one before, and the keyframes that move with it.
+        # A node of the pose graph, an edge to the one that it was aligned to, and the keyframes that move with it.
         self.graph.add(node)
-        if self.frames is not None:
-            self.graph.connect(self.newest.window, node.window, rms, float(frames.node_depth.median()))
+        beside = beside or (None if self.frames is None else self.newest)
+        if beside is not None:
+            self.graph.connect(beside.window, node.window, rms, float(frames.node_depth.median()))
         self.map.add_keyframes(new.keyframes, stamps, new.map_from_camera, node)
         self.frames = frames
 

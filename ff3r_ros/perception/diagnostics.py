@@ -47,7 +47,7 @@ def _verdict(state: str, status: WorkerStatus, problem: str) -> tuple[bytes, str
     if status.submap != status.shown:
         return DiagnosticStatus.WARN, LOST.format(status.submap, status.shown)
     if status.last_window:
-        return DiagnosticStatus.WARN, f"window not used: {status.last_window}"
+        return DiagnosticStatus.WARN, status.last_window
     return DiagnosticStatus.OK, state if not status.windows else f"mapping, {status.voxels} voxels"
 
 

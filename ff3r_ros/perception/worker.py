@@ -58,7 +58,7 @@ class WorkerStatus(PipelineStatus):
     late_in_a_row: int = 0
     """Newest images that were no newer than those before."""
     last_window: str = ""
-    """Why the last window was not accepted; empty where it was."""
+    """What is out of the ordinary about the last window, and why it was not used where it was not; empty otherwise."""
     error: str = ""
     """Of the last piece of work; empty once work succeeds again."""
     last_error: str = ""
@@ -221,7 +221,7 @@ class Worker:
             self.status,
             windows=self.status.windows + 1,
             rejected_windows=self.status.rejected_windows + (not update.accepted),
-            last_window=update.reason,
+            last_window=update.reason if update.accepted else f"window not used: {update.reason}",
             corrections=self.status.corrections + update.corrected,
             latency=time.monotonic() - self._arrival,
             seconds=MappingProxyType(dict(update.seconds)),

@@ -10,6 +10,7 @@ import torch
 from ff3r_model.core.geometry import invert_rigid, transform_pose
 from ff3r_model.core.node import Node
 from ff3r_model.core.types import Cameras, Gaussians, Prediction, Similarity, Window
+from ff3r_model.slam.contents import check_archive
 from ff3r_model.slam.keyframe_archive import (
     ArchiveConfig,
     ArchivedFrame,
@@ -18,6 +19,7 @@ from ff3r_model.slam.keyframe_archive import (
     joint_window,
     placed_frames,
 )
+from ff3r_model.slam.landmarks import Landmarks
 from ff3r_model.slam.placed_frames import PlacedFrames
 
 HEIGHT, WIDTH = 42, 56
@@ -119,6 +121,47 @@ def test_an_archive_comes_back_from_its_tensors() -> None:
         assert (other.full_intrinsics is None) == (frame.full_intrinsics is None)
     again.restore({}, {})
     assert len(again) == 3
+
+
+def test_landmarks_are_counted_move_with_their_node_and_come_back() -> None:
+    positions, names = torch.tensor([[0.5, 0, 2], [0, 0.5, 3]]), torch.ones(2, 128, dtype=torch.uint8)
+    node = Node(7, Similarity(2.0, torch.eye(3), torch.ones(3)))
+    plain = frames([0.0], node)[0]
+    frame = replace(plain, landmarks=Landmarks(positions, names))
+    assert frame.nbytes == plain.nbytes + 2 * (12 + 128)
+    assert frame.sighting.landmarks.positions.equal(2 * positions), "in the unit of the submap"
+    node.transform(Similarity(1.5))
+    assert frame.sighting.landmarks.positions.allclose(3 * positions)
+    archive, again = KeyframeArchive(10**9), KeyframeArchive(10**9)
+    archive.add([frame, *frames([1.0], node, first=5)])
+    archive.reanchor({7: Node(3, Similarity(6.0))})
+    assert archive.frames[0].sighting.landmarks.positions.allclose(3 * positions), "it stays where it was"
+    again.restore(archive.tensors(), {3: Node(3, Similarity(6.0))})
+    assert again.frames[0].sighting.landmarks.positions.allclose(3 * positions)
+    assert len(again.frames[5].landmarks) == 0 and again.nbytes == archive.nbytes
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "says"),
+    [
+        ("landmarks", torch.tensor([[0.0, 0, -1], [0, 0, 1]]), "behind the camera"),
+        ("landmarks", torch.tensor([[0.0, 0, 1]]), "should be"),
+        ("landmarks", torch.full((2, 3), torch.nan), "must be"),
+        ("landmark_counts", torch.tensor([1]), "its counts 1"),
+        ("landmark_counts", torch.tensor([-1]), "must be"),
+        ("landmark_descriptors", torch.ones(2, 64, dtype=torch.uint8), "should be"),
+        ("landmark_descriptors", None, "is missing"),
+    ],
+)
+def test_landmarks_that_make_no_sense_are_refused(name: str, wrong: torch.Tensor | None, says: str) -> None:
+    archive, node = KeyframeArchive(10**9), Node(7)
+    seen = Landmarks(torch.tensor([[0.5, 0, 2], [0, 0.5, 3]]), torch.ones(2, 128, dtype=torch.uint8))
+    archive.add([replace(frames([0.0], node)[0], landmarks=seen)])
+    tensors = archive.tensors()
+    check_archive(tensors, {7: node})
+    changed = {key: value for key, value in tensors.items() if key != name} | ({} if wrong is None else {name: wrong})
+    with pytest.raises(ValueError, match=says):
+        check_archive(changed, {7: node})
 
 
 def test_pictures_of_another_size_replace_what_was_there(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,8 @@ from numpy import ndarray
 DIMENSIONS = 128
 CONTRAST = 0.01
 """SIFT's threshold: a quarter of OpenCV's, for walls and shadows; the strongest are kept in any case."""
+STEPS = 512
+"""Of quantised descriptors, in which 1 has no room: hardly any entry is above a half, and those are taken for that."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,14 @@ def find_features(picture: UInt8[ndarray, "height width"], most: int) -> Feature
     # Root-SIFT: Hellinger's distance of the histograms is Euclid's of their roots.
     total = descriptors.sum(axis=1, keepdims=True)
     return Features(pixels, np.sqrt(descriptors / np.maximum(total, 1e-9)).astype(np.float32))
+
+
+def quantised(descriptors: Float32[ndarray, "n 128"]) -> UInt8[ndarray, "n 128"]:
+    """Descriptors in a byte per entry."""
+    return np.clip(np.rint(descriptors * STEPS), 0, 255).astype(np.uint8)
+
+
+def unquantised(descriptors: UInt8[ndarray, "n 128"]) -> Float32[ndarray, "n 128"]:
+    """Unit vectors again; the product of two is off by some thousandths."""
+    values = descriptors.astype(np.float32)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)

@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 from numpy import ndarray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ff3r_model.slam.refinement.features import Features, find_features
 
 LEAST = 15
 """Matches of a pair of views that chance does not bring about."""
+MANY = 40
+"""Matches of a pair of views that show one place without doubt."""
 CONFIDENCE = 0.999
 TRIALS = 2000
 NEIGHBOURS = 8
@@ -27,9 +31,16 @@ Pairs = Mapping[tuple[int, int], Int[ndarray, "_ 2"]]
 
 def match(a: Features, b: Features, ratio: float) -> Int[ndarray, "matches 2"]:
     """Mutual nearest neighbours whose distance is below `ratio` times that of the second nearest (Lowe 2004)."""
+    return match_descriptors(a.descriptors, b.descriptors, ratio)
+
+
+def match_descriptors(
+    a: Float32[ndarray, "a 128"], b: Float32[ndarray, "b 128"], ratio: float
+) -> Int[ndarray, "matches 2"]:
+    """`match` of descriptors alone."""
     if min(len(a), len(b)) < LEAST:
         return np.zeros((0, 2), np.int64)
-    likeness: Float32[ndarray, "a b"] = a.descriptors @ b.descriptors.T
+    likeness: Float32[ndarray, "a b"] = a @ b.T
     rows, nearest = np.arange(len(a)), likeness.argmax(axis=1)
     mutual = likeness.argmax(axis=0)[nearest] == rows
     best = likeness[rows, nearest]
@@ -59,6 +70,21 @@ def pairs_to_match(views: int) -> list[tuple[int, int]]:
     """All pairs of a window of up to nine views; of longer ones the neighbours, and every eighth view beyond them."""
     apart = [distance for distance in range(1, views) if distance <= NEIGHBOURS or distance % NEIGHBOURS == 0]
     return sorted((first, first + distance) for distance in apart for first in range(views - distance))
+
+
+def elsewhere(pairs: Pairs, registered: Bool[ndarray, " views"]) -> tuple[bool, ...]:
+    """Which views have `MANY` matches with another, and no chain of pairs to a registered one."""
+    strong = _components({pair: matches for pair, matches in pairs.items() if len(matches) >= MANY}, len(registered))
+    weak = _components(pairs, len(registered))
+    tied = np.bincount(strong)[strong] > 1
+    return tuple((tied & ~np.isin(weak, weak[registered])).tolist())
+
+
+def _components(pairs: Pairs, views: int) -> Int[ndarray, " views"]:
+    """A number for each view that is the same for views which chains of pairs connect."""
+    ends = np.array(list(pairs), np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(views, views))
+    return connected_components(graph, directed=False)[1]
 
 
 @dataclass

@@ -26,9 +26,9 @@ from ff3r_model.gaussians.transform import with_geometry
 from ff3r_model.slam.refinement.bent_depth import MeasuredDepths, bend_all
 from ff3r_model.slam.refinement.canvas import Canvas
 from ff3r_model.slam.refinement.dense_depth import DenseDepth
-from ff3r_model.slam.refinement.features import Features
+from ff3r_model.slam.refinement.features import DIMENSIONS, Features, quantised
 from ff3r_model.slam.refinement.lens import Focal, Lens, Radial
-from ff3r_model.slam.refinement.matching import MatchCache
+from ff3r_model.slam.refinement.matching import MatchCache, Pairs, elsewhere
 from ff3r_model.slam.refinement.moving import moving_pixels
 from ff3r_model.slam.refinement.optical_flow import RefineConfig, refine_cameras
 from ff3r_model.slam.refinement.self_calibration import LensBelief, focal_from_pairs, fused
@@ -103,10 +103,12 @@ class TrackRefinement:
         focal = canvas.known_focal or self._expected_focal(prediction, canvas)
         lens = Lens(focal, self.belief.radial)
         # Cameras and points that explain the tracks; once more without those on things that move.
-        found = self._reconstruct(window, canvas, lens, prediction.depth)
+        cache, features, pairs = self._look(window, canvas)
+        found = self._reconstruct(features, pairs, canvas, lens, prediction.depth)
         moving = self._moving(found, prediction, window, canvas)
         if moving.any():
-            found = self._reconstruct(window, canvas, lens, prediction.depth, moving)
+            pairs = cache.matched_anew(features, pairs, _standing(features, moving, canvas))
+            found = self._reconstruct(features, pairs, canvas, lens, prediction.depth)
         if found is None:
             return self._without_tracks(prediction, window, canvas, focal)
         if self.config.gaps == "network":
@@ -137,8 +139,8 @@ class TrackRefinement:
         confidence = prediction.depth_confidence * surer.to(prediction.depth_confidence)
         return replace(
             with_geometry(prediction, _like(first, prediction), depth.to(prediction.depth), confidence),
-            points_seen=_points(found, canvas, cameras),
-            quality=quality,
+            points_seen=_points(found, features, canvas, cameras),
+            quality=replace(quality, elsewhere=elsewhere(pairs, found.registered)),
         )
 
     def _bent(
@@ -186,21 +188,22 @@ class TrackRefinement:
         word = prediction.cameras.intrinsics[:, 0, 0].double().median() * canvas.scale[0]
         return fused([self.belief.focal(canvas.long_side), Focal(math.log(float(word)), NETWORK_SIGMA)])
 
-    def _reconstruct(
-        self,
-        window: Window,
-        canvas: Canvas,
-        lens: Lens,
-        depth: Float[Tensor, "views h w"],
-        moving: Bool[Tensor, "views h w"] | None = None,
-    ) -> Reconstruction | None:
-        """The likeliest structure by the predicted `depth`, from matches that do not lie on what is `moving`."""
+    def _look(self, window: Window, canvas: Canvas) -> tuple[MatchCache, list[Features], Pairs]:
+        """Features of all views and their matches, with the cache that they are from."""
         # Frames from the archive have small pictures, whose features are not those of the keyframe as it came.
         cache = self._matches() if window.pictures is None else self._cache
         features, pairs = cache.look(window.keyframes, canvas.pictures)
-        features = canvas.as_first(features)
-        if moving is not None:
-            pairs = cache.matched_anew(features, pairs, _standing(features, moving, canvas))
+        return cache, canvas.as_first(features), pairs
+
+    def _reconstruct(
+        self,
+        features: Sequence[Features],
+        pairs: Pairs,
+        canvas: Canvas,
+        lens: Lens,
+        depth: Float[Tensor, "views h w"],
+    ) -> Reconstruction | None:
+        """The likeliest structure by the predicted `depth`."""
         pixels = lens.focal.pixels
         if lens.focal.log_sigma > 0:
             pixels = focal_from_pairs(features, pairs, canvas.centre, canvas.aspect, lens.focal)
@@ -295,7 +298,7 @@ def _completed(found: Reconstruction, prediction: Prediction, canvas: Canvas) ->
     return Cameras(poses, torch.from_numpy(canvas.image_intrinsics(float(found.structure.focal[0]), len(poses))))
 
 
-def _points(found: Reconstruction, canvas: Canvas, cameras: Cameras) -> SparsePoints:
+def _points(found: Reconstruction, features: Sequence[Features], canvas: Canvas, cameras: Cameras) -> SparsePoints:
     """The points in the frame of the window's first camera."""
     rows = np.flatnonzero(found.used.any(axis=1))
     point, view = np.nonzero(found.used[rows])
@@ -303,4 +306,7 @@ def _points(found: Reconstruction, canvas: Canvas, cameras: Cameras) -> SparsePo
     first = cameras.camera_from_world[0].numpy()
     positions = found.structure.points[rows] @ first[:3, :3].T + first[:3, 3]
     feature = found.tracks.feature[rows[point], view]
-    return SparsePoints(*(torch.from_numpy(each) for each in (positions, point, view, feature, pixels)))
+    descriptors = np.zeros((len(view), DIMENSIONS), np.uint8)
+    for number, each in enumerate(features):
+        descriptors[view == number] = quantised(each.descriptors[feature[view == number]])
+    return SparsePoints(*(torch.from_numpy(each) for each in (positions, point, view, feature, pixels, descriptors)))
