@@ -15,8 +15,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ff3r_model.core.types import Cameras, Prediction
-from ff3r_model.engine import choose, in_words
-from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, FallbackEngine, make_engine
+from ff3r_model.engine import choose
+from ff3r_model.engine.choose import EngineConfig, ExpectedWindow, FallbackEngine, in_words, make_engine
 from ff3r_model.engine.onnx.export import CONFIDENCE, DEPTH, GAUSSIANS, POSES
 from ff3r_model.engine.tensorrt import plan_check
 from ff3r_model.engine.tensorrt.engine import TensorRTEngine

@@ -17,9 +17,10 @@ from ff3r_model.pipeline import PipelineConfig, refinement
 from ff3r_model.slam.refinement.bent_depth import MeasuredDepths, fitting_relief
 from ff3r_model.slam.refinement.canvas import Canvas
 from ff3r_model.slam.refinement.dense_depth import DenseDepth
+from ff3r_model.slam.refinement.lens import Focal, Lens
 from ff3r_model.slam.refinement.plane_sweep import Views, agreeing, homographies, sweep
 from ff3r_model.slam.refinement.semi_global import LARGE_STEP, SMALL_STEP, aggregate
-from ff3r_model.slam.refinement.structure_adjustment import Focal, Structure
+from ff3r_model.slam.refinement.structure_adjustment import Structure
 from ff3r_model.slam.refinement.structure_from_motion import Reconstruction
 from ff3r_model.slam.refinement.sweep_sources import choose_sources
 from ff3r_model.slam.refinement.tracks import Tracks
@@ -107,7 +108,7 @@ def structure(poses: ndarray, depth: ndarray, points: int) -> Reconstruction:
     inside = ((seen > 0) & (seen < [WIDTH, HEIGHT])).all(axis=2)
     shape = Structure(poses, world, float(np.log(3 * FOCAL)), 1.0, 3 * np.array([WIDTH / 2, HEIGHT / 2]))
     tracks = Tracks(3 * seen, inside, np.full(inside.shape, -1))
-    return Reconstruction(shape, np.ones(len(poses), bool), tracks, inside, 0, Focal(0.0, 0.0))
+    return Reconstruction(shape, np.ones(len(poses), bool), tracks, inside, 0, Lens(Focal(0.0, 0.0)))
 
 
 def miss(depth: ndarray, truth: ndarray, where: ndarray | None = None) -> float:
