@@ -28,6 +28,8 @@ MAX_STRETCH = 0.05
 and the intrinsics say it. Our choice."""
 WHOLE = 0.98
 """Share of an image that the network is to see."""
+MOST_SIDES = 64
+"""Sides that are tried: with more patches than that along a side, the first shows everything."""
 LEAST_SIDE = 0.85
 """Of the long side that is asked for, which whole patches may take less of where more of the image is seen so."""
 
@@ -105,10 +107,16 @@ def plan_crop(height: int, width: int, long_side: int, patch: int) -> Crop:
     if long_side < patch:
         raise ImageError(f"long_side={long_side} is less than one patch of {patch} pixels")
     most = long_side // patch
-    crops = [_crop(height, width, long, patch) for long in range(most, math.ceil(LEAST_SIDE * most) - 1, -1)]
-    seen = [crop.crop_width * crop.crop_height / (width * height) for crop in crops]
-    whole = [crop for crop, share in zip(crops, seen, strict=True) if share >= WHOLE]
-    return whole[0] if whole else crops[int(np.argmax(seen))]
+    best, best_share = None, 0.0
+    for long in range(most, max(math.ceil(LEAST_SIDE * most), most - MOST_SIDES + 1) - 1, -1):
+        crop = _crop(height, width, long, patch)
+        share = crop.crop_width * crop.crop_height / (width * height)
+        if share > best_share:
+            best, best_share = crop, share
+        if share >= WHOLE:
+            break
+    assert best is not None
+    return best
 
 
 def _crop(height: int, width: int, long_patches: int, patch: int) -> Crop:
