@@ -93,7 +93,7 @@ def test_the_manifest_and_setup_agree_on_what_messages_are_made_of() -> None:
 def test_every_requirement_is_pinned() -> None:
     pinned = {normalised(line) for line in constraints()}
     assert all(re.fullmatch(r"[\w.-]+==[\w.!+]+", line) for line in constraints())
-    asked = requirements("ros-wheels", "dev", "eval", "export", "train")
+    asked = requirements("ros-wheels", "dev", "eval", "export", "train", "world")
     missing = {line for line in asked if normalised(line) not in pinned}
     assert not missing, f"run `make lock`: {missing}"
 
@@ -101,7 +101,7 @@ def test_every_requirement_is_pinned() -> None:
 @pytest.mark.parametrize("folder", ["ff3r_model", "ff3r_ros", "tests"])
 def test_what_is_imported_is_required(folder: str) -> None:
     """Nothing is there by luck, as somebody else's dependency."""
-    allowed = requirements(*(["dev"] if folder == "tests" else ["eval", "export", "train"]))
+    allowed = requirements(*(["dev"] if folder == "tests" else ["eval", "export", "train", "world"]))
     projects = {normalised(line) for line in allowed}
     used = set().union(*(imported(path) for path in ROOT.glob(f"{folder}/**/*.py"))) - set(sys.stdlib_module_names)
     owners = {name: found for name, found in importlib.metadata.packages_distributions().items() if name in used}

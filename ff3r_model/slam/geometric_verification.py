@@ -26,7 +26,7 @@ TRIALS, CONFIDENCE = 1000, 0.999
 """Of RANSAC."""
 LEAST = 6
 """Matches of two views below which they say nothing."""
-LEAST_ERROR = 0.15
+LEAST_ERROR = 0.3
 """What the graph takes two visits to differ by at least: their points agree better than their cameras, which are off by
 a degree and some percent within each window."""
 ROUNDS = 3

@@ -47,7 +47,7 @@ def test_export_takes_the_cameras_size(
     options = ["--image-size", "1280", "720", "--precision", "float32", "--attention", "decomposed"]
     assert main(["export", str(NANO_WEIGHTS), "--out", str(tmp_path / "onnx"), *options]) == 0
     assert asked == [ExportConfig(56, 98, "float32", "decomposed")]
-    assert f"{tmp_path}/onnx: nano, images of 112x56" in capsys.readouterr().out
+    assert f"{tmp_path}/onnx: nano, images of 98x56" in capsys.readouterr().out
     (tmp_path / "some.yaml").write_text(
         "window: {long_side: 56}\nengine: {image_size: [1280, 720], precision: float32}"
     )

@@ -17,6 +17,7 @@ from ff3r_model.frames.prepare import prepare, prepare_picture
 from ff3r_model.slam.config import MappingConfig
 from ff3r_model.slam.mapper import Mapper
 from ff3r_model.slam.refinement.canvas import Canvas
+from ff3r_model.slam.refinement.lens import Lens
 from ff3r_model.slam.refinement.moving import MOST_AREA, moving_pixels
 from ff3r_model.slam.refinement.track_refinement import LIKELY, TrackConfig, TrackRefinement
 from ff3r_model.synthetic import make_room, make_trajectory
@@ -114,7 +115,9 @@ def test_depth_tells_two_motions_from_one(
     seen = window(38, True)
     canvas = Canvas.of(seen)
     assert canvas.known_focal is not None
-    found = TrackRefinement()._reconstruct(seen, canvas, canvas.known_focal, blind(38, True).depth)
+    refinement = TrackRefinement()
+    _, features, pairs = refinement._look(seen, canvas)
+    found = refinement._reconstruct(features, pairs, canvas, Lens(canvas.known_focal), blind(38, True).depth)
     assert found is not None
     views = np.flatnonzero(found.registered)
     poses = torch.from_numpy(found.structure.camera_from_world[views])
