@@ -26,14 +26,27 @@ from benchmarks.gpu import network, plan, rasterizer
 from benchmarks.gpu.network import Case, Figures, NotMeasured
 from benchmarks.gpu.results import CUT_OFF, NO_TIME, Machine, Results
 from ff3r_model.network import FF3RConfig
+from ff3r_model.network.config import TIPSv2Config
 
-LIFTING = replace(FF3RConfig.full(), decode_gaussians=False)
+SIZE = (336, 448)
+
+
+def lifting(geometry: FF3RConfig, words: TIPSv2Config | None = None) -> FF3RConfig:
+    """As converted public weights run: no Gaussian head; words by LSeg, or by a TIPSv2."""
+    if words is not None:
+        geometry = replace(geometry, lseg=None, tipsv2=words, text_width=words.vit.width)
+    return replace(geometry, decode_gaussians=False)
+
+
 CASES = {
-    "full": Case(LIFTING, 336, 448),
+    "full": Case(lifting(FF3RConfig.full()), *SIZE),
+    "da3-base-tipsv2-b14": Case(lifting(FF3RConfig.da3_base(), TIPSv2Config.b14()), *SIZE),
+    "da3-small-tipsv2-b14": Case(lifting(FF3RConfig.da3_small(), TIPSv2Config.b14()), *SIZE),
     "nano": Case(FF3RConfig.nano(), 84, 112),
-    "full-trained": Case(FF3RConfig.full(), 336, 448),
+    "da3-large-tipsv2-l14": Case(lifting(FF3RConfig.da3_large(), TIPSv2Config.l14()), *SIZE),
+    "full-trained": Case(FF3RConfig.full(), *SIZE),
 }
-"""`full` in lifting mode, as public weights run, and with Gaussian head."""
+"""`full-trained` with fusion and Gaussian head, which nobody has published weights of."""
 VIEWS = (8, 64, 16, 32, 2, 4)
 """The likeliest first, in case time ends."""
 QUICK = {"nano": Case(FF3RConfig.nano(), 56, 56)}
