@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ff3r_model.cli.map_files import CLOUD, MAP, name_in_part, parts_of
 from ff3r_model.pipeline import Pipeline
 from ff3r_model.slam.mapper import MapUpdate
+
+SHOWN = 3
+"""Reasons of windows that a summary tells, the commonest first."""
 
 
 def summary(pipeline: Pipeline, updates: Sequence[MapUpdate], stated: bool = False) -> str:
@@ -27,6 +31,9 @@ def summary(pipeline: Pipeline, updates: Sequence[MapUpdate], stated: bool = Fal
     untrusted = sum(update.accepted and not update.trusted for update in updates)
     if untrusted:
         lines.append(f"windows not trusted: {untrusted}; they are in the cloud, and neither in grids nor in the scale")
+    if refused := Counter(update.reason for update in updates if not update.accepted):
+        told = "; ".join(f"{count} × {reason}" for reason, count in refused.most_common(SHOWN))
+        lines.append(f"windows left out: {told}")
     left_out = {reason: count for reason, count in pipeline.windows.dropped.items() if count}
     if left_out:
         lines.append("frames left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

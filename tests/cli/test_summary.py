@@ -1,8 +1,9 @@
-"""The summary of a reconstruction says which intrinsics it used."""
+"""The summary of a reconstruction says which intrinsics it used, and what was left out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ff3r_model.core.text_space import TextSpace
 from ff3r_model.core.types import Frame
 from ff3r_model.frames.windows import WindowConfig
 from ff3r_model.pipeline import Pipeline, PipelineConfig
+from ff3r_model.slam.mapper import MapUpdate
 from tests.support.fake_engine import DIM, FakeEngine, FakeText, noise
 
 CONFIG = PipelineConfig(window=WindowConfig(views=4, long_side=56, min_motion=0.0), refine="tracks")
@@ -26,6 +28,14 @@ def line(pipeline: Pipeline, frame: Frame, stated: bool = False) -> str:
 @pytest.fixture
 def pipeline() -> Pipeline:
     return Pipeline(FakeEngine(), FakeText(), TextSpace(torch.eye(DIM)), CONFIG)
+
+
+def test_why_windows_were_left_out(pipeline: Pipeline) -> None:
+    given = [
+        Mock(MapUpdate, accepted=not reason, trusted=True, reason=reason) for reason in ("", "torn", "far", "torn")
+    ]
+    assert "windows left out: 2 × torn; 1 × far" in summary(pipeline, given).splitlines()
+    assert "windows left out" not in summary(pipeline, given[:1])
 
 
 def test_which_intrinsics_were_used(pipeline: Pipeline) -> None:
