@@ -12,12 +12,10 @@ from torch import Tensor
 
 from benchmarks.common import interleaved_seconds, seconds
 from benchmarks.network.cost import build, flops, product
-from benchmarks.network.engine import peak, waiting, window
+from benchmarks.network.engine import engine_for, peak, waiting, window
 from benchmarks.network.standin_values import standin_tensor
 from ff3r_model.engine.device import SideStream
-from ff3r_model.engine.frame_cache import CacheConfig
 from ff3r_model.engine.half_precision import fastest_attention, halve_weights
-from ff3r_model.engine.torch_engine import TorchConfig, TorchEngine
 from ff3r_model.network import FF3R, FF3RConfig
 
 Figures = dict[str, float]
@@ -46,11 +44,6 @@ class Case:
     def images(self, views: int) -> Tensor:
         """Noise, the same every time."""
         return torch.rand(views, 3, self.height, self.width, generator=torch.Generator().manual_seed(views))
-
-
-def engine_for(network: FF3R, compiled: bool = False) -> TorchEngine:
-    """As the node runs the network, without its cache of frames."""
-    return TorchEngine(network, config=TorchConfig(cache=CacheConfig(keyframes=0), compiled=compiled))
 
 
 def speed(case: Case, views: int, device: torch.device, repeats: int = 5) -> Figures:
@@ -87,7 +80,7 @@ def bf16_error(case: Case, views: int, device: torch.device) -> Figures:
 def compiled_gain(case: Case, views: int, device: torch.device) -> Figures:
     """torch.compile's fused blocks against the same network eager, in turns."""
     given = window(case.images(views))
-    eager, fused = (engine_for(build(case.config, device), compiled) for compiled in (False, True))
+    eager, fused = (engine_for(build(case.config, device), compiled=compiled) for compiled in (False, True))
     first = seconds(waiting(lambda: fused(given), device), repeats=1, warm_up=0)
     runs = [waiting(partial(engine, given), device) for engine in (eager, fused)]
     plain, faster = interleaved_seconds(runs, repeats=5)

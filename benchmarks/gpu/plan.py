@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import interleaved_seconds, seconds
-from benchmarks.gpu.network import Case, Figures, NotMeasured, engine_for
-from benchmarks.network.engine import waiting, window
+from benchmarks.gpu.network import Case, Figures, NotMeasured
+from benchmarks.network.engine import engine_for, waiting, window
 
 
 def against_torch(case: Case, views: int, device: torch.device) -> Figures:

@@ -48,9 +48,9 @@ def window(images: Tensor, first: int = 0) -> Window:
     return Window(images, ids, ids)
 
 
-def engine_for(network: FF3R, keyframes: int = 0) -> TorchEngine:
+def engine_for(network: FF3R, keyframes: int = 0, compiled: bool = False) -> TorchEngine:
     """The network as the node runs it, without optical flow; `keyframes`: how many the cache may keep."""
-    return TorchEngine(network, config=TorchConfig(cache=CacheConfig(keyframes=keyframes)))
+    return TorchEngine(network, config=TorchConfig(cache=CacheConfig(keyframes=keyframes), compiled=compiled))
 
 
 def waiting(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ff3r_model.network import FF3R, FF3RConfig
 from ff3r_model.network.checkpoint import CheckpointError, assign, check
 from ff3r_model.network.da3_metric import DA3Metric
-from ff3r_model.network.public_weights.tensor_names import DA3, expand, expect
+from ff3r_model.network.public_weights.tensor_names import DA3, Geometry, expand, expect
 from ff3r_model.network.ray_head import RayHead
 
 PARTS = {
@@ -75,20 +75,10 @@ def check_any_view(tensors: Mapping[str, Tensor], source: str) -> None:
         raise CheckpointError(f"{source} lacks backbone.pretrained.cls_token: fetch it again. {WANTED}.")
 
 
-class _Geometry(nn.Module):
-    """The parts of FF3R that Depth Anything 3's checkpoint fills."""
-
-    def __init__(self, network: FF3R) -> None:
-        super().__init__()
-        self.aggregator = network.aggregator
-        self.camera_head = network.camera_head
-        self.depth_head = network.depth_head
-
-
 def load_da3(network: FF3R, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill aggregator, camera head and depth head. Raises CheckpointError naming what does not fit, as published."""
     check_any_view(tensors, source)
-    geometry = _Geometry(network)
+    geometry = Geometry(network)
     names = {name: published_name(name) for name in geometry.state_dict()}
     _fill(geometry, names, {name: x for name, x in tensors.items() if name not in DA3_UNUSED}, source)
 

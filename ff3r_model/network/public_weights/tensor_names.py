@@ -145,8 +145,8 @@ def load_tipsv2_text(encoder: TIPSv2TextEncoder, state: Mapping[str, Tensor], so
     assign(encoder.tower, {name.removeprefix(TIPSV2_TEXT): state[name] for name in names}, source)
 
 
-class _Geometry(nn.Module):
-    """The parts of FF3R that VGGT's checkpoint fills, under its names."""
+class Geometry(nn.Module):
+    """The parts of FF3R that a geometry checkpoint fills, under VGGT's names."""
 
     def __init__(self, network: FF3R) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _Geometry(nn.Module):
 def load_vggt(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
     """Fill aggregator, camera head and depth head. Raises CheckpointError naming what does not fit."""
     expect("VGGT's", "--vggt", state, source)
-    assign(_Geometry(network), _without(state, VGGT_UNUSED), source)
+    assign(Geometry(network), _without(state, VGGT_UNUSED), source)
 
 
 def load_lseg(network: FF3R, state: Mapping[str, Tensor], source: str) -> None:
